@@ -11,7 +11,7 @@ import os
 import platform
 import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -118,7 +118,8 @@ def atomic_path(
     except OSError as e:
         raise RunError(f"{path}: cannot be written ({e.strerror or e}); free some space or choose another folder") from e
     finally:
-        tmp.unlink(missing_ok=True)
+        with suppress(OSError):
+            tmp.unlink(missing_ok=True)
 
 
 def write_json(
@@ -177,7 +178,8 @@ def progress(
     unit: str = "it",  # what is counted, for the rate
 ) -> tqdm:
     "A progress bar that appears after two seconds."
-    return tqdm(items, desc=desc, total=total, unit=unit, delay=2, dynamic_ncols=True, smoothing=0.1)
+    off = os.environ.get("TQDM_DISABLE") == "1"
+    return tqdm(items, desc=desc, total=total, unit=unit, disable=off, delay=2, dynamic_ncols=True, smoothing=0.1)
 
 # %% ../nbs/00_core.ipynb #19e880bc
 def versions() -> dict[str, str]:

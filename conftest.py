@@ -1,0 +1,81 @@
+"""What pytest needs to know: every notebook of nbs/ is a test item of its own, run by nbdev's own test machinery in a process of its own."""
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent
+TIMEOUT = 900  # seconds that one notebook may take
+RUN_ONE = """
+import sys
+from pathlib import Path
+from nbdev.config import get_config
+from nbdev.test import test_nb
+passed, seconds = test_nb(Path(sys.argv[1]), get_config().tst_flags.split(), sys.argv[2].split(), basepath=get_config().config_path)
+sys.exit(0 if passed else 1)
+"""
+# Tests use no network, draw no progress bars, and say nothing that is not about the test.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "true",
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--flags", default="", help="cells with these flags run too, for example --flags 'slow gpu'")
+
+
+def pytest_configure(config):
+    os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
+
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix == ".ipynb" and not file_path.name.startswith(("_", ".")) and not (file_path.parent / ".notest").exists():
+        return Notebook.from_parent(parent, path=file_path)
+    return None
+
+
+class Notebook(pytest.File):
+    "A notebook file; it holds one test, itself."
+
+    def collect(self):
+        yield NotebookRun.from_parent(self, name=self.path.stem)
+
+
+class NotebookRun(pytest.Item):
+    "All cells of a notebook in order, except those flagged `slow` or `gpu` and those with `eval: false`."
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.add_marker("notebook")
+
+    def runtest(self):
+        command = [sys.executable, "-c", RUN_ONE, str(self.path), self.config.getoption("--flags")]
+        try:
+            # the interpreter's own scripts come first, so that `!zskd …` in a cell is the one that is tested
+            env = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+            done = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise NotebookError(f"took longer than {TIMEOUT} s") from None
+        if done.returncode != 0:
+            raise NotebookError(re.sub(r"\x1b\[[0-9;]*m", "", done.stdout[-2000:] + done.stderr[-8000:]))
+
+    def repr_failure(self, excinfo, style=None):
+        if isinstance(excinfo.value, NotebookError):
+            return f"{self.path.relative_to(ROOT)} failed\n{excinfo.value}"
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self):
+        return self.path, None, f"notebook {self.path.relative_to(ROOT)}"
+
+
+class NotebookError(Exception):
+    "A cell of a notebook failed; the text is nbdev's own account of it, with cell number and traceback."

@@ -1,0 +1,162 @@
+"""Rebuild the files embedded in the package (`zskd/assets/`) from public data.
+
+    python scripts/build_assets.py --base ENCODER --data GLUE_FOLDER --text wikipedia_*.txt
+
+ENCODER is a folder with an uncased BERT encoder (all-MiniLM-L6-v2 made the files in the repository), GLUE_FOLDER
+holds `SST-2/train.tsv` and `SST-2/dev.tsv`, and the text files hold one paragraph a line. Every step can be run
+alone with `--only`. What was made, and how well it does, is written to `zskd/assets/assets.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import gzip
+import random
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
+
+from zskd.core import ASSETS, count_parameters, pick_dtype, progress, read_json, set_seed, write_json
+from zskd.students import trim_vocabulary
+from zskd.tasks import TASKS
+from zskd.teachers import Teacher, fine_tune, load_classifier
+
+MAX_LENGTH = 128
+VOCABULARY = 8000
+LAYERS = (0, 1, 2)  # of the encoder; fewer layers are what makes the teacher small
+
+
+def main() -> None:
+    """Run the steps asked for and note their results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="folder with an uncased BERT encoder")
+    parser.add_argument("--data", required=True, help="folder that holds SST-2/train.tsv and SST-2/dev.tsv")
+    parser.add_argument("--text", required=True, nargs="+", help="text files or globs, one paragraph a line")
+    parser.add_argument("--only", nargs="+", default=["text", "eval", "teacher", "generator"])
+    parser.add_argument("--generator-steps", type=int, default=12_000)
+    args = parser.parse_args()
+    paragraphs = [p.strip() for pattern in args.text for f in sorted(glob.glob(pattern)) for p in open(f, encoding="utf-8") if p.strip()]
+    notes = read_json(ASSETS / "assets.json") if (ASSETS / "assets.json").exists() else {}
+    if "text" in args.only:
+        notes["text"] = build_text(paragraphs)
+    if "eval" in args.only:
+        notes["eval"] = build_eval(args.data)
+    if "teacher" in args.only:
+        notes["teacher"] = build_teacher(args.base, args.data, paragraphs)
+    if "generator" in args.only:
+        notes["generator"] = build_generator(paragraphs, args.generator_steps)
+    write_json(ASSETS / "assets.json", notes)
+
+
+def build_text(paragraphs: list[str], n: int = 2600) -> dict:
+    """A sample of whole paragraphs of three to seven sentences, mostly ASCII, without tables."""
+
+    def usable(p: str) -> bool:
+        sentences, words = len(re.split(r"(?<=[.!?])\s+", p)), len(p.split())
+        plain = sum(c.isascii() for c in p) / len(p) > 0.985 and sum(c.isdigit() for c in p) / len(p) < 0.04
+        return 3 <= sentences <= 7 and 40 <= words <= 160 and plain and p.endswith(".")
+
+    chosen = [p for p in paragraphs if usable(p)]
+    random.Random(2012).shuffle(chosen)
+    data = ("\n".join(chosen[:n]) + "\n").encode()
+    with open(ASSETS / "wikipedia.txt.gz", "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as f:
+        f.write(data)
+    return {"paragraphs": min(n, len(chosen)), "bytes": len(data)}
+
+
+def build_eval(data: str, n: int = 400) -> dict:
+    """A random sample of short quoted sentences from the SST-2 development set."""
+    header, *lines = (Path(data) / "SST-2" / "dev.tsv").read_text(encoding="utf-8").strip().split("\n")
+    chosen = sorted(random.Random(0).sample(range(len(lines)), n))
+    target = ASSETS / "eval" / "SST-2" / "dev.tsv"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join([header, *(lines[i] for i in chosen)]) + "\n", encoding="utf-8")
+    return {"rows": n, "of": len(lines)}
+
+
+def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
+    """Cut the encoder to a few layers and a small vocabulary, fine-tune it on SST-2, and store it in float16."""
+    task = TASKS["sst2"]
+    model, tokenizer = load_classifier(base, num_labels=2)
+    train = [row[0] for row in task.load("train", data).rows]
+    small, kept = trim_vocabulary(tokenizer, VOCABULARY, paragraphs[:8000] + train, max_length=MAX_LENGTH)
+    model.bert.encoder.layer = torch.nn.ModuleList([model.bert.encoder.layer[i] for i in LAYERS])
+    tables = model.bert.embeddings
+    tables.word_embeddings = torch.nn.Embedding.from_pretrained(tables.word_embeddings.weight.data[kept], freeze=False)
+    tables.position_embeddings = torch.nn.Embedding.from_pretrained(tables.position_embeddings.weight.data[:MAX_LENGTH].clone(), freeze=False)
+    model.config.update({"num_hidden_layers": len(LAYERS), "vocab_size": len(kept), "max_position_embeddings": MAX_LENGTH,
+                         "pad_token_id": small.pad_token_id})  # fmt: skip
+    with tempfile.TemporaryDirectory() as start:
+        model.save_pretrained(start)
+        small.save_pretrained(start)
+        result = fine_tune(task, start, ASSETS / "teacher", data, epochs=2, batch_size=32, lr=1e-4, max_length=MAX_LENGTH)
+    (ASSETS / "teacher" / "teacher.json").unlink()
+    tuned, _ = load_classifier(ASSETS / "teacher")
+    tuned.half().save_pretrained(ASSETS / "teacher")
+    stored = Teacher.load(ASSETS / "teacher")
+    full, sample = task.load("validation", data), task.load("validation", ASSETS / "eval")
+    accuracy = {name: float((stored.logits(e.rows).argmax(1) == e.labels).mean()) for name, e in (("dev", full), ("sample", sample))}
+    return {"parameters": stored.n_params, "accuracy": accuracy, "fine_tuning": {k: result[k] for k in ("accuracy", "f1")}}
+
+
+def build_generator(paragraphs: list[str], steps: int, hidden: int = 128, layers: int = 3, batch: int = 64, lr: float = 2e-3) -> dict:
+    """A masked language model with the teacher's vocabulary, its word vectors started from the teacher's by SVD."""
+    set_seed(0)
+    teacher = Teacher.load(ASSETS / "teacher")
+    tokenizer = teacher.tokenizer
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 32,
+                        intermediate_size=4 * hidden, max_position_embeddings=MAX_LENGTH, pad_token_id=tokenizer.pad_token_id,
+                        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # fmt: skip
+    model = BertForMaskedLM(config)
+    vectors = teacher.model.get_input_embeddings().weight.data
+    u, s, _ = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    start = u[:, :hidden] * s[:hidden]
+    model.bert.embeddings.word_embeddings.weight.data.copy_(start * (0.05 / start.std()))
+    train, held_out = paragraphs[2000:], paragraphs[:2000]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
+    schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
+    rng = random.Random(0)
+    model.train()
+    for _ in progress(range(steps), "generator"):
+        with torch.autocast("cpu", pick_dtype(torch.device("cpu"))):
+            loss, _ = masked_loss(model, tokenizer, rng.sample(train, batch), rng)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        scores = [masked_loss(model, tokenizer, held_out[i : i + 50], random.Random(i)) for i in range(0, len(held_out), 50)]
+    model.half().save_pretrained(ASSETS / "generator")
+    tokenizer.save_pretrained(ASSETS / "generator")
+    loss, hits = (float(np.mean([float(x[k]) for x in scores])) for k in (0, 1))
+    return {"parameters": count_parameters(model), "steps": steps, "held_out_loss_nats": round(loss, 3), "held_out_accuracy": round(hits, 3)}
+
+
+def masked_loss(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, texts: list[str], rng: random.Random, ratio: float = 0.2):
+    """Cross-entropy (nats per masked piece) and accuracy on a batch with `ratio` of its pieces masked; a random window of each text."""
+    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    windows = []
+    for ids in encoded:
+        start = rng.randrange(max(1, len(ids) - 46))
+        windows.append([tokenizer.cls_token_id, *ids[start : start + 46], tokenizer.sep_token_id])
+    longest = max(map(len, windows))
+    ids = torch.tensor([w + [tokenizer.pad_token_id] * (longest - len(w)) for w in windows])
+    special = torch.tensor(sorted(tokenizer.all_special_ids))
+    generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
+    masked = (torch.rand(ids.shape, generator=generator) < ratio) & ~torch.isin(ids, special)
+    mask = (ids != tokenizer.pad_token_id).long()
+    states = model.bert(input_ids=ids.masked_fill(masked, tokenizer.mask_token_id), attention_mask=mask).last_hidden_state
+    logits = model.cls(states[masked]).float()
+    targets = ids[masked]
+    return torch.nn.functional.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+#!/usr/bin/env python
+"""Write README.md from nbs/index.ipynb.
+
+Where Quarto is on the PATH, nbdev_readme does it; elsewhere nbconvert's Markdown exporter, after taking out what nbdev's directives hide.
+
+    python scripts/make_readme.py            write README.md
+    python scripts/make_readme.py --check    exit 1 if README.md is not what the notebook says
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "nbs" / "index.ipynb"
+README = ROOT / "README.md"
+MARK = "<!-- Made from nbs/index.ipynb by scripts/make_readme.py. Edit the notebook, not this file. -->"
+DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
+LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)")
+RESULT_TYPES = ("text/markdown", "text/plain")  # the first one that an output has
+
+
+def split_directives(
+    source: str,  # source of a code cell
+) -> tuple[dict[str, str], str]:  # directives such as {'echo': 'false'}, and the code without them
+    "Take nbdev's directives off the head of a cell."
+    found, lines = {}, source.splitlines()
+    while lines and (m := DIRECTIVE.match(lines[0])):
+        found[m[1].replace("-", "_")] = m[2].lower()
+        lines.pop(0)
+    return found, "\n".join(lines).strip("\n")
+
+
+def visible(
+    cell: nbformat.NotebookNode,  # a code cell
+) -> tuple[bool, bool]:  # whether the code shows, whether the outputs show
+    "What nbdev's directives leave of a cell."
+    d, code = split_directives(cell.source)
+    if {"hide", "default_exp", "export", "exporti"} & d.keys() or d.get("include") == "false":
+        return False, False
+    return bool(code) and d.get("echo") != "false" and "hide_input" not in d, d.get("output") != "false" and "hide_output" not in d
+
+
+def texts(
+    outputs: list[nbformat.NotebookNode],  # outputs of a cell
+) -> list[nbformat.NotebookNode]:  # those that a README can show, in their plainest form
+    "Markdown as it is, everything else as text; what was written to stderr is left out."
+    kept = []
+    for o in outputs:
+        if o.output_type == "stream" and o.name == "stdout":
+            kept.append(o)
+        elif o.output_type in ("display_data", "execute_result"):
+            kind = next((t for t in RESULT_TYPES if t in o.data), None)
+            if kind:
+                kept.append(nbformat.v4.new_output("display_data", data={kind: o.data[kind]}))
+    return kept
+
+
+def from_root(
+    target: str,  # target of a link in the notebook
+) -> str:  # the same, as seen from the top of the repository
+    "A relative link of a notebook in nbs/ is one folder deeper in the README."
+    if re.match(r"[a-z][a-z0-9+.-]*:|#|/", target):
+        return target
+    return target[3:] if target.startswith("../") else f"nbs/{target}"
+
+
+def readme(
+    notebook: Path,  # the notebook to convert
+) -> str:  # Markdown, the same for the same notebook on every machine
+    "The README that a notebook makes, by nbconvert."
+    nb = nbformat.read(notebook, as_version=4)
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            cell.source = LINK.sub(lambda m: m[1] + from_root(m[2]), cell.source)
+        if cell.cell_type == "code":
+            show_code, show_output = visible(cell)
+            cell.outputs = texts(cell.outputs) if show_output else []
+            cell.source = split_directives(cell.source)[1] if show_code else ""
+            if not cell.source and not cell.outputs:
+                continue
+        cells.append(cell)
+    nb.cells = cells
+    nb.metadata.language_info = {"name": "python"}  # names the language of code blocks
+    body, _ = MarkdownExporter().from_notebook_node(nb)
+    body = re.sub(r"```python\n+```\n", "", body)  # code that is hidden, while its output shows
+    body = "\n".join(line.rstrip() for line in body.splitlines())
+    return f"{MARK}\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, body).strip()}\n"
+
+
+def words(
+    markdown: str,  # a README
+) -> list[str]:  # what it says
+    "What stays the same whichever tool wrote a README: its words, without link targets, comments and names of languages."
+    text = re.sub(r"<!--.*?-->", "", markdown, flags=re.DOTALL)
+    text = re.sub(r"^\s*```.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return re.findall(r"\w+", text)
+
+
+def check() -> str | None:  # what is wrong, None if nothing is
+    "Compare README.md with the notebook: to the letter if nbconvert wrote it, by its words if Quarto did."
+    if not README.exists():
+        return "README.md is not there"
+    old, new = README.read_text(encoding="utf-8"), readme(NOTEBOOK)
+    same = old == new if old.startswith(MARK) else words(old) == words(new)
+    return None if same else "README.md is not what nbs/index.ipynb says"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of step")
+    parser.add_argument("--tool", choices=("auto", "quarto", "nbconvert"), default="auto", help="what writes it (default: Quarto where present)")
+    args = parser.parse_args()
+    if args.check:
+        problem = check()
+        print(f"{problem}; run python scripts/make_readme.py" if problem else "README.md is in step with nbs/index.ipynb")
+        return 1 if problem else 0
+    if args.tool == "quarto" or (args.tool == "auto" and shutil.which("quarto")):
+        return subprocess.run(["nbdev_readme"], cwd=ROOT).returncode
+    README.write_text(readme(NOTEBOOK), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

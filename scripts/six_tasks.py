@@ -1,0 +1,149 @@
+"""The table of six GLUE tasks: make teachers, pools and students, and keep one result file per run.
+
+    python scripts/six_tasks.py --base ENCODER --data GLUE_FOLDER --corpus 'wikipedia_*.txt' --work runs/six
+
+Whatever is already in the work folder or among the results is not made again, so the matrix can be carried out in
+pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption. The variants are
+
+    wiki        pool from the corpus, balanced by the teacher's own answers: the method
+    unbalanced  the same pool without balancing
+    random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
+    real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zskd.cli import main as zskd
+from zskd.core import cpu_has_bf16, read_json, versions, write_json
+from zskd.corpora import load_corpus
+from zskd.distill import Distiller
+from zskd.evaluate import agreement
+from zskd.ood import Pool, Recipe, ood_pool
+from zskd.students import Student
+from zskd.tasks import TASKS, Task
+from zskd.teachers import Teacher
+
+RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
+VARIANTS = ("wiki", "unbalanced", "random", "real")
+TEACHERS = {  # options of `zskd teacher`; learning rates as is usual for MiniLM, fewer epochs where there is more data
+    "sst2": ["--epochs", "2", "--batch-size", "64", "--lr", "1e-4", "--max-length", "64"],
+    "mnli": ["--epochs", "2", "--batch-size", "64", "--lr", "1e-4"],
+    "qnli": ["--epochs", "1", "--batch-size", "64", "--lr", "1e-4"],
+    "qqp": ["--epochs", "2", "--batch-size", "64", "--lr", "1e-4"],
+    "mrpc": ["--epochs", "4", "--batch-size", "32", "--lr", "1e-4"],
+    "rte": ["--epochs", "4", "--batch-size", "32", "--lr", "1e-4"],
+}
+POOL = {"sst2": 120_000}  # rows; the other tasks have PAIRS
+PAIRS = 40_000
+TRAINING: dict[str, dict[str, Any]] = {"sst2": {"steps": 2500}}  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
+PAIR_TRAINING = {"steps": 1600, "batch_size": 128, "lr": 2e-3}
+
+
+def main() -> None:
+    """Carry out what is asked for and not done yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
+    parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
+    parser.add_argument("--corpus", required=True, nargs="+", help="text files")
+    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and runs")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    args = parser.parse_args()
+    for name in args.tasks:
+        teacher = make_teacher(TASKS[name], args)
+        for variant in args.variants:
+            for seed in args.seeds:
+                if not (RESULTS / f"{name}-{variant}-{seed}.json").exists():
+                    run(TASKS[name], teacher, variant, seed, args)
+
+
+def make_teacher(task: Task, args: argparse.Namespace) -> Teacher:
+    """Fine-tune the task's teacher with `zskd teacher`, or take the one that is there."""
+    folder = args.work / "teachers" / task.name
+    if not (folder / "teacher.json").exists():
+        words = ["teacher", "--task", task.name, "--base", args.base, "--data", args.data, "--out", str(folder), *TEACHERS[task.name]]
+        if zskd(words):
+            sys.exit(f"zskd {shlex.join(words)} failed")
+        result = RESULTS / f"{task.name}-teacher.json"
+        write_json(result, {"command": shown(["zskd", *words], args), **read_json(folder / "teacher.json"), **made_by()})
+    return Teacher.load(folder).for_task(task)
+
+
+def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
+    """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
+    n = POOL.get(task.name, PAIRS)
+    if variant == "real":
+        return task.load("train", args.data).rows
+    folder = args.work / "pools" / f"{task.name}-{variant}"
+    if (folder / "pool.json").exists():
+        return Pool.load(folder)
+    recipe = Recipe.for_task(task, "random" if variant == "random" else "wiki")
+    recipe = replace(recipe, balance=variant == "wiki")
+    pool = ood_pool(task, load_corpus(args.corpus), n, teacher, recipe, seed=0, cache=args.work / "logits")
+    pool.save(folder)
+    return pool
+
+
+def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Namespace) -> None:
+    """One student: make it, distil it, score it, write its result file."""
+    rows = make_rows(task, teacher, variant, args)
+    texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
+    student = Student.create(teacher, ratio=30, corpus=texts, seed=seed, n_texts=task.n_texts)
+    settings = TRAINING.get(task.name, PAIR_TRAINING)
+    out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
+    distiller = Distiller(teacher, student, rows, out, task=task, seed=seed, cache=args.work / "logits", resume=out.exists(), **settings)
+    distiller.fit()
+    report = distiller.report(task.validation(args.data), zero_shot=False if variant == "real" else None).data
+    kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece",
+                                   "per_class_f1", "baselines", "scores", "queries")}  # fmt: skip
+    words = ["python", "scripts/six_tasks.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus,
+             "--tasks", task.name, "--variants", variant, "--seeds", str(seed)]  # fmt: skip
+    write_json(RESULTS / f"{task.name}-{variant}-{seed}.json", {
+        "command": shown(words, args), "variant": variant, "seed": seed, "shape": student.notes["shape"], "settings": distiller.settings.as_dict(),
+        "rows": len(rows), "pool": rows.stats() if isinstance(rows, Pool) else None, "held_out": distiller.best,
+        "agreement_by_builder": by_builder(distiller, rows), "report": kept, **made_by(),
+    })  # fmt: skip
+    print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
+
+
+def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:
+    """Agreement with the teacher on the held-out rows of each builder."""
+    if not isinstance(rows, Pool):
+        return None
+    answers = distiller.distilled.logits(rows.rows(distiller.held))
+    truth = distiller.targets[distiller.held].numpy()
+    builders = np.array(rows.columns["builder"])[distiller.held]
+    return {name: round(agreement(answers[builders == name], truth[builders == name]), 4) for name in sorted(set(builders))}
+
+
+def shown(words: list[str], args: argparse.Namespace) -> str:
+    """A command line in which this machine's folders have general names."""
+    names = {args.base: "ENCODER", args.data: "GLUE", str(args.work): "runs/six"} | {c: Path(c).name for c in args.corpus}
+    text = shlex.join(words)
+    for path, name in names.items():
+        text = text.replace(path, name)
+    return text
+
+
+def made_by() -> dict[str, Any]:
+    """What a figure hangs on beside its command: commit, versions and kind of machine."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
+    machine = f"{os.cpu_count()} cores {platform.machine()}, bfloat16 {'in hardware' if cpu_has_bf16() else 'not in hardware'}"
+    return {"commit": commit, "machine": machine, "versions": versions()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,383 @@
+"""The command line as people meet it: whole processes, exit codes, one line for each mistake, a full disk, Ctrl-C."""
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from zskd import cli
+from zskd.core import ASSETS
+
+ZSKD = str(Path(sys.executable).parent / "zskd")
+SMALL = ["--n", "300", "--steps", "6", "--batch-size", "32", "--preset", "bert-tiny", "--init", "random"]
+
+
+def run(*words, **kwargs):
+    "A command as a process of its own: exit code, standard output, standard error."
+    kwargs.setdefault("stdin", subprocess.DEVNULL)
+    done = subprocess.run([ZSKD, *map(str, words)], capture_output=True, text=True, timeout=600, **kwargs)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def call(capsys):
+    "A command in this process: exit code, standard output, standard error."
+
+    def call(*words):
+        capsys.readouterr()
+        code = cli.main([str(w) for w in words])
+        got = capsys.readouterr()
+        return code, got.out, got.err
+
+    return call
+
+
+def one_line(err, *parts):
+    "The error is one line without a traceback, and names these things."
+    assert err.count("\n") == 1 and "Traceback" not in err, err
+    for part in parts:
+        assert str(part) in err, (part, err)
+
+
+def make_teacher(folder, labels=("negative", "positive"), n_texts=1):
+    "A tiny classifier that has learnt nothing."
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
+    names = dict(enumerate(labels))
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
+        id2label=names, label2id={v: k for k, v in names.items()},
+    )  # fmt: skip
+    config.zskd = {"n_texts": n_texts}
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    "Teachers, good and bad, by name."
+    top = tmp_path_factory.mktemp("models")
+    good = make_teacher(top / "good")
+    make_teacher(top / "pair", ("not_equivalent", "equivalent"), 2)
+    make_teacher(top / "other-names", ("bad", "good"))
+    make_teacher(top / "unnamed", ("LABEL_0", "LABEL_1"))
+    for name in ("no-weights", "pickle", "half", "cut", "nan", "no-config"):
+        shutil.copytree(good, top / name)
+    (top / "no-weights" / "model.safetensors").unlink()
+    (top / "pickle" / "model.safetensors").rename(top / "pickle" / "pytorch_model.bin")
+    weights = top / "half" / "model.safetensors"
+    weights.rename(top / "half" / "model-00001-of-00002.safetensors")
+    index = {"metadata": {}, "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (top / "half" / "model.safetensors.index.json").write_text(json.dumps(index))
+    cut = top / "cut" / "model.safetensors"
+    cut.write_bytes(cut.read_bytes()[:5000])
+    model = BertForSequenceClassification.from_pretrained(good)
+    model.classifier.bias.data.fill_(float("nan"))
+    model.save_pretrained(top / "nan")
+    (top / "no-config" / "config.json").unlink()
+    return top
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    "Text files, good and bad."
+    top = tmp_path_factory.mktemp("texts")
+    (top / "empty.txt").write_text("\n \n")
+    (top / "binary.txt").write_bytes(b"\x00\x01\x02" * 100)
+    (top / "latin.txt").write_bytes("A first line.\nThe café is closed.\n".encode("latin-1"))
+    (top / "little.txt").write_text("One sentence of more than eight words is here. Another sentence, not much longer than that, is over there.\n")
+    (top / "rows.jsonl").write_text('{"body": "A sentence of some words."}\n')
+    (top / "nothing").mkdir()
+    return top
+
+
+@pytest.fixture(scope="module")
+def finished(models, tmp_path_factory):
+    "The folder of a finished run, and the words that made it."
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", out]
+    assert cli.main([str(w) for w in words]) == 0
+    return out, words
+
+
+# ---- as processes
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_help_shows_an_example(name):
+    code, out, err = run(name, "--help")
+    assert (code, err) == (0, "") and "example" in out and f"  zskd {name}" in out
+
+
+def test_top():
+    code, out, _ = run("--help")
+    assert code == 0 and all(name in out for name in cli.COMMANDS)
+    assert run("--version")[1].startswith("zskd 0.")
+    assert run()[0] == 2
+    code, _, err = run("distil")
+    assert code == 2
+    one_line(err, "distil", "--help")
+    code, _, err = run("pool", "--n", "many", "--out", "x")
+    assert code == 2
+    one_line(err, "--n", "many", "zskd pool --help")
+
+
+def test_mistake_as_a_process(tmp_path):
+    words = ["distill", "--teacher", tmp_path / "nowhere", "--out", tmp_path / "run"]
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    one_line(err, "zskd distill:", "nowhere", "no such folder")
+    code, _, err = run(*words, env={**os.environ, "ZSKD_DEBUG": "1"})
+    assert code == 2 and "Traceback" in err
+
+
+def test_full_disk_as_a_process(tmp_path, models):
+    "No file may grow past a limit, which a process sees as it sees a full disk."
+
+    def limit(size):
+        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", tmp_path / "run"]
+    code, _, err = run(*words, preexec_fn=limit(300_000))  # enough for the pool, not for the student
+    assert code == 1
+    one_line(err, "zskd distill:", tmp_path / "run", "space")
+    assert not list(tmp_path.rglob("*.tmp"))
+    code, _, err = run(*words, "--resume")  # with space again, it goes on
+    assert code == 0, err
+    code, _, err = run("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool", preexec_fn=limit(5_000))
+    assert code == 1 and not (tmp_path / "pool").exists()
+    one_line(err, "pool", "space")
+
+
+def test_interrupt_and_resume_as_a_process(tmp_path, models):
+    out = tmp_path / "run"
+    words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", out]
+    words[words.index("--steps") + 1] = "2000"
+    process = subprocess.Popen([ZSKD, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
+    log = out / "log.jsonl"
+    while not (log.exists() and '"step"' in log.read_text()) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    one_line(err, "interrupted", "zskd distill", "--resume", str(out))
+    assert (out / "checkpoints" / "checkpoint.json").exists()
+    saved = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
+    assert 0 < saved < 2000
+
+
+# ---- mistakes, in this process
+
+
+@pytest.mark.parametrize(
+    ("teacher", "parts"),
+    [
+        ("nowhere", ["nowhere", "no such folder"]),
+        ("no-config", ["no-config", "config.json"]),
+        ("no-weights", ["no-weights", "no weights"]),
+        ("pickle", ["pickle", "safetensors"]),
+        ("half", ["half downloaded", "model-00002-of-00002.safetensors"]),
+        ("cut", ["cut", "download"]),
+        ("nan", ["NaN"]),
+        ("pair", ["sst2", "2"]),
+        ("other-names", ["negative, positive", "bad, good"]),
+        ("unnamed", ["LABEL_0, LABEL_1", "--allow-unnamed"]),
+    ],
+)
+def test_bad_teacher(call, models, tmp_path, teacher, parts):
+    code, _, err = call("distill", "--teacher", models / teacher, "--task", "sst2", *SMALL, "--out", tmp_path / "run")
+    assert code == 2
+    one_line(err, *parts)
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def test_bad_task(call, models, tmp_path):
+    code, _, err = call("distill", "--teacher", models / "good", "--task", "sst3", "--out", tmp_path / "run")
+    assert code == 2
+    one_line(err, "sst3", "sst2, mnli")
+    code, _, err = call("distill", "--teacher", models / "good", "--task", "mrpc", "--out", tmp_path / "run")
+    assert code == 2
+    one_line(err, "mrpc", "2 text(s)")
+    code, _, err = call("distill", "--teacher", models / "good", "--texts", 2, "--out", tmp_path / "run")
+    assert code == 2
+    one_line(err, "texts")
+    assert not (tmp_path / "run").exists()
+
+
+def test_unnamed_labels_are_accepted_on_request(call, models, tmp_path):
+    out = tmp_path / "run"
+    code, _, err = call("distill", "--teacher", models / "unnamed", "--task", "sst2", "--allow-unnamed", *SMALL, "--out", out)
+    assert code == 0, err
+    assert json.loads((out / "student" / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "parts"),
+    [
+        ("empty.txt", 2, ["empty.txt", "empty"]),
+        ("binary.txt", 2, ["binary.txt", "binary"]),
+        ("latin.txt", 2, ["latin.txt", "UTF-8", "offset 21"]),
+        ("little.txt", 2, ["little.txt", "too small", "--n "]),
+        ("missing.txt", 2, ["missing.txt", "no such file"]),
+        ("rows.jsonl", 2, ["rows.jsonl", "'text'", "'body'"]),
+        ("nothing", 2, ["nothing", "no text files"]),
+    ],
+)
+def test_bad_corpus(call, texts, tmp_path, name, code, parts):
+    # word edits of two sentences cannot make so many pairs
+    got, _, err = call("pool", "--task", "mrpc", "--corpus", texts / name, "--n", 20_000, "--out", tmp_path / "pool")
+    assert got == code
+    one_line(err, *parts)
+    assert not (tmp_path / "pool").exists()
+
+
+def test_hub_out_of_reach(call, models, tmp_path):
+    code, _, err = call("distill", "--teacher", "nobody/no-such-model", "--out", tmp_path / "run")
+    assert code == 1
+    one_line(err, "nobody/no-such-model", "local")
+    code, _, err = call("pool", "--task", "sst2", "--corpus", "nobody/no-such-text", "--out", tmp_path / "pool")
+    assert code == 1
+    one_line(err, "nobody/no-such-text", "'sample'")
+    code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "good", "--task", "sst2")
+    assert code == 1
+    one_line(err, "--data FOLDER")
+
+
+def test_bad_options(call, models, tmp_path):
+    base = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out"]
+    for i, (more, parts) in enumerate(
+        [
+            (["--batch-size", 5000], ["--batch-size 5000"]),
+            (["--loss", "kll"], ["kll"]),
+            (["--ratio", 30], ["ratio", "preset"]),
+            (["--preset", "bert-huge"], ["bert-huge", "bert-tiny"]),
+            (["--kind", "news"], ["news", "wiki"]),
+            (["--data", tmp_path / "no-data"], ["no-data", "--data"]),
+            (["--device", "abacus"], ["abacus"]),
+            (["--recipe", tmp_path / "recipe.json"], ["recipe.json"]),
+        ]
+    ):
+        code, _, err = call(*base, tmp_path / f"run{i}", *more)
+        assert code == 2, (more, err)
+        one_line(err, *parts)
+    assert call("pool", "--out", tmp_path / "pool")[0] == 2
+
+
+# ---- one folder, one run
+
+
+def test_a_folder_holds_one_run(call, finished, models):
+    out, words = finished
+    before = (out / "student" / "model.safetensors").read_bytes()
+    code, _, err = call(*words)
+    assert code == 2
+    one_line(err, out, "--resume")
+    code, _, err = call(*words, "--resume", "--lr", 0.01)
+    assert code == 2
+    one_line(err, out, "another configuration", "--lr")
+    other = [models / "unnamed" if w == models / "good" else w for w in words]
+    code, _, err = call(*other, "--allow-unnamed", "--resume")
+    assert code == 2
+    one_line(err, out, "another configuration")
+    assert call(*words, "--resume")[0] == 0
+    assert (out / "student" / "model.safetensors").read_bytes() == before
+    code, _, err = call("pool", "--task", "sst2", "--out", out)
+    assert code == 2
+    one_line(err, out, "holds other files")
+
+
+def test_damaged_logits_are_noticed(call, models, tmp_path):
+    pool = tmp_path / "pool"
+    assert call("pool", "--task", "sst2", "--n", 200, "--out", pool)[0] == 0
+    assert call("label", "--teacher", models / "good", "--pool", pool)[0] == 0
+    (shard,) = (tmp_path / "logits").iterdir()
+    good = shard.read_bytes()
+    for bad in (good[:-100], good[:-1] + bytes([good[-1] ^ 1])):
+        shard.write_bytes(bad)
+        code, _, err = call("label", "--teacher", models / "good", "--pool", pool)
+        assert code == 1
+        one_line(err, shard, "delete")
+    shard.unlink()
+    code, out, _ = call("label", "--teacher", models / "good", "--pool", pool)
+    assert code == 0 and "200 of them asked now" in out
+
+
+def test_the_parts_make_the_whole(call, models, tmp_path):
+    pool = tmp_path / "pool"
+    code, out, _ = call("pool", "--task", "sst2", "--teacher", models / "good", "--n", 300, "--out", pool)
+    assert code == 0 and "sentence" in out
+    code, out, _ = call("label", "--teacher", models / "good", "--pool", pool)
+    assert code == 0 and "300 rows, 0 of them asked now" in out  # balancing had asked already
+    code, _, err = call("distill", "--teacher", models / "good", "--task", "sst2", "--pool", pool, *SMALL[2:], "--out", tmp_path / "run")
+    assert code == 0, err
+    out = tmp_path / "scores"
+    words = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--student", tmp_path / "run" / "student", "--data", "demo"]
+    code, text, err = call(*words, "--limit", 50, "--out", out)
+    assert code == 0 and "accuracy" in text, err
+    assert json.loads((out / "report.json").read_text())["n"] == 50
+    assert "<html" in (out / "report.html").read_text()
+
+
+# ---- zskd teacher and zskd demo
+
+
+def test_teacher(call, models, tmp_path):
+    data = tmp_path / "data" / "SST-2"
+    data.mkdir(parents=True)
+    rows = "".join(f"{'a good' if i % 2 else 'a bad'} film number {i}\t{i % 2}\n" for i in range(24))
+    for name in ("train.tsv", "dev.tsv"):
+        (data / name).write_text("sentence\tlabel\n" + rows)
+    words = ["teacher", "--task", "sst2", "--base", models / "good", "--data", data.parent, "--epochs", 1, "--batch-size", 8]
+    out = tmp_path / "teacher"
+    code, text, err = call(*words, "--out", out)
+    assert code == 0 and "accuracy" in text, err
+    assert (out / "model.safetensors").exists() and not list(out.glob("*.bin"))
+    code, _, err = call(*words, "--out", out)
+    assert code == 2
+    one_line(err, out, "new or empty folder")
+    # the same process can go on to distil what it has just made
+    code, _, err = call("distill", "--teacher", out, "--task", "sst2", *SMALL, "--out", tmp_path / "run")
+    assert code == 0, err
+    (data / "train.tsv").write_text("text\tlabel\na film\t1\n")
+    code, _, err = call(*words, "--out", tmp_path / "other")
+    assert code == 2
+    one_line(err, "train.tsv", "'sentence'")
+
+
+def test_demo_in_small(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
+    out = tmp_path / "demo"
+    code, text, err = call("demo", "--out", out)
+    assert code == 0, err
+    assert [f"[{i}/5]" in text for i in range(1, 6)] == [True] * 5 and "With your own teacher" in text
+    assert {"student", "report.json", "report.html", "config.json"} <= {p.name for p in out.iterdir()}
+    report = json.loads((out / "report.json").read_text())
+    assert report["compression"] >= 30
+    weights = (out / "student" / "model.safetensors").read_bytes()
+    code, text, _ = call("demo", "--out", out)
+    assert code == 0 and "which is continued" in text
+    assert (out / "student" / "model.safetensors").read_bytes() == weights
+    code, _, err = call("demo", "--out", out, "--seed", 1)
+    assert code == 2
+    one_line(err, out, "--seed", "--fresh")
+    code, _, err = call("demo", "--out", letters(tmp_path), "--fresh")
+    assert code == 2
+    one_line(err, "holds no demo")
+
+
+def letters(tmp_path):
+    "A folder with something in it that is no demo."
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear all")
+    return folder

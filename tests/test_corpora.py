@@ -1,0 +1,200 @@
+"""What the corpora notebook can't show: memory over big files, damaged files, an unreachable hub."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from zskd.core import RunError, UserError
+from zskd.corpora import load_corpus
+
+LINE = "It is a plain sentence about nothing at all. Another one stands beside it, number {}. And so it goes on.\n"
+
+
+def python(code: str, *args: str, **env: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *args], capture_output=True, text=True, timeout=120, env={**os.environ, **env}
+    )
+
+
+def write_lines(path: Path, n: int) -> str:
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(map(LINE.format, range(n)))
+    return str(path)
+
+
+def write_gz(path: Path, n: int) -> str:
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as f:
+        f.writelines(map(LINE.format, range(n)))
+    return str(path)
+
+
+def write_jsonl(path: Path, n: int) -> str:
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps({"text": LINE.format(i)}) + "\n" for i in range(n))
+    return str(path)
+
+
+def write_parquet(path: Path, n: int) -> str:
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(path, schema, use_dictionary=False) as f:
+        for start in range(0, n, 10_000):
+            f.write_table(pa.table({"text": [LINE.format(i) for i in range(start, min(n, start + 10_000))]}, schema))
+    return str(path)
+
+
+def write_one_line(path: Path, n: int) -> str:
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(LINE.format(i).strip() + " " for i in range(n))
+    return str(path)
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """Twenty times the text, 15 MB more of it, in any format, needs hardly more memory."""
+    code = """
+        import resource, sys
+        from itertools import islice
+        from zskd.corpora import load_corpus
+        half = len(sys.argv) // 2 + 1
+        for path in sys.argv[1:half]:
+            sum(1 for _ in load_corpus(path).sentences())
+        for path in sys.argv[half:]:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            n = sum(1 for _ in load_corpus(path).paragraphs())
+            print(n, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    """
+    kinds = {"txt": write_lines, "txt.gz": write_gz, "jsonl": write_jsonl, "parquet": write_parquet, "one.txt": write_one_line}
+    files = [write(tmp_path / f"{n}.{kind}", n) for n in (7_500, 150_000) for kind, write in kinds.items()]
+    done = python(code, *files)
+    assert done.returncode == 0, done.stderr
+    for kind, line in zip(kinds, done.stdout.splitlines(), strict=True):
+        n, growth = map(float, line.split())
+        assert n == 150_000 if kind != "one.txt" else n < 20
+        assert growth < 4, f"{kind}: {growth:.1f} MB more for 15 MB more text"
+
+
+def test_sampling_memory_is_bounded(tmp_path):
+    """A pool's sample of the text holds as many sentences as it may, not as many as there are."""
+    code = """
+        import sys, tracemalloc
+        from zskd.corpora import load_corpus
+        from zskd.ood import sample_blocks
+        tracemalloc.start()
+        blocks = sample_blocks(load_corpus(sys.argv[1]), 3_000)
+        print(sum(map(len, blocks)), tracemalloc.get_traced_memory()[1] / 2**20)
+    """
+    done = python(code, write_lines(tmp_path / "big.txt", 30_000))
+    assert done.returncode == 0, done.stderr
+    sentences, peak = map(float, done.stdout.split())
+    assert 3_000 <= sentences < 3_010
+    assert peak < 2.5, f"{peak:.1f} MB for 3,000 sentences of 3 MB of text"
+
+
+def test_damaged_gz(tmp_path):
+    whole = Path(write_gz(tmp_path / "a.txt.gz", 5_000)).read_bytes()
+    (tmp_path / "cut.txt.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "flip.txt.gz").write_bytes(whole[:200] + bytes(b ^ 255 for b in whole[200:260]) + whole[260:])
+    (tmp_path / "not.txt.gz").write_bytes(b"plain text, whatever its name says\n")
+    for name in ("cut", "flip", "not"):
+        with pytest.raises(RunError, match=f"{name}.txt.gz: is damaged or cut short") as e:
+            list(load_corpus(tmp_path / f"{name}.txt.gz").paragraphs())
+        assert "\n" not in str(e.value)
+
+
+def test_damaged_parquet(tmp_path):
+    whole = Path(write_parquet(tmp_path / "a.parquet", 20_000)).read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "not.parquet").write_text("plain text, whatever its name says\n")
+    (tmp_path / "flip.parquet").write_bytes(whole[:60] + bytes(b ^ 255 for b in whole[60:2_000]) + whole[2_000:])
+    for name in ("cut", "not", "flip"):
+        with pytest.raises(RunError, match=f"{name}.parquet: is damaged") as e:
+            list(load_corpus(tmp_path / f"{name}.parquet").paragraphs())
+        assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("empty.txt", b"", "is empty"),
+        ("blank.txt", b"\n \n\t\n", "is empty"),
+        ("empty.jsonl", b"", "is empty"),
+        ("empty.csv", b"", "is empty"),
+        ("header.csv", b"text,id\n", "is empty"),
+        ("late.txt", b"good line\n" * 100 + b"bad \xff line\n", "byte 0xff at offset 1004"),
+        ("late.jsonl", b'{"text": "good"}\n{"text": "\xe9"}\n', "byte 0xe9 at offset 27"),
+        ("utf16.txt", "Guten Tag".encode("utf-16"), "binary file"),
+        ("zeros.csv", b"text\n\0\0\0\n", "binary file (zero byte at offset 5)"),
+        ("cut.jsonl", b'{"text": "good"}\n{"text": "ba', "line 2 is not JSON"),
+        ("other.jsonl", b'{"body": "good", "id": 3}\n', "no column 'text'; it has 'body', 'id'"),
+        ("late2.jsonl", b'{"text": "good"}\n{"body": "bad"}\n', "line 2: has no column 'text'"),
+        ("other.tsv", b"sentence\tlabel\ngood\t1\n", "no column 'text'; it has 'sentence', 'label'"),
+        ("open.csv", b'text\n"never closed' + b"x" * 200_000, "is not good CSV"),
+    ],
+)
+def test_bad_files_end_in_one_line_that_names_them(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as e:
+        list(load_corpus(tmp_path / name).paragraphs())
+    assert name in str(e.value) and says in str(e.value) and "\n" not in str(e.value)
+
+
+def test_wrong_names(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for source, says in [
+        (tmp_path / "none.txt", "no such file"),
+        ("./none", "no such file"),
+        (f"{tmp_path}/*.parquet", "no file matches"),
+        (tmp_path / "folder", "holds no text files"),
+    ]:
+        with pytest.raises(UserError, match=says):
+            load_corpus(source)
+
+
+@pytest.mark.skipif(sys.platform == "win32" or getattr(os, "geteuid", lambda: 1)() == 0, reason="root may read everything")
+def test_unreadable_file(tmp_path):
+    Path(write_lines(tmp_path / "a.txt", 3)).chmod(0)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_corpus(tmp_path / "a.txt")
+
+
+def test_unreachable_hub_names_a_local_way():
+    code = """
+        from zskd.core import RunError
+        from zskd.corpora import load_corpus
+        for name in ("wikitext-103", "nobody/nothing:de"):
+            try:
+                load_corpus(name)
+            except RunError as e:
+                print(e)
+    """
+    done = python(code, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    one, two = done.stdout.splitlines()
+    assert one.startswith("corpus 'wikitext-103': the hub can't be reached") and "'sample'" in one
+    assert "'nobody/nothing:de'" in two
+
+
+def test_hub_rows_come_through_the_same_door(tmp_path, monkeypatch):
+    """A data set that `datasets` streams is read by column, cleaned of WikiText marks, and named in the sources."""
+    import datasets
+
+    asked = []
+
+    def load_dataset(*args, **kwargs):
+        asked.append((args, kwargs))
+        return iter([{"text": " = Title = \n"}, {"text": ""}, {"text": " A well @-@ known one . \n"}, {"text": None}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    corpus = load_corpus("wikitext-103")
+    assert list(corpus.paragraphs()) == ["A well-known one."]
+    assert asked[0] == (("Salesforce/wikitext", "wikitext-103-raw-v1"), {"split": "train", "streaming": True})
+    assert corpus.sources == ["Salesforce/wikitext:wikitext-103-raw-v1"]
+    with pytest.raises(UserError, match="no column 'body'; it has 'text'"):
+        load_corpus("wikitext-2", column="body")

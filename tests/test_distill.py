@@ -1,0 +1,192 @@
+"What the distill notebook can't show: kills, a real Ctrl-C, a full disk, two processes."
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from zskd.core import ZskdError
+from zskd.distill import Callback, Distiller
+from zskd.students import Shape, Student
+from zskd.teachers import Teacher
+
+# a server that has the packages imported forks a clean process for each run
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["zskd.distill", "transformers.models.albert.modeling_albert"])
+
+
+def rule(texts):
+    score = np.array([t.count("good") + t.count("fine") - t.count("bad") - t.count("dull") for t in texts])
+    p = 1 / (1 + np.exp(0.7 - 1.5 * score))
+    return np.stack([1 - p, p], 1)
+
+
+class Act(Callback):
+    "Does something at a step."
+
+    def __init__(self, what: str, at: int):
+        self.what, self.at = what, at
+
+    def on_step(self, run, step, loss):
+        np.random.rand()
+        if step != self.at:
+            return
+        if self.what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.what == "Ctrl-C":
+            os.kill(os.getpid(), signal.SIGINT)
+        if self.what == "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+    def on_checkpoint(self, run):
+        if self.what == "kill at checkpoint" and run.step == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_evaluate(self, run, metrics):
+        if self.what == "kill at evaluation" and run.step == self.at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, **settings) -> Distiller:
+    words = ["good", "bad", "fine", "dull", "day", "film", "plot"]
+    rng = np.random.default_rng(0)
+    rows = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(300)]
+    teacher = Teacher.from_callable(rule, ["negative", "positive"], name="rule")
+    student = Student.create(teacher, shape=Shape(400, 16, 32, 1, 1, 2, 32), init="random", corpus=rows, max_length=16)
+    for module in student.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    settings = {"steps": 24, "batch_size": 32, "evaluate_every": 5, "held_out": 60, "lr": 1e-2, **settings}
+    return Distiller(teacher, student, rows, out, callbacks=[Act(what, at)], resume=resume, **settings)
+
+
+def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
+    os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", **env})
+    torch.set_num_threads(1)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    said = out.with_name(f"{out.name}-said-{env.get('RANK', 0)}.json")
+    try:
+        run = distiller(out, *args, **kwargs)
+        run.fit()
+        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world}
+    except (ZskdError, KeyboardInterrupt) as e:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        result = {"error": type(e).__name__, "text": str(e)}
+    said.write_text(json.dumps(result))
+
+
+def run(out: Path, what: str = "nothing", at: int = 0, resume: bool = False, n: int = 1, **kwargs) -> dict | int:
+    "What the (first) process said, or its exit code if it said nothing."
+    said = out.with_name(f"{out.name}-said-0.json")
+    said.unlink(missing_ok=True)
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = str(s.getsockname()[1])
+    shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "localhost", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}  # as `accelerate launch` sets
+    envs = [{"RANK": str(i), "LOCAL_RANK": str(i), **shared} if n > 1 else {} for i in range(n)]
+    started = [processes.Process(target=work, args=(out, env, what, at, resume), kwargs=kwargs) for env in envs]
+    for p in started:
+        p.start()
+    for p in started:
+        p.join(120)
+        if p.is_alive():
+            p.kill()
+    return json.loads(said.read_text()) if said.exists() else started[0].exitcode
+
+
+def step(out: Path) -> int:
+    return json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(out / "student" / "model.safetensors")
+
+
+def identical(a: Path, b: Path) -> bool:
+    x, y = weights(a), weights(b)
+    return x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+
+
+def first(out: Path) -> dict[str, torch.Tensor]:
+    return load_file(next((out / "checkpoints").glob("start-*")))
+
+
+def apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    "Distance of two sets of weights."
+    return torch.cat([(a[k] - b[k]).flatten() for k in a]).norm().item()
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory) -> Path:
+    "A run that nobody disturbed."
+    out = tmp_path_factory.mktemp("calm") / "run"
+    said = run(out)
+    assert said["best"]["step"] % 5 in (0, 4) and said["processes"] == 1
+    return out
+
+
+def test_killed_three_times_and_resumed_is_the_same_student(calm, tmp_path):
+    out = tmp_path / "run"
+    assert run(out, "kill", 2) == -signal.SIGKILL and step(out) == 0
+    assert run(out, "kill", 13, resume=True) == -signal.SIGKILL and step(out) == 10
+    assert run(out, "kill at checkpoint", 15, resume=True) == -signal.SIGKILL and step(out) == 15
+    assert run(out, "kill at evaluation", 20, resume=True) == -signal.SIGKILL and step(out) == 15
+    done = run(out, resume=True)
+    assert identical(out, calm)
+    assert run(out, resume=True) == done  # finished: returns at once, and no time is added
+
+
+def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(calm, tmp_path):
+    out = tmp_path / "run"
+    said = run(out, "Ctrl-C", 13)
+    assert said["error"] == "KeyboardInterrupt"
+    assert said["text"] == f"interrupted at step 13 of 24; go on with resume=True (--resume) and folder {out}"
+    assert step(out) == 13
+    assert "best" in run(out, resume=True)
+    assert identical(out, calm)
+
+
+def test_full_disk_leaves_the_earlier_checkpoint(calm, tmp_path):
+    out = tmp_path / "run"
+    said = run(out, "full", 12)
+    assert said["error"] == "RunError" and "checkpoints" in said["text"] and "free some space" in said["text"]
+    assert step(out) == 10
+    assert not list((out / "checkpoints").glob(".*"))
+    assert "best" in run(out, resume=True)
+    assert identical(out, calm)
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    out = tmp_path / "run"
+    run(out, "kill", 13)
+    (state,) = (out / "checkpoints").glob("state-*")
+    state.write_bytes(state.read_bytes()[:-1])
+    said = run(out, resume=True)
+    assert said["error"] == "RunError" and str(state) in said["text"] and "damaged" in said["text"]
+
+
+@pytest.mark.parametrize("loss", ["kl+0.1*logit_mse", "dist(beta=0)"])
+def test_two_processes_give_the_student_of_one(tmp_path, loss):
+    one = run(tmp_path / "one", loss=loss, dropout=0.0, lr=3e-3)
+    two = run(tmp_path / "two", loss=loss, dropout=0.0, lr=3e-3, n=2)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["best"]["step"] == two["best"]["step"] and abs(one["best"]["kl"] - two["best"]["kl"]) < 1e-4
+    assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) < 0.01 * apart(weights(tmp_path / "one"), first(tmp_path / "one"))
+
+
+def test_a_batch_that_two_processes_cannot_share(tmp_path):
+    assert "choose a multiple" in run(tmp_path / "run", batch_size=31, n=2)["text"]
+
+
+def test_no_bytes_are_left_behind(calm):
+    assert sorted(p.name.split("-")[0] for p in (calm / "checkpoints").iterdir()) == ["best", "checkpoint.json", "start"]
+    assert time.time() - (calm / "log.jsonl").stat().st_mtime < 3600

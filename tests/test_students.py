@@ -1,0 +1,113 @@
+"""Students: other kinds of teachers, damaged files, a full disk."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import processors
+from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, ElectraConfig
+
+from zskd.core import RunError, UserError, count_parameters
+from zskd.students import Student, learn_vocabulary, trim_vocabulary
+
+TEXTS = ["the cat sat on the mat", "a dog ran to the river", "nobody knows the answer to it", "two men read a book"] * 5
+LABELS = ["yes", "no", "maybe"]
+
+
+def make_teacher(config_class, n_texts, **sizes):
+    "A random teacher that answers by chance, of any architecture."
+    tokenizer = learn_vocabulary(TEXTS, 200)
+    torch.manual_seed(0)
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {x: i for i, x in enumerate(LABELS)}}
+    model = AutoModelForSequenceClassification.from_config(config_class(vocab_size=len(tokenizer), **names, **sizes)).eval()
+
+    def logits(rows):
+        return np.random.default_rng(len(rows)).normal(size=(len(rows), 3)).astype(np.float32)
+
+    return SimpleNamespace(
+        model=model, tokenizer=tokenizer, labels=tuple(LABELS), n_params=count_parameters(model), n_texts=n_texts, name="random", logits=logits
+    )
+
+
+BERT = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+KINDS = {
+    "bert": (BertConfig, BERT, "words and layers"),
+    "electra": (ElectraConfig, {**BERT, "embedding_size": 24}, "words"),
+    "distilbert": (DistilBertConfig, {"dim": 48, "n_layers": 2, "n_heads": 4, "hidden_dim": 96}, "words"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_texts", [1, 2])
+def test_other_teachers(kind, n_texts):
+    config, sizes, taken = KINDS[kind]
+    teacher = make_teacher(config, n_texts, **sizes)
+    student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS)
+    assert student.notes["init"] == f"the teacher's {taken}"
+    assert student.n_params <= 30_000 and len(student.tokenizer) == 60
+    assert np.isfinite(student.logits([("the cat", "a dog")[:n_texts]])).all()
+
+
+def test_larger_than_the_teacher():
+    "More width, heads and units than the teacher has: the rest stays random, and nothing is zero for good."
+    teacher = make_teacher(BertConfig, 1, **BERT)
+    student = Student.create(teacher, preset="bert-tiny", corpus=TEXTS)
+    for name, p in student.model.named_parameters():
+        if p.dim() == 2 and "attention" in name:
+            assert (p.abs().sum(1) > 0).all() and (p.abs().sum(0) > 0).all(), name
+
+
+def test_other_labels_keep_a_fresh_classifier():
+    teacher = make_teacher(BertConfig, 1, **BERT)
+    student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS, labels=["a", "b"])
+    assert student.labels == ("a", "b") and student.logits(["the cat"]).shape == (1, 2)
+
+
+def test_trim_with_the_old_post_processor():
+    "Tokenizers of older BERT folders name [SEP] and [CLS] by id in a BertProcessing."
+    tokenizer = learn_vocabulary(TEXTS, 200)
+    ends = [(t, tokenizer.convert_tokens_to_ids(t)) for t in ("[SEP]", "[CLS]")]
+    tokenizer.backend_tokenizer.post_processor = processors.BertProcessing(*ends)
+    small, kept = trim_vocabulary(tokenizer, 60, TEXTS)
+    want = tokenizer("the cat", "a dog")["input_ids"]
+    got = kept[small("the cat", "a dog")["input_ids"]].tolist()
+    assert got[0] == want[0] and got[-1] == want[-1]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    teacher = make_teacher(BertConfig, 1, **BERT)
+    return Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS).save(tmp_path / "student")
+
+
+def test_damaged_folders(saved):
+    weights = saved / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(UserError, match="damaged"):
+        Student.load(saved)
+    weights.unlink()
+    with pytest.raises(UserError, match="no weights"):
+        Student.load(saved)
+    with pytest.raises(UserError, match="no such folder"):
+        Student.load(saved / "elsewhere" / "still")
+
+
+def test_full_disk_keeps_the_old_student(saved, monkeypatch):
+    student = Student.load(saved)
+    before = {p.name: p.read_bytes() for p in saved.iterdir()}
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(student.tokenizer, "save_pretrained", full)
+    with pytest.raises(RunError, match="free some space"):
+        student.save(saved)
+    assert {p.name: p.read_bytes() for p in saved.iterdir()} == before
+    assert [p.name for p in saved.parent.iterdir()] == ["student"]
+
+
+def test_saved_configuration_names_the_labels(saved):
+    config = json.loads((saved / "config.json").read_text())
+    assert config["id2label"] == {"0": "yes", "1": "no", "2": "maybe"}
