@@ -10,7 +10,6 @@ alone with `--only`. What was made, and how well it does, is written to `zskd/as
 from __future__ import annotations
 
 import argparse
-import glob
 import gzip
 import random
 import re
@@ -22,6 +21,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
 from zskd.core import ASSETS, count_parameters, pick_dtype, progress, read_json, set_seed, write_json
+from zskd.corpora import load_corpus
 from zskd.students import trim_vocabulary
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher, fine_tune, load_classifier
@@ -38,9 +38,9 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder that holds SST-2/train.tsv and SST-2/dev.tsv")
     parser.add_argument("--text", required=True, nargs="+", help="text files or globs, one paragraph a line")
     parser.add_argument("--only", nargs="+", default=["text", "eval", "teacher", "generator"])
-    parser.add_argument("--generator-steps", type=int, default=12_000)
+    parser.add_argument("--generator-steps", type=int, default=3_000)
     args = parser.parse_args()
-    paragraphs = [p.strip() for pattern in args.text for f in sorted(glob.glob(pattern)) for p in open(f, encoding="utf-8") if p.strip()]
+    paragraphs = list(load_corpus(args.text, clean=False).paragraphs())
     notes = read_json(ASSETS / "assets.json") if (ASSETS / "assets.json").exists() else {}
     if "text" in args.only:
         notes["text"] = build_text(paragraphs)

@@ -26,9 +26,9 @@ from . import __version__
 
 # %% auto #0
 __all__ = ['COMMANDS', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command', 'command',
-           'options_of', 'take', 'Parser', 'make_parser', 'open_teacher', 'make_pool', 'keep_answers', 'make_student',
-           'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_data', 'tell', 'evaluate',
-           'clear', 'demo', 'in_flags', 'explain', 'main', 'prepare']
+           'options_of', 'take', 'Parser', 'make_parser', 'open_teacher', 'make_pool', 'make_student', 'train', 'spell',
+           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_data', 'tell', 'evaluate', 'clear', 'demo',
+           'in_flags', 'explain', 'main', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -172,23 +172,6 @@ def make_pool(
     pool = ood_pool(task, load_corpus(corpus or "sample", column), n, teacher, chosen, seed, cache)
     pool.save(folder)
     return pool
-
-# %% ../nbs/80_cli.ipynb #4e867272
-def keep_answers(
-    pool: Any,  # a `Pool`
-    teacher: Any,  # the `Teacher` that balanced it
-    cache: Path,  # folder of logits
-) -> None:
-    "Put the logits that a balanced pool holds into the teacher's cache, where they are looked up by teacher and text."
-    from zskd.teachers import BLOCK, shard_path, write_shard
-
-    if pool.logits is None or not teacher.fingerprint:
-        return
-    rows = pool.rows()
-    for start in range(0, len(rows), BLOCK):
-        path = shard_path(cache, teacher, rows[start : start + BLOCK])
-        if not path.exists():
-            write_shard(path, pool.logits[start : start + BLOCK])
 
 # %% ../nbs/80_cli.ipynb #1dbdfca9
 def make_student(
@@ -348,8 +331,6 @@ def pool(
     model, task = open_teacher(teacher, **take(open_teacher, options)) if teacher else (None, get_task(options["task"]))
     cache = Path(logits) if logits else folder.parent / "logits"
     made = make_pool(task, model, folder, cache, **take(make_pool, options))
-    if model:
-        keep_answers(made, model, cache)
     print(made.stats())
     print(f"{out}: {len(made):,} rows")
 
@@ -402,8 +383,6 @@ def distill(
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
     claim(folder, spell("distill", given), model, {**given, "resume": resume})
     rows = Pool.load(pool) if pool else make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
-    if not pool:
-        keep_answers(rows, model, cache)
     student = make_student(model, task, rows, **take(make_student, options))
     print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
@@ -463,7 +442,7 @@ def evaluate(
         print(f"\n{out}/report.html: the report to look at; report.json beside it")
 
 # %% ../nbs/80_cli.ipynb #a22df55e
-DEMO = {"n": 8000, "ratio": 30, "epochs": 8, "batch_size": 128, "lr": 3e-3}
+DEMO = {"n": 30_000, "ratio": 30, "epochs": 5, "batch_size": 256, "lr": 3e-3}
 DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Training", "The report")
 DEMO_TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
 RUN_FILES = ("config.json", "command.json", "log.jsonl", "report.json", "report.html", "student", "checkpoints", "pool", "logits")
@@ -531,7 +510,6 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
     if (folder / "pool" / "pool.json").exists():
         print(f"{folder} holds an earlier demo, which is continued (--fresh begins anew).")
     rows = make_pool(task, model, folder / "pool", cache, **take(make_pool, settings))
-    keep_answers(rows, model, cache)
     print(f"{len(rows):,} pieces of Wikipedia, chosen so that the teacher calls half of them positive:")
     for row, logits in list(zip(rows.rows(range(4)), rows.logits, strict=False)):
         print(f"  {model.labels[logits.argmax()]:>8}  {row[0][:90]}")

@@ -102,11 +102,12 @@ class TextSample:
         blocks: Sequence[Sequence[str]],  # paragraphs as lists of sentences
         premise_sentences: tuple[int, int] = (1, 1),  # how many sentences the first text of a pair has
         question_words: Sequence[str] = ("What",),  # how questions begin
+        name: str = "of these blocks",  # what to call the corpus in an error
     ):
         "Raises `UserError` if there is no sentence at all."
         self.sentences = [s for block in blocks for s in block]
         if not self.sentences:
-            raise UserError("corpus: holds no sentence of the length that the recipe asks for; give running text or change words=")
+            raise UserError(f"corpus {name!r}: holds no sentence of the length that the recipe asks for; give running text or change words=")
         self.starts = array("q", np.cumsum([0, *map(len, blocks)]).tolist())
         self.vocabulary, self.names, self.numbers = _count_words(self.sentences[:50_000])
         self.questions = [s for s in self.sentences if s[-1] in "?？؟"]
@@ -606,7 +607,7 @@ def _random_pair(rng: random.Random, text: TextSample) -> Row | None:
 # %% ../nbs/21_ood.ipynb #88d45e2b
 _SINGLE = {
     "plain": {"sentence": 0.5, "span": 0.3, "clause": 0.1, "random_words": 0.1},
-    "phrase": {"sentence": 0.3, "span": 0.4, "clause": 0.2, "word": 0.05, "random_words": 0.05},
+    "phrase": {"sentence": 0.25, "span": 0.35, "clause": 0.15, "word": 0.05, "random_words": 0.2},
 }
 _PAIRS = {
     "entailment": {
@@ -1040,7 +1041,7 @@ def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed:
     "Rows with the names of their builders, in random order: `wanted` of them, and no fewer than `n`."
     most = min(recipe.max_sentences, max(20_000, 4 * wanted))
     blocks = sample_blocks(corpus, most, recipe.words, derive_seed(seed, "blocks"))
-    text = TextSample(blocks, recipe.premise_sentences, recipe.question_words)
+    text = TextSample(blocks, recipe.premise_sentences, recipe.question_words, corpus.name)
     most = ROWS_PER_SENTENCE * len(text.sentences) * _scale(recipe)
     draws = draw_rows(text, recipe, int(min(wanted, most)), task.style, seed)
     if len(draws.rows) < n:

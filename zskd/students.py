@@ -133,7 +133,7 @@ def candidate_shapes(
 # One row per number of texts in an input. `share`: part of the budget that goes into the word table. `pieces_per_number`: pieces in the
 # vocabulary / numbers per piece. `layers`, `groups`: depth and how many layers have their own weights. `expansion`: feed-forward width / width.
 PREFERENCES: dict[int, dict[str, float]] = {
-    1: {"share": 0.45, "pieces_per_number": 300, "layers": 2, "groups": 2, "expansion": 2},
+    1: {"share": 0.67, "pieces_per_number": 330, "layers": 1, "groups": 1, "expansion": 3},
     2: {"share": 0.30, "pieces_per_number": 150, "layers": 3, "groups": 3, "expansion": 2},
 }
 
@@ -306,14 +306,15 @@ def reaction_directions(
 ) -> tuple[np.ndarray, float]:  # [D, C - 1], orthonormal; correlation on the held-out fifth of the words
     "Directions of the word vectors along which a teacher's single-word logits are best predicted (ridge regression)."
     held = np.arange(len(vectors)) % 5 == 0
-    x = vectors - vectors[~held].mean(0)
+    x = torch.tensor(vectors - vectors[~held].mean(0), dtype=torch.float64)
+    z = torch.tensor(logits, dtype=torch.float64)
     gram = x[~held].T @ x[~held]
-    gram[np.diag_indices_from(gram)] += ridge * np.trace(gram) / len(gram)
-    coef = np.linalg.solve(gram, x[~held].T @ logits[~held])
-    u, s, _ = np.linalg.svd(coef, full_matrices=False)
+    gram += torch.eye(len(gram)) * ridge * gram.trace() / len(gram)
+    coef = torch.linalg.solve(gram, x[~held].T @ z[~held])
+    u, s, _ = torch.linalg.svd(coef, full_matrices=False)
     rank = min(logits.shape[1] - 1, int((s > 1e-6 * s[0]).sum()))
-    r = np.corrcoef((x[held] @ coef).ravel(), logits[held].ravel())[0, 1]
-    return u[:, :rank], float(r)
+    r = torch.corrcoef(torch.stack([(x[held] @ coef).ravel(), z[held].ravel()]))[0, 1]
+    return u[:, :rank].numpy(), float(r.nan_to_num())
 
 # %% ../nbs/31_students.ipynb #da3de92b
 def basis(
@@ -322,13 +323,12 @@ def basis(
     first: np.ndarray | None = None,  # [D, k], orthonormal directions that must be among them
 ) -> np.ndarray:  # [D, size], orthonormal columns
     "The directions `first`, then the leading principal directions of what they leave (Eckart and Young 1936)."
-    first = np.zeros((vectors.shape[1], 0)) if first is None else first[:, :size]
-    x = vectors - vectors.mean(0)
-    x = x - (x @ first) @ first.T
-    x = torch.as_tensor(x)
-    rest = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, : size - first.shape[1]].numpy()
-    rest = rest - first @ (first.T @ rest)
-    return np.concatenate([first, np.linalg.qr(rest)[0]], axis=1)
+    x = torch.tensor(vectors - vectors.mean(0), dtype=torch.float64)
+    head = x.new_zeros(x.shape[1], 0) if first is None else torch.tensor(first[:, :size], dtype=torch.float64)
+    x = x - (x @ head) @ head.T
+    rest = torch.linalg.eigh(x.T @ x).eigenvectors.flip(1)[:, : size - head.shape[1]]
+    rest = torch.linalg.qr(rest - head @ (head.T @ rest))[0]
+    return torch.cat([head, rest], 1).numpy()
 
 # %% ../nbs/31_students.ipynb #1c5a0c84
 def teacher_tables(
@@ -467,9 +467,9 @@ def hidden_vectors(
 # %% ../nbs/31_students.ipynb #f5d58ae4
 def _cut(left: np.ndarray, right: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     "Factors `l` [rank, a] and `r` [rank, b] of the best approximation of `left.T @ right` of that rank."
-    u, s, v = np.linalg.svd(left.T @ right, full_matrices=False)
-    root = np.sqrt(s[:rank])
-    return (u[:, :rank] * root).T, v[:rank] * root[:, None]
+    u, s, v = torch.linalg.svd(torch.as_tensor(left).T @ torch.as_tensor(right), full_matrices=False)
+    root = s[:rank].sqrt()
+    return (u[:, :rank] * root).T.numpy(), (v[:rank] * root[:, None]).numpy()
 
 
 def _start_attention(new: dict, old: dict, q: np.ndarray, mean: np.ndarray, scale: float, n_old: int, n_new: int) -> None:
@@ -536,7 +536,7 @@ def start_layers(
     q = q @ spread(h)[: q.shape[1]]
 
     def size(x: np.ndarray) -> float:
-        return float(np.sqrt((((x - x.mean(0)) @ q) ** 2).mean()))
+        return float(torch.as_tensor((x - x.mean(0)).astype(q.dtype)).matmul(torch.as_tensor(q)).square().mean().sqrt())
 
     for i, layer in enumerate(new):
         t = int((i + 0.5) * len(old) / len(new))
@@ -736,7 +736,7 @@ def load(
     return student
 
 # %% ../nbs/31_students.ipynb #56b74e22
-PRESETS: dict[str, tuple[int, int]] = {  # layers, width (Turc et al. 2019, 1908.08962, table 1)
+PRESETS: dict[str, tuple[int, int]] = {  # layers, width (Turc et al. 2019, 1908.08962)
     "bert-tiny": (2, 128),
     "bert-mini": (4, 256),
     "bert-small": (4, 512),

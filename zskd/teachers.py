@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -446,4 +447,5 @@ def _train(
         disable_tqdm=os.environ.get("TQDM_DISABLE") == "1",
     )
     Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer)).train()
+    AcceleratorState._reset_state(reset_partial_state=True)  # the Trainer's choice of precision must not bind later runs in this process
     model.eval()
