@@ -1,6 +1,7 @@
 """What pytest needs to know: every notebook of nbs/ is a test item of its own, run by nbdev's own test machinery in a process of its own."""
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C and would hand that on to what it starts
 
 
 def pytest_collect_file(file_path, parent):

@@ -635,7 +635,7 @@ class Recipe:
 
     builders: dict[str, float]  # names of `BUILDERS` and their weights (shares of the rows, up to scale)
     balance: bool = True  # whether to balance by the teacher's answers, where a teacher is given
-    oversample: float = 2.0  # how many candidates to label for each row that is kept
+    oversample: float = 1.5  # how many candidates to label for each row that is kept
     bins: int = 5  # confidence bins between 1/classes and 1, of equal width
     spread: float = 0.5  # 0: confidence as it comes, 1: all bins alike, where there are enough rows
     words: tuple[int, int] = (3, 50)  # shortest and longest sentence to take from the corpus
