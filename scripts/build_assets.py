@@ -16,11 +16,9 @@ import re
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
-from zskd.core import ASSETS, count_parameters, pick_dtype, progress, read_json, set_seed, write_json
+from zskd.core import ASSETS, read_json, write_json
 from zskd.corpora import load_corpus
 from zskd.students import trim_vocabulary
 from zskd.tasks import TASKS
@@ -37,8 +35,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="folder with an uncased BERT encoder")
     parser.add_argument("--data", required=True, help="folder that holds SST-2/train.tsv and SST-2/dev.tsv")
     parser.add_argument("--text", required=True, nargs="+", help="text files or globs, one paragraph a line")
-    parser.add_argument("--only", nargs="+", default=["text", "eval", "teacher", "generator"])
-    parser.add_argument("--generator-steps", type=int, default=3_000)
+    parser.add_argument("--only", nargs="+", choices=["text", "eval", "teacher"], default=["text", "eval", "teacher"])
     args = parser.parse_args()
     paragraphs = list(load_corpus(args.text, clean=False).paragraphs())
     notes = read_json(ASSETS / "assets.json") if (ASSETS / "assets.json").exists() else {}
@@ -48,8 +45,6 @@ def main() -> None:
         notes["eval"] = build_eval(args.data)
     if "teacher" in args.only:
         notes["teacher"] = build_teacher(args.base, args.data, paragraphs)
-    if "generator" in args.only:
-        notes["generator"] = build_generator(paragraphs, args.generator_steps)
     write_json(ASSETS / "assets.json", notes)
 
 
@@ -102,60 +97,6 @@ def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
     full, sample = task.load("validation", data), task.load("validation", ASSETS / "eval")
     accuracy = {name: float((stored.logits(e.rows).argmax(1) == e.labels).mean()) for name, e in (("dev", full), ("sample", sample))}
     return {"parameters": stored.n_params, "accuracy": accuracy, "fine_tuning": {k: result[k] for k in ("accuracy", "f1")}}
-
-
-def build_generator(paragraphs: list[str], steps: int, hidden: int = 128, layers: int = 3, batch: int = 64, lr: float = 2e-3) -> dict:
-    """A masked language model with the teacher's vocabulary, its word vectors started from the teacher's by SVD."""
-    set_seed(0)
-    teacher = Teacher.load(ASSETS / "teacher")
-    tokenizer = teacher.tokenizer
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=hidden // 32,
-                        intermediate_size=4 * hidden, max_position_embeddings=MAX_LENGTH, pad_token_id=tokenizer.pad_token_id,
-                        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # fmt: skip
-    model = BertForMaskedLM(config)
-    vectors = teacher.model.get_input_embeddings().weight.data
-    u, s, _ = torch.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
-    start = u[:, :hidden] * s[:hidden]
-    model.bert.embeddings.word_embeddings.weight.data.copy_(start * (0.05 / start.std()))
-    train, held_out = paragraphs[2000:], paragraphs[:2000]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01, fused=True)
-    schedule = get_linear_schedule_with_warmup(optimizer, steps // 20, steps)
-    rng = random.Random(0)
-    model.train()
-    for _ in progress(range(steps), "generator"):
-        with torch.autocast("cpu", pick_dtype(torch.device("cpu"))):
-            loss, _ = masked_loss(model, tokenizer, rng.sample(train, batch), rng)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    model.eval()
-    with torch.no_grad():
-        scores = [masked_loss(model, tokenizer, held_out[i : i + 50], random.Random(i)) for i in range(0, len(held_out), 50)]
-    model.half().save_pretrained(ASSETS / "generator")
-    tokenizer.save_pretrained(ASSETS / "generator")
-    loss, hits = (float(np.mean([float(x[k]) for x in scores])) for k in (0, 1))
-    return {"parameters": count_parameters(model), "steps": steps, "held_out_loss_nats": round(loss, 3), "held_out_accuracy": round(hits, 3)}
-
-
-def masked_loss(model: BertForMaskedLM, tokenizer: PreTrainedTokenizerBase, texts: list[str], rng: random.Random, ratio: float = 0.2):
-    """Cross-entropy (nats per masked piece) and accuracy on a batch with `ratio` of its pieces masked; a random window of each text."""
-    encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    windows = []
-    for ids in encoded:
-        start = rng.randrange(max(1, len(ids) - 46))
-        windows.append([tokenizer.cls_token_id, *ids[start : start + 46], tokenizer.sep_token_id])
-    longest = max(map(len, windows))
-    ids = torch.tensor([w + [tokenizer.pad_token_id] * (longest - len(w)) for w in windows])
-    special = torch.tensor(sorted(tokenizer.all_special_ids))
-    generator = torch.Generator().manual_seed(rng.randrange(1 << 30))
-    masked = (torch.rand(ids.shape, generator=generator) < ratio) & ~torch.isin(ids, special)
-    mask = (ids != tokenizer.pad_token_id).long()
-    states = model.bert(input_ids=ids.masked_fill(masked, tokenizer.mask_token_id), attention_mask=mask).last_hidden_state
-    logits = model.cls(states[masked]).float()
-    targets = ids[masked]
-    return torch.nn.functional.cross_entropy(logits, targets), (logits.argmax(1) == targets).float().mean()
 
 
 if __name__ == "__main__":
