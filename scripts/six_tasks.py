@@ -130,11 +130,11 @@ def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:
 
 
 def shown(words: list[str], args: argparse.Namespace) -> str:
-    """A command line in which this machine's folders have general names."""
+    """The command line with folders replaced by general names."""
     names = {args.base: "ENCODER", args.data: "GLUE", str(args.work): "runs/six"} | {c: Path(c).name for c in args.corpus}
     text = shlex.join(words)
-    for path, name in names.items():
-        text = text.replace(path, name)
+    for path in sorted(names, key=len, reverse=True):
+        text = text.replace(path, names[path])
     return text
 
 

@@ -442,7 +442,7 @@ def evaluate(
         print(f"\n{out}/report.html: the report to look at; report.json beside it")
 
 # %% ../nbs/80_cli.ipynb #a22df55e
-DEMO = {"n": 40_000, "ratio": 30, "epochs": 4, "batch_size": 256, "lr": 3e-3}
+DEMO = {"n": 32_000, "ratio": 30, "epochs": 5, "batch_size": 256, "lr": 3e-3}
 DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Training", "The report")
 DEMO_TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
 RUN_FILES = ("config.json", "command.json", "log.jsonl", "report.json", "report.html", "student", "checkpoints", "pool", "logits")

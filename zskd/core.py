@@ -13,6 +13,7 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from errno import EDQUOT, EFBIG, ENOSPC
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -79,9 +80,12 @@ def pick_device(
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError as e:
         raise UserError(f"device {name!r} is not known to PyTorch; use 'auto', 'cpu' or 'cuda'") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {name!r}: PyTorch finds no GPU here; use 'auto' or 'cpu'")
+    return device
 
 
 def pick_dtype(
@@ -116,7 +120,8 @@ def atomic_path(
         yield tmp
         os.replace(tmp, path)
     except OSError as e:
-        raise RunError(f"{path}: cannot be written ({e.strerror or e}); free some space or choose another folder") from e
+        advice = "free some space or choose another folder" if e.errno in (None, ENOSPC, EFBIG, EDQUOT) else "choose another folder"
+        raise RunError(f"{path}: cannot be written ({e.strerror or e}); {advice}") from e
     finally:
         with suppress(OSError):
             tmp.unlink(missing_ok=True)

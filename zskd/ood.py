@@ -607,7 +607,7 @@ def _random_pair(rng: random.Random, text: TextSample) -> Row | None:
 # %% ../nbs/21_ood.ipynb #88d45e2b
 _SINGLE = {
     "plain": {"sentence": 0.5, "span": 0.3, "clause": 0.1, "random_words": 0.1},
-    "phrase": {"sentence": 0.25, "span": 0.35, "clause": 0.15, "word": 0.05, "random_words": 0.2},
+    "phrase": {"sentence": 0.1, "span": 0.55, "clause": 0.15, "word": 0.05, "random_words": 0.15},
 }
 _PAIRS = {
     "entailment": {
@@ -696,6 +696,8 @@ def from_dict(
     data: Mapping[str, Any],  # as `as_dict` gives it; what is left out keeps its default
 ) -> Recipe:
     "A recipe from JSON types. Raises `UserError` for fields that a recipe does not have."
+    if not isinstance(data, Mapping) or "builders" not in data:
+        raise UserError('recipe: must be a JSON object with builders, for example {"builders": {"sentence": 1}}')
     known = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     try:
         return cls(**known)
