@@ -27,8 +27,8 @@ from . import __version__
 # %% auto #0
 __all__ = ['COMMANDS', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command', 'command',
            'options_of', 'take', 'Parser', 'make_parser', 'open_teacher', 'make_pool', 'make_student', 'train', 'spell',
-           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_data', 'tell', 'evaluate', 'clear', 'demo',
-           'in_flags', 'explain', 'main', 'prepare']
+           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_training', 'check_data', 'tell',
+           'evaluate', 'clear', 'demo', 'in_flags', 'explain', 'main', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -323,8 +323,9 @@ def pool(
     from zskd.core import UserError
     from zskd.tasks import get_task
 
+    check_out(out)
     folder = Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
     if not teacher and not options["task"]:
         raise UserError("give --task NAME, --teacher FOLDER, or both")
@@ -378,8 +379,10 @@ def distill(
     from zskd.ood import Pool
 
     check_data(data)
+    check_out(out)
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     model, task = open_teacher(teacher, **take(open_teacher, options))
+    check_training(model, task, options)
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
     claim(folder, spell("distill", given), model, {**given, "resume": resume})
     rows = Pool.load(pool) if pool else make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
@@ -389,6 +392,38 @@ def distill(
     tell(run, task, data)
 
 # %% ../nbs/80_cli.ipynb #2c38e03d
+def check_out(
+    out: str,  # folder to write to
+) -> None:
+    "Raise `UserError` if there is a file of this name."
+    from zskd.core import UserError
+
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UserError(f"{out}: is a file, not a folder; choose another --out")
+
+
+def check_training(
+    teacher: Any,  # a `Teacher`
+    task: Any,  # a `Task`
+    options: dict[str, Any],  # of `zskd distill`
+) -> None:
+    "Raise `UserError` for a size, a loss or settings that cannot be, before the teacher is asked anything."
+    from zskd.core import UserError
+    from zskd.distill import Settings
+    from zskd.losses import describe_loss
+    from zskd.students import PRESETS, best_shape
+
+    settings, sizes = Settings(**take(train, options)), take(make_student, options)
+    describe_loss(settings.loss, task.n_labels)
+    ratio, params, preset = sizes.get("ratio"), sizes.get("params"), sizes.get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+    if ratio is not None and ratio < 1:
+        raise UserError(f"--ratio {ratio:g}: must be at least 1, so that the student is no larger than its teacher")
+    if ratio or params:
+        best_shape(params or int(teacher.n_params / ratio), task.n_texts, task.n_labels)
+
+
 def check_data(
     data: str | None,  # a folder, a file, 'demo', or nothing
 ) -> None:
@@ -429,10 +464,15 @@ def evaluate(
     **options: Any,
 ) -> None:
     "Score a student beside its teacher on real examples of the task."
+    from zskd.core import UserError
     from zskd.evaluate import evaluate as compare
     from zskd.students import Student
 
     check_data(data)
+    if out:
+        check_out(out)
+    if not Path(student).expanduser().is_dir():
+        raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     model, task = open_teacher(**take(open_teacher, options))
     small = Student.load(student)
     report = compare(model, small, task.load(split, data, limit))
@@ -604,5 +644,5 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="replace")
-    for key, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true"}.items():
+    for key, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true"}.items():
         os.environ.setdefault(key, value)

@@ -24,6 +24,7 @@ from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     Trainer,
     TrainingArguments,
     set_seed,
@@ -286,6 +287,8 @@ def load(
     max_length: int = 128,  # tokens read of an input; more are cut off
 ) -> Teacher:
     "Load a Hugging Face text classifier as a teacher. Raises `UserError` for a bad folder, `RunError` if the hub cannot be reached."
+    if max_length < 8:
+        raise UserError(f"max_length={max_length}: must be at least 8 tokens")
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
     model, tokenizer = load_classifier(name, attn_implementation="eager" if where.type == "cpu" else "sdpa")
@@ -446,6 +449,8 @@ def _train(
         seed=seed,
         disable_tqdm=os.environ.get("TQDM_DISABLE") == "1",
     )
-    Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer)).train()
+    trainer = Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer))
+    trainer.remove_callback(PrinterCallback)  # without bars it would print raw dictionaries instead
+    trainer.train()
     AcceleratorState._reset_state(reset_partial_state=True)  # the Trainer's choice of precision must not bind later runs in this process
     model.eval()
