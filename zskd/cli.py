@@ -416,6 +416,8 @@ def check_training(
     settings, sizes = Settings(**take(train, options)), take(make_student, options)
     describe_loss(settings.loss, task.n_labels)
     ratio, params, preset = sizes.get("ratio"), sizes.get("params"), sizes.get("preset")
+    if sum(size is not None for size in (ratio, params, preset)) > 1:
+        raise UserError("--ratio, --params and --preset contradict each other; give one of them")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
     if ratio is not None and ratio < 1:
