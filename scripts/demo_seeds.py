@@ -8,8 +8,6 @@ The result goes to `nbs/benchmarks/results/demo.json`. Run it on a machine that 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,9 @@ import time
 from pathlib import Path
 from statistics import median
 
-from zskd.core import cpu_has_bf16, read_json, versions, write_json
+from provenance import made_by
+
+from zskd.core import read_json, write_json
 
 RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "demo.json"
 KEPT = ("n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "baselines")
@@ -38,9 +38,7 @@ def main() -> None:
             minutes = (time.perf_counter() - start) / 60
             report = read_json(f"{out}/demo/report.json")
         runs.append({"seed": seed, "minutes": round(minutes, 2), **{k: report[k] for k in KEPT}})
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULT.parents[2]).stdout.strip()
-    machine = f"{os.cpu_count()} cores {platform.machine()}, bfloat16 {'in hardware' if cpu_has_bf16() else 'not in hardware'}"
-    write_json(RESULT, {"command": "python scripts/demo_seeds.py --data GLUE", "commit": commit, "machine": machine, "versions": versions(),
+    write_json(RESULT, {"command": "python scripts/demo_seeds.py --data GLUE", **made_by(),
                         "median_pct_of_teacher": median(r["pct_of_teacher"] for r in runs), "most_minutes": max(r["minutes"] for r in runs),
                         "runs": runs})  # fmt: skip
 

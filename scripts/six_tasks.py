@@ -14,19 +14,17 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import shlex
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import made_by
 
 from zskd.cli import main as zskd
-from zskd.core import cpu_has_bf16, read_json, versions, write_json
+from zskd.core import read_json, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
@@ -136,13 +134,6 @@ def shown(words: list[str], args: argparse.Namespace) -> str:
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(path, names[path])
     return text
-
-
-def made_by() -> dict[str, Any]:
-    """What a figure hangs on beside its command: commit, versions and kind of machine."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parent).stdout.strip()
-    machine = f"{os.cpu_count()} cores {platform.machine()}, bfloat16 {'in hardware' if cpu_has_bf16() else 'not in hardware'}"
-    return {"commit": commit, "machine": machine, "versions": versions()}
 
 
 if __name__ == "__main__":

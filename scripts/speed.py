@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,9 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from provenance import made_by
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
-from zskd.core import cpu_has_bf16, pick_dtype, versions, write_json
+from zskd.core import pick_dtype, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Distiller
 from zskd.losses import kl
@@ -48,12 +47,9 @@ def main() -> None:
         return
     texts = list(islice(load_corpus(args.corpus).sentences(), TEXTS))
     result = {"texts": len(texts), **labelling(args.teacher, texts), **training(args.teacher, texts), **memory(sys.argv[1:])}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULT.parents[2]).stdout.strip()
-    machine = f"{os.cpu_count()} cores {platform.machine()}, bfloat16 {'in hardware' if cpu_has_bf16() else 'not in hardware'}"
     files = " ".join(Path(c).name for c in args.corpus)
     command = f"python scripts/speed.py --teacher {Path(args.teacher).name} --corpus {files}"
-    write_json(RESULT, {"command": command, "commit": commit, "machine": machine, "threads": torch.get_num_threads(),
-                        "versions": versions(), "results": result})  # fmt: skip
+    write_json(RESULT, {"command": command, **made_by(), "threads": torch.get_num_threads(), "results": result})  # fmt: skip
     print(json.dumps(result, indent=2))
 
 
