@@ -265,12 +265,17 @@ def test_bad_options(call, models, tmp_path):
             (["--data", tmp_path / "no-data"], ["no-data", "--data"]),
             (["--device", "abacus"], ["abacus"]),
             (["--recipe", tmp_path / "recipe.json"], ["recipe.json"]),
+            (["--columns", "text"], ["--columns", "--task sst2"]),
+            (["--colour", "red"], ["zskd distill", "--colour"]),
         ]
     ):
         code, _, err = call(*base, tmp_path / f"run{i}", *more)
         assert code == 2, (more, err)
         one_line(err, *parts)
     assert call("pool", "--out", tmp_path / "pool")[0] == 2
+    code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "good", "--data", "demo")
+    assert code == 2
+    one_line(err, "--data demo", "--task sst2")
 
 
 # ---- one folder, one run

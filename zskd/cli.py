@@ -139,9 +139,13 @@ def open_teacher(
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Any, Any]:  # the teacher with its classes in the task's order, and the task
     "Load a teacher and settle its task. Raises `UserError` if they do not fit each other."
+    from zskd.core import UserError
     from zskd.tasks import Task, get_task
     from zskd.teachers import Teacher
 
+    own = next((name for name, value in {"texts": texts, "relation": relation, "columns": columns}.items() if value), None)
+    if task and own:
+        raise UserError(f"--{own}: is for a task of your own, but --task {task} is given; leave one of them out")
     known = get_task(task) if task else None  # a wrong name should not have to wait for the model
     model = Teacher.load(teacher, device=device, precision=precision, max_length=max_length)
     known = known or Task.for_teacher(model, texts or model.n_texts or 1, relation, columns)
@@ -158,7 +162,7 @@ def make_pool(
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
     n: int = 20_000,  # rows to make
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
-    recipe: str | None = None,  # JSON file with a recipe, in place of --kind
+    recipe: str | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; pool.json shows a whole one
     seed: int = 0,  # of every random choice
 ) -> Any:  # a `Pool`
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
@@ -209,7 +213,7 @@ def train(
     batch_size: int = 256,  # rows per step
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
-    held_out: float = 0.05,  # part of the pool kept to choose the checkpoint by agreement with the teacher
+    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by agreement with the teacher
     seed: int = 0,  # of every random choice
     resume: bool = False,  # go on with an earlier start of this run
 ) -> Any:  # a `Distiller`, finished
@@ -287,7 +291,7 @@ def teacher(
     task: str,  # sst2, mnli, rte, qqp, mrpc or qnli
     base: str,  # pretrained encoder: folder or hub name
     out: str,  # folder for the teacher
-    data: str | None = None,  # folder with the task's TSV files; from the hub if not given
+    data: str | None = None,  # folder with the task's TSV files; $ZSKD_DATA or the hub if not given
     epochs: float = 3,  # passes over the training set
     batch_size: int = 32,  # examples per step
     lr: float = 1e-4,  # highest learning rate
@@ -319,7 +323,7 @@ def pool(
     logits: str | None = None,  # folder of the teacher's logits; `logits` beside the pool if not given
     **options: Any,
 ) -> None:
-    "Make a pool of task-shaped inputs from plain text."
+    "Make a pool of task-shaped inputs from plain text; with --teacher, balanced by the teacher's answers."
     from zskd.core import UserError
     from zskd.tasks import get_task
 
@@ -371,7 +375,7 @@ def distill(
     teacher: str,  # folder or hub name of a text classifier
     out: str,  # folder of the run
     pool: str | None = None,  # folder of a pool to use, with the logits beside it; one is made if not given
-    data: str | None = None,  # folder of TSV files, or one such file, to score on at the end; nothing else reads it
+    data: str | None = None,  # folder of TSV files, or one such file, or `demo`, to score on at the end; nothing else reads it (default: $ZSKD_DATA, if set)
     resume: bool = False,  # go on with an earlier start of this run
     **options: Any,
 ) -> None:
@@ -384,12 +388,14 @@ def distill(
     model, task = open_teacher(teacher, **take(open_teacher, options))
     check_training(model, task, options)
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
+    if resume and not (folder / "command.json").exists():
+        print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
     claim(folder, spell("distill", given), model, {**given, "resume": resume})
     rows = Pool.load(pool) if pool else make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
     student = make_student(model, task, rows, **take(make_student, options))
     print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
-    tell(run, task, data)
+    tell(run, task, teacher, data)
 
 # %% ../nbs/80_cli.ipynb #2c38e03d
 def check_out(
@@ -439,6 +445,7 @@ def check_data(
 def tell(
     run: Any,  # a finished `Distiller`
     task: Any,  # a `Task`
+    teacher: str,  # folder or hub name, as it was given
     data: str | None,  # what to score on
 ) -> None:
     "Score the student where there is data to score on, and say where everything is."
@@ -448,8 +455,9 @@ def tell(
         report = run.report(task.validation(data))
         print(f"\n{report.table()}\n\n{run.out}/report.html: the report to look at; report.json beside it")
     else:
-        name = f"--task {task.name} " if task.glue else ""
-        print(f"score it with: zskd evaluate --teacher … --student {run.out}/student {name}--data FOLDER --out {run.out}")
+        name = ["--task", task.name] if task.glue else []
+        line = shlex.join(["zskd", "evaluate", "--teacher", teacher, "--student", f"{run.out}/student", *name, "--out", str(run.out)])
+        print(f"score it with: {line} --data FOLDER")
 
 # %% ../nbs/80_cli.ipynb #85b6125f
 @command(
@@ -459,7 +467,7 @@ def tell(
 )
 def evaluate(
     student: str,  # folder of a student
-    data: str | None = None,  # folder of TSV files or one such file; from the hub if not given
+    data: str | None = None,  # folder of TSV files, one such file, or `demo` for the SST-2 sentences that come along; $ZSKD_DATA or the hub if not given
     split: str = "validation",  # which part of the data
     out: str | None = None,  # folder for report.json and report.html; printed only if not given
     limit: int | None = None,  # score on so many examples only
@@ -471,6 +479,8 @@ def evaluate(
     from zskd.students import Student
 
     check_data(data)
+    if data == "demo" and options["task"] != "sst2":
+        raise UserError("--data demo: holds SST-2 sentences; add --task sst2, or give your own data")
     if out:
         check_out(out)
     if not Path(student).expanduser().is_dir():
@@ -617,10 +627,15 @@ def main(
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
     try:
-        values = vars(parser.parse_args(words))
+        known, unknown = parser.parse_known_args(words)
     except SystemExit as e:  # after --help, --version or a wrong argument
         return int(e.code or 0)
+    values = vars(known)
     name = values.pop("command")
+    if unknown:
+        prog = f"zskd {name}" if name else "zskd"
+        print(f"{prog}: unknown option {unknown[0]!r}; `{prog} --help` shows what there is", file=sys.stderr)
+        return 2
     if name is None:
         parser.print_help()
         return 2
