@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import random
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -182,9 +183,10 @@ def progress(
     total: int | None = None,  # number of items, where `len(items)` is not known
     unit: str = "it",  # what is counted, for the rate
 ) -> tqdm:
-    "A progress bar that appears after two seconds."
+    "A progress bar that appears after two seconds; in a file or pipe it is drawn every ten seconds only."
     off = os.environ.get("TQDM_DISABLE") == "1"
-    return tqdm(items, desc=desc, total=total, unit=unit, disable=off, delay=2, dynamic_ncols=True, smoothing=0.1)
+    every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10
+    return tqdm(items, desc=desc, total=total, unit=unit, disable=off, delay=2, mininterval=every, dynamic_ncols=True, smoothing=0.1)
 
 # %% ../nbs/00_core.ipynb #19e880bc
 def versions() -> dict[str, str]:

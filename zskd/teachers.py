@@ -394,7 +394,7 @@ def label(
 # %% ../nbs/30_teachers.ipynb #d642e669
 def fine_tune(
     task: Task,  # what to learn
-    base: str | Path,  # pretrained encoder: folder or hub name
+    base: str | Path,  # pretrained encoder, or another task's teacher: folder or hub name
     out: str | Path,  # folder for the teacher
     data: str | Path | None = None,  # folder with the task's data; None for the hub
     epochs: float = 3,  # passes over the training set
@@ -410,7 +410,7 @@ def fine_tune(
     set_seed(seed)
     names = dict(enumerate(task.labels))
     model, tokenizer = load_classifier(base, num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
-                                       hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)  # fmt: skip
+                                       hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, ignore_mismatched_sizes=True)  # fmt: skip
     parts = [task.load(split, data) for split in ("train", *extra)]
     rows = [row for part in parts for row in part.rows]
     labels = np.concatenate([part.labels for part in parts])
