@@ -38,7 +38,7 @@ def main() -> None:
             minutes = (time.perf_counter() - start) / 60
             report = read_json(f"{out}/demo/report.json")
         runs.append({"seed": seed, "minutes": round(minutes, 2), **{k: report[k] for k in KEPT}})
-    write_json(RESULT, {"command": "python scripts/demo_seeds.py --data GLUE", **made_by(),
+    write_json(RESULT, {"command": f"python scripts/demo_seeds.py --data GLUE --seeds {' '.join(map(str, args.seeds))}", **made_by(),
                         "median_pct_of_teacher": median(r["pct_of_teacher"] for r in runs), "most_minutes": max(r["minutes"] for r in runs),
                         "runs": runs})  # fmt: skip
 

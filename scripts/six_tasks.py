@@ -150,7 +150,7 @@ def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:
     if not isinstance(rows, Pool):
         return None
     answers = distiller.distilled.logits(rows.rows(distiller.held))
-    truth = distiller.targets[distiller.held].numpy()
+    truth = distiller.teacher.label(rows, cache=distiller.cache)[distiller.held]
     builders = np.array(rows.columns["builder"])[distiller.held]
     return {name: round(agreement(answers[builders == name], truth[builders == name]), 4) for name in sorted(set(builders))}
 

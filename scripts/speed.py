@@ -2,8 +2,9 @@
 
     python scripts/speed.py --teacher TEACHER_FOLDER --corpus 'wikipedia_*.txt'
 
-Each figure is a ratio of two measurements of the same run, so that it can be compared between machines. The results go
-to `nbs/benchmarks/results/speed.json`. Run it on a machine that does nothing else.
+What is to be compared between machines is a ratio of two measurements of the same run; the rates beside it hold for that machine
+only. The results go to `nbs/benchmarks/results/speed.json`, each part with its own command. Run it on a machine that does nothing
+else (`memory` alone does not mind).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from provenance import made_by
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
-from zskd.core import pick_dtype, write_json
+from zskd.core import pick_dtype, read_json, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Distiller
 from zskd.losses import kl
@@ -33,24 +34,28 @@ from zskd.teachers import Teacher, load_classifier
 
 RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "speed.json"
 TEXTS = 4096
+PARTS = ("labelling", "training", "memory")
 
 
 def main() -> None:
-    """Measure everything and write the result."""
+    """Measure the parts asked for and write their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, help="folder of a text classifier that reads one text")
     parser.add_argument("--corpus", required=True, nargs="+", help="text files")
-    parser.add_argument("--memory-only", type=int, help=argparse.SUPPRESS)  # used by the script itself, in a process of its own
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--count", type=int, help=argparse.SUPPRESS)  # used by the script itself, in a process of its own
     args = parser.parse_args()
-    if args.memory_only:
+    if args.count:
         print(json.dumps(peak_memory(args)))
         return
     texts = list(islice(load_corpus(args.corpus).sentences(), TEXTS))
-    result = {"texts": len(texts), **labelling(args.teacher, texts), **training(args.teacher, texts), **memory(sys.argv[1:])}
     files = " ".join(Path(c).name for c in args.corpus)
-    command = f"python scripts/speed.py --teacher {Path(args.teacher).name} --corpus {files}"
-    write_json(RESULT, {"command": command, **made_by(), "threads": torch.get_num_threads(), "results": result})  # fmt: skip
-    print(json.dumps(result, indent=2))
+    for part in args.only:
+        result = {"labelling": labelling, "training": training}[part](args.teacher, texts) if part != "memory" else memory(args)
+        command = f"python scripts/speed.py --teacher {Path(args.teacher).name} --corpus {files} --only {part}"
+        done = read_json(RESULT) if RESULT.exists() else {}
+        write_json(RESULT, {**done, part: {"command": command, **made_by(), "threads": torch.get_num_threads(), "results": result}})
+        print(part, json.dumps(result, indent=2), flush=True)
 
 
 def best_time(run: Callable[[], object], repeats: int = 3) -> float:
@@ -81,15 +86,14 @@ def labelling(folder: str, texts: list[str]) -> dict:
     per_token = 2 * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
     flop = c.num_hidden_layers * (per_token * lengths.sum() + 4 * c.hidden_size * (lengths**2).sum())  # padding is not counted
     dtype = pick_dtype(torch.device("cpu"))
-    ours = best_time(lambda: teacher.logits(texts))
+    logits: list[np.ndarray] = []
+    answers: list[list[dict]] = []
+    ours = best_time(lambda: logits.append(teacher.logits(texts)), repeats=2)
     peak = matmul_peak(dtype)
     pipe = pipeline("text-classification", model=folder, batch_size=64, device="cpu", truncation=True, max_length=teacher.max_length)
-    pipe(texts[:64])
-    start = time.perf_counter()
-    answers = pipe(texts)
-    theirs = time.perf_counter() - start
-    said = [teacher.labels.index(answer["label"]) for answer in answers]
-    same = float((teacher.logits(texts).argmax(1) == np.array(said)).mean())
+    theirs = best_time(lambda: answers.append(pipe(texts)), repeats=1)
+    said = [teacher.labels.index(answer["label"]) for answer in answers[-1]]
+    same = float((logits[-1].argmax(1) == np.array(said)).mean())
     return {"precision": str(dtype), "tokens_per_text": lengths.mean(), "label_texts_per_s": len(texts) / ours,
             "share_of_matmul_peak": flop / ours / peak, "pipeline_ratio": theirs / ours, "same_predictions": same}  # fmt: skip
 
@@ -103,7 +107,7 @@ def training(folder: str, texts: list[str], batch_size: int = 64, steps: int = 3
         run.fit()
         ours = run.steps / run.seconds["train"]
         theirs = trainer_steps(folder, student, texts, batch_size, steps, out)
-    return {"student_steps_per_s": ours, "trainer_steps_per_s": theirs, "trainer_ratio": ours / theirs}
+    return {"student": student.notes["shape"], "student_steps_per_s": ours, "trainer_steps_per_s": theirs, "trainer_ratio": ours / theirs}
 
 
 def trainer_steps(folder: str, student: Student, texts: list[str], batch_size: int, steps: int, out: str) -> float:
@@ -134,11 +138,12 @@ def trainer_steps(folder: str, student: Student, texts: list[str], batch_size: i
     return steps / (time.perf_counter() - start)
 
 
-def memory(words: list[str]) -> dict:
+def memory(args: argparse.Namespace) -> dict:
     """Peak memory of labelling 20,000 and 200,000 texts, each in a process of its own."""
     peaks = {}
     for n in (20_000, 200_000):
-        done = subprocess.run([sys.executable, __file__, *words, "--memory-only", str(n)], capture_output=True, text=True, check=True)
+        words = [sys.executable, __file__, "--teacher", args.teacher, "--corpus", *args.corpus, "--count", str(n)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
         peaks[n] = json.loads(done.stdout.strip().split("\n")[-1])
     return {"peak_memory_mib": peaks, "memory_ratio": peaks[200_000] / peaks[20_000]}
 
@@ -146,7 +151,7 @@ def memory(words: list[str]) -> dict:
 def peak_memory(args: argparse.Namespace) -> float:
     """Label this many texts into a cache; the peak resident size in MiB."""
     teacher = Teacher.load(args.teacher)
-    texts = list(islice(load_corpus(args.corpus).sentences(3, 12), args.memory_only))
+    texts = list(islice(load_corpus(args.corpus).sentences(3, 12), args.count))
     with tempfile.TemporaryDirectory() as cache:
         teacher.label(texts, cache=cache)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -2,6 +2,7 @@
 import json
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -161,11 +162,11 @@ def test_full_disk_as_a_process(tmp_path, models):
 def test_interrupt_and_resume_as_a_process(tmp_path, models):
     out = tmp_path / "run"
     words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", out]
-    words[words.index("--steps") + 1] = "2000"
+    words[words.index("--steps") + 1] = "600"
     process = subprocess.Popen([ZSKD, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + 300
     log = out / "log.jsonl"
-    while not (log.exists() and '"step"' in log.read_text()) and process.poll() is None and time.monotonic() < until:
+    while not (log.exists() and '"event": "step"' in log.read_text()) and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
@@ -173,7 +174,10 @@ def test_interrupt_and_resume_as_a_process(tmp_path, models):
     one_line(err, "interrupted", "zskd distill", "--resume", str(out))
     assert (out / "checkpoints" / "checkpoint.json").exists()
     saved = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
-    assert 0 < saved < 2000
+    assert 0 < saved < 600
+    code, printed, err = run(*shlex.split(err.split("go on with: zskd ")[1]))  # the command that it told
+    assert code == 0, err
+    assert "of 600" in printed and (out / "student" / "model.safetensors").exists()
 
 
 # ---- mistakes, in this process
@@ -189,7 +193,7 @@ def test_interrupt_and_resume_as_a_process(tmp_path, models):
         ("half", ["half downloaded", "model-00002-of-00002.safetensors"]),
         ("cut", ["cut", "download"]),
         ("nan", ["NaN"]),
-        ("pair", ["sst2", "2"]),
+        ("pair", ["task sst2 has 1 text(s)", "reads 2"]),
         ("other-names", ["negative, positive", "bad, good"]),
         ("unnamed", ["LABEL_0, LABEL_1", "--allow-unnamed"]),
     ],
@@ -212,6 +216,31 @@ def test_bad_task(call, models, tmp_path):
     assert code == 2
     one_line(err, "texts")
     assert not (tmp_path / "run").exists()
+
+
+def test_classes_in_another_order(call, models, tmp_path):
+    "A teacher's classes are taken by name: the same weights with exchanged names give exchanged answers everywhere."
+    shutil.copytree(models / "good", tmp_path / "swapped")
+    config = json.loads((tmp_path / "swapped" / "config.json").read_text())
+    config |= {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
+    (tmp_path / "swapped" / "config.json").write_text(json.dumps(config))
+    pool = tmp_path / "pool"
+    assert call("pool", "--task", "sst2", "--n", 300, "--out", pool)[0] == 0
+    shares, scores = {}, {}
+    for name in (models / "good", tmp_path / "swapped"):
+        code, out, err = call("label", "--teacher", name, "--task", "sst2", "--pool", pool)
+        assert code == 0, err
+        shares[name.name] = dict(part.rsplit(" ", 1) for part in out.split("answers: ")[1].split("\n")[0].split(", "))
+        run = tmp_path / f"run-{name.name}"
+        code, out, err = call("distill", "--teacher", name, "--task", "sst2", "--pool", pool, *SMALL[2:], "--out", run)
+        assert code == 0, err
+        assert json.loads((run / "student" / "config.json").read_text())["id2label"] == {"0": "negative", "1": "positive"}
+        code, out, err = call("evaluate", "--teacher", name, "--task", "sst2", "--student", run / "student", "--data", "demo", "--out", run)
+        assert code == 0, err
+        scores[name.name] = json.loads((run / "report.json").read_text())["teacher"]["score"]
+    assert shares["good"]["negative"] == shares["swapped"]["positive"] and shares["good"]["positive"] == shares["swapped"]["negative"]
+    assert scores["good"] == pytest.approx(1 - scores["swapped"])
+    assert len(list((tmp_path / "logits").iterdir())) == 2  # each was asked once; distill found the answers of label
 
 
 def test_unnamed_labels_are_accepted_on_request(call, models, tmp_path):
@@ -251,6 +280,13 @@ def test_hub_out_of_reach(call, models, tmp_path):
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "good", "--task", "sst2")
     assert code == 1
     one_line(err, "--data FOLDER")
+    small = [w for w in SMALL if w not in ("--preset", "bert-tiny", "--init", "random")]
+    code, _, err = call("distill", "--teacher", models / "good", *small, "--init", "nobody/no-such-start", "--out", tmp_path / "init")
+    assert code == 1
+    one_line(err, "nobody/no-such-start", "local folder")
+    code, _, err = call("teacher", "--task", "sst2", "--base", "nobody/no-such-base", "--data", tmp_path, "--out", tmp_path / "teacher")
+    assert code == 1
+    one_line(err, "nobody/no-such-base", "local folder")
 
 
 def test_bad_options(call, models, tmp_path):
@@ -266,6 +302,9 @@ def test_bad_options(call, models, tmp_path):
             (["--device", "abacus"], ["abacus"]),
             (["--recipe", tmp_path / "recipe.json"], ["recipe.json"]),
             (["--columns", "text"], ["--columns", "--task sst2"]),
+            (["--pool", tmp_path / "pool"], ["--n", "--pool"]),
+            (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
+            (["--epochs", "inf"], ["--epochs"]),
             (["--colour", "red"], ["zskd distill", "--colour"]),
         ]
     ):

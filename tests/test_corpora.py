@@ -135,6 +135,8 @@ def test_damaged_parquet(tmp_path):
         ("other.jsonl", b'{"body": "good", "id": 3}\n', "no column 'text'; it has 'body', 'id'"),
         ("late2.jsonl", b'{"text": "good"}\n{"body": "bad"}\n', "line 2: has no column 'text'"),
         ("other.tsv", b"sentence\tlabel\ngood\t1\n", "no column 'text'; it has 'sentence', 'label'"),
+        ("flood.txt", b"ok" + b"\x80" * 3_000_000, "byte 0x80 at offset 2"),
+        ("blank.csv", b"\n\nbody,id\ngood,1\n", "no column 'text'; it has 'body', 'id'"),
         ("open.csv", b'text\n"never closed' + b"x" * 200_000, "is not good CSV"),
     ],
 )
@@ -148,9 +150,9 @@ def test_bad_files_end_in_one_line_that_names_them(tmp_path, name, content, says
 def test_wrong_names(tmp_path):
     (tmp_path / "folder").mkdir()
     for source, says in [
-        (tmp_path / "none.txt", "no such file"),
-        ("./none", "no such file"),
-        (f"{tmp_path}/*.parquet", "no file matches"),
+        (tmp_path / "none.txt", "no such file or folder; correct the path"),
+        ("./none", "no such file or folder; correct the path"),
+        (f"{tmp_path}/*.parquet", "no file matches this pattern; correct it"),
         (tmp_path / "folder", "holds no text files"),
     ]:
         with pytest.raises(UserError, match=says):
@@ -198,3 +200,41 @@ def test_hub_rows_come_through_the_same_door(tmp_path, monkeypatch):
     assert corpus.sources == ["Salesforce/wikitext:wikitext-103-raw-v1"]
     with pytest.raises(UserError, match="no column 'body'; it has 'text'"):
         load_corpus("wikitext-2", column="body")
+
+
+def test_mistakes_with_the_hub_end_in_one_line(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: iter([{"text": "good", "id": 1}]))
+    with pytest.raises(UserError, match="some/set: column 'id' is not text; choose another with column="):
+        load_corpus("some/set", column="id")
+
+    def bad_split(*args, **kwargs):
+        raise ValueError("Bad split: tran. Available splits: ['train']\nmore")
+
+    monkeypatch.setattr(datasets, "load_dataset", bad_split)
+    with pytest.raises(UserError, match=r"Available splits: \['train'\] \(a configuration goes behind a colon") as e:
+        load_corpus("some/set", split="tran")
+    assert "\n" not in str(e.value)
+
+
+def test_fingerprint_is_the_same_in_every_process():
+    """Addresses and the order of sets differ between processes; the fingerprint of a function must not."""
+    code = """
+        from zskd.corpora import load_corpus
+        def without(words):
+            return lambda line: " ".join(w for w in line.split() if w not in words and w not in {"ein", "eine", "der", "die", "das"})
+        print(load_corpus(clean=without({"a", "an", "the", "of"})).fingerprint, load_corpus(clean=str.lower).fingerprint)
+    """
+    one, two = (python(code, PYTHONHASHSEED=seed) for seed in "12")
+    assert one.returncode == 0, one.stderr
+    assert one.stdout == two.stdout and len(set(one.stdout.split())) == 2
+
+
+def test_wikitext_is_recognised_in_each_file_for_itself(tmp_path):
+    (tmp_path / "a.txt").write_text("Plain text @ home.\n" * 600, encoding="utf-8")
+    (tmp_path / "b.txt").write_text(" = Title = \n\n A well @-@ known one .\n", encoding="utf-8")
+    (tmp_path / "c.txt").write_text("It prints ( a ) .\n", encoding="utf-8")
+    wanted = ["Plain text @ home."] * 600 + ["A well-known one.", "It prints ( a ) ."]
+    assert list(load_corpus(tmp_path).paragraphs()) == wanted
+    assert list(load_corpus(tmp_path, limit=601).paragraphs()) == wanted[:601]

@@ -1,4 +1,4 @@
-"What the distill notebook can't show: kills, a real Ctrl-C, a full disk, two processes."
+"What the distill notebook can't show: kills, a real Ctrl-C, a full disk, damaged files, two processes."
 
 import json
 import multiprocessing
@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zskd.core import ZskdError
+from zskd.core import RunError, UserError, ZskdError
 from zskd.distill import Callback, Distiller
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher
@@ -44,6 +43,8 @@ class Act(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.what == "Ctrl-C":
             os.kill(os.getpid(), signal.SIGINT)
+        if self.what == "stop":
+            raise KeyboardInterrupt
         if self.what == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 
@@ -56,7 +57,20 @@ class Act(Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, **settings) -> Distiller:
+class More(Callback):
+    "Adds rows to each batch."
+
+    def __init__(self, rows: int):
+        self.rows = rows
+
+    def settings(self):
+        return {"rows": self.rows}
+
+    def extra_rows(self, run, step):
+        return [(f"good film {step} {i}",) if i % 3 else ("dull day",) for i in range(self.rows)], None
+
+
+def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, more: int = 0, **settings) -> Distiller:
     words = ["good", "bad", "fine", "dull", "day", "film", "plot"]
     rng = np.random.default_rng(0)
     rows = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(300)]
@@ -66,7 +80,7 @@ def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1,
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
     settings = {"steps": 24, "batch_size": 32, "evaluate_every": 5, "held_out": 60, "lr": 1e-2, **settings}
-    return Distiller(teacher, student, rows, out, callbacks=[Act(what, at)], resume=resume, **settings)
+    return Distiller(teacher, student, rows, out, callbacks=[Act(what, at), *([More(more)] if more else [])], resume=resume, **settings)
 
 
 def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
@@ -77,7 +91,7 @@ def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
     try:
         run = distiller(out, *args, **kwargs)
         run.fit()
-        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world}
+        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world, "queries": run.extra_queries}
     except (ZskdError, KeyboardInterrupt) as e:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         result = {"error": type(e).__name__, "text": str(e)}
@@ -174,19 +188,62 @@ def test_damaged_checkpoint_is_named(tmp_path):
     assert said["error"] == "RunError" and str(state) in said["text"] and "damaged" in said["text"]
 
 
-@pytest.mark.parametrize("loss", ["kl+0.1*logit_mse", "dist(beta=0)"])
-def test_two_processes_give_the_student_of_one(tmp_path, loss):
-    one = run(tmp_path / "one", loss=loss, dropout=0.0, lr=3e-3)
-    two = run(tmp_path / "two", loss=loss, dropout=0.0, lr=3e-3, n=2)
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:-1] + bytes([b[-1] ^ 1])], ids=["cut short", "altered"])
+def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeypatch, damage):
+    asked = []
+
+    def counted(texts, answer=rule):
+        asked.extend(texts)
+        return answer(texts)
+
+    monkeypatch.setitem(globals(), "rule", counted)
+    monkeypatch.setattr("zskd.teachers.BLOCK", 150)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        distiller(out, "stop", 7, False).fit()
+    shard, other = sorted((out / "logits").rglob("*.safetensors"))
+    assert len(asked) == 300
+    shard.write_bytes(damage(shard.read_bytes()))
+    with pytest.raises(RunError, match="delete this file, only its rows are labelled again") as e:
+        distiller(out, "nothing", 0, True).fit()
+    assert str(shard) in str(e.value)
+    shard.unlink()
+    asked.clear()
+    again = distiller(out, "nothing", 0, True)
+    again.fit()
+    assert again.step == 24 and asked in (again.pool[:150], again.pool[150:])
+
+
+def test_teacher_and_student_of_unequal_classes(tmp_path):
+    run = distiller(tmp_path / "run", "nothing", 0, False)
+    three = Teacher.from_callable(rule, ["a", "b", "c"], name="three")
+    with pytest.raises(UserError, match="2 classes and the model 3"):
+        Distiller(three, run.start, run.pool, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}], ids=["kl", "dist", "rows of a callback"])
+def test_two_processes_give_the_student_of_one(tmp_path, settings):
+    one = run(tmp_path / "one", dropout=0.0, lr=3e-3, **settings)
+    two = run(tmp_path / "two", dropout=0.0, lr=3e-3, n=2, **settings)
     assert (one["processes"], two["processes"]) == (1, 2)
+    assert one["queries"] == two["queries"] == 24 * settings.get("more", 0)
     assert one["best"]["step"] == two["best"]["step"] and abs(one["best"]["kl"] - two["best"]["kl"]) < 1e-4
     assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) < 0.01 * apart(weights(tmp_path / "one"), first(tmp_path / "one"))
 
 
 def test_a_batch_that_two_processes_cannot_share(tmp_path):
     assert "choose a multiple" in run(tmp_path / "run", batch_size=31, n=2)["text"]
+    assert "gave 7 rows, which 2 processes cannot share equally" in run(tmp_path / "rows", more=7, n=2)["text"]
+
+
+def test_two_processes_with_dropout_killed_and_resumed(tmp_path):
+    assert run(tmp_path / "calm", n=2)["processes"] == 2
+    run(tmp_path / "run", "kill", 13, n=2)
+    assert step(tmp_path / "run") == 10
+    run(tmp_path / "run", resume=True, n=2)
+    assert identical(tmp_path / "run", tmp_path / "calm")
 
 
 def test_no_bytes_are_left_behind(calm):
     assert sorted(p.name.split("-")[0] for p in (calm / "checkpoints").iterdir()) == ["best", "checkpoint.json", "start"]
-    assert time.time() - (calm / "log.jsonl").stat().st_mtime < 3600

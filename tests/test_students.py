@@ -1,16 +1,29 @@
-"""Students: other kinds of teachers, damaged files, a full disk."""
+"""Students and teachers: other kinds of models, damaged files, a full disk."""
 
 import json
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from tokenizers import processors
-from transformers import AutoModelForSequenceClassification, BertConfig, DistilBertConfig, ElectraConfig
+from safetensors import SafetensorError
+from tokenizers import Tokenizer, models, normalizers, processors
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    ElectraConfig,
+    PreTrainedTokenizerFast,
+)
 
 from zskd.core import RunError, UserError, count_parameters
 from zskd.students import Student, learn_vocabulary, trim_vocabulary
+from zskd.tasks import Task
+from zskd.teachers import Teacher, fine_tune
 
 TEXTS = ["the cat sat on the mat", "a dog ran to the river", "nobody knows the answer to it", "two men read a book"] * 5
 LABELS = ["yes", "no", "maybe"]
@@ -111,3 +124,78 @@ def test_full_disk_keeps_the_old_student(saved, monkeypatch):
 def test_saved_configuration_names_the_labels(saved):
     config = json.loads((saved / "config.json").read_text())
     assert config["id2label"] == {"0": "yes", "1": "no", "2": "maybe"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plain_encoder_is_no_teacher_and_no_student(tmp_path, kind):
+    config, sizes, _ = KINDS[kind]
+    teacher = make_teacher(config, 1, **sizes)
+    AutoModel.from_config(teacher.model.config).save_pretrained(tmp_path)
+    teacher.tokenizer.save_pretrained(tmp_path)
+    for load in (Teacher.load, Student.load):
+        with pytest.raises(UserError, match=f"{tmp_path.name}: has no trained classifier .*weight is missing"):
+            load(tmp_path)
+    teacher.model.save_pretrained(tmp_path)
+    assert Teacher.load(tmp_path).labels == Student.load(tmp_path).labels == tuple(LABELS)
+
+
+@pytest.mark.parametrize(("normalizer", "lowercase", "same"), [(None, None, False), (None, True, True), (normalizers.Lowercase(), None, True),
+                                                               (normalizers.Lowercase(), False, False), (normalizers.NFC(), None, False)])  # fmt: skip
+def test_case_is_as_the_teacher_has_it(normalizer, lowercase, same):
+    "A teacher with another kind of pieces: its normalizer tells whether case is dropped."
+    teacher = make_teacher(BertConfig, 1, **BERT)
+    engine = Tokenizer(models.BPE({"a": 0, "[UNK]": 1}, [], unk_token="[UNK]"))
+    if normalizer is not None:
+        engine.normalizer = normalizer
+    teacher.tokenizer = PreTrainedTokenizerFast(tokenizer_object=engine, unk_token="[UNK]")
+    texts = TEXTS + [t.upper() for t in TEXTS]
+    small = Student.create(teacher, n_params=40_000, vocab_size=200, corpus=texts, lowercase=lowercase).tokenizer
+    assert (small.tokenize("THE CAT") == small.tokenize("the cat")) is same
+
+
+def test_full_disk_after_fine_tuning(tmp_path, monkeypatch):
+    teacher = make_teacher(BertConfig, 1, **BERT)
+    teacher.model.config.problem_type = "multi_label_classification"  # no teacher, but good enough for a base
+    for part in (teacher.model, teacher.tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    (tmp_path / "data").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "data" / f"{split}.tsv").write_text("text\tlabel\n" + "".join(f"{t}\t{i % 2}\n" for i, t in enumerate(TEXTS)))
+    task = Task("animals", ("no", "yes"), ("text",), folder="data")
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert "accuracy" in fine_tune(task, tmp_path / "base", tmp_path / "out", tmp_path, epochs=1)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+
+    def full(self, folder, **kwargs):
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(BertForSequenceClassification, "save_pretrained", full)
+    for out in ("out", "new"):
+        with pytest.raises(RunError, match=f"{out}: cannot be written .* free some space"):
+            fine_tune(task, tmp_path / "base", tmp_path / out, tmp_path, epochs=1)
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()} == before
+    assert not list((tmp_path / "new").iterdir())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "data", "new", "out"]
+
+
+def test_a_stopped_move_leaves_no_mixture(saved, monkeypatch):
+    "The second file cannot be moved: half of the files are new, and the folder is refused until it is whole."
+    student, moved, move = Student.load(saved), [], os.replace
+
+    def replace(source, target):
+        if Path(target).parent == saved.resolve():
+            moved.append(Path(target).name)
+            if len(moved) == 2:
+                raise OSError(5, "Input/output error")
+        move(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(RunError, match="cannot be written"):
+        student.save(saved)
+    with pytest.raises(UserError, match="no config.json"):
+        Student.load(saved)
+    student.save(saved)
+    assert moved[-1] == "config.json"
+    assert np.allclose(Student.load(saved).logits(["the cat"]), student.logits(["the cat"]))

@@ -27,8 +27,9 @@ from . import __version__
 # %% auto #0
 __all__ = ['COMMANDS', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command', 'command',
            'options_of', 'take', 'Parser', 'make_parser', 'open_teacher', 'make_pool', 'make_student', 'train', 'spell',
-           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_training', 'check_data', 'tell',
-           'evaluate', 'clear', 'demo', 'in_flags', 'explain', 'main', 'prepare']
+           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data', 'check_pool',
+           'check_training', 'check_size', 'tell', 'evaluate', 'clear', 'demo', 'in_flags', 'explain', 'main',
+           'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -135,7 +136,7 @@ def open_teacher(
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
     allow_unnamed: bool = False,  # accept classes named LABEL_0, LABEL_1, …, taken to be in the task's order
     max_length: int = 128,  # tokens that the teacher reads of an input
-    device: str = "auto",  # auto, cpu, cuda, …
+    device: str = "auto",  # where to compute: auto, cpu, cuda, …
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Any, Any]:  # the teacher with its classes in the task's order, and the task
     "Load a teacher and settle its task. Raises `UserError` if they do not fit each other."
@@ -216,13 +217,14 @@ def train(
     held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by agreement with the teacher
     seed: int = 0,  # of every random choice
     resume: bool = False,  # go on with an earlier start of this run
+    device: str = "auto",  # where to train: auto, cpu, cuda, …
 ) -> Any:  # a `Distiller`, finished
     "Distil. Raises `UserError` for settings out of range, `RunError` for a full disk."
     from zskd.distill import Distiller
 
     run = Distiller(
         teacher, student, pool, out, task=task, cache=cache, resume=resume, loss=loss, epochs=epochs, steps=steps,
-        batch_size=batch_size, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
+        batch_size=batch_size, lr=lr, schedule=schedule, held_out=held_out, seed=seed, device=device,
     )  # fmt: skip
     run.fit()
     return run
@@ -300,13 +302,11 @@ def teacher(
     seed: int = 0,  # of every random choice
 ) -> None:
     "Fine-tune a teacher on the real data of a task."
-    from zskd.core import UserError
     from zskd.tasks import get_task
     from zskd.teachers import fine_tune
 
     known = get_task(task)
-    if Path(out).is_dir() and any(Path(out).iterdir()):
-        raise UserError(f"{out}: holds other files; choose a new or empty folder")
+    check_out(out, empty=True)
     scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, seed=seed, extra=extra or ())
     print(f"{out}: {known.metric} {scores[known.metric]:.3f} on {scores['n']:,} examples")
 
@@ -327,10 +327,8 @@ def pool(
     from zskd.core import UserError
     from zskd.tasks import get_task
 
-    check_out(out)
+    check_out(out, empty=True)
     folder = Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{out}: holds other files; choose a new or empty folder")
     if not teacher and not options["task"]:
         raise UserError("give --task NAME, --teacher FOLDER, or both")
     model, task = open_teacher(teacher, **take(open_teacher, options)) if teacher else (None, get_task(options["task"]))
@@ -354,7 +352,8 @@ def label(
     from zskd.ood import Pool
 
     rows = Pool.load(pool)
-    teacher, _ = open_teacher(**{"texts": rows.n_texts, **_given(take(open_teacher, options))})
+    own = {} if options["task"] else {"texts": rows.n_texts}
+    teacher, _ = open_teacher(**{**own, **_given(take(open_teacher, options))})
     cache = Path(logits) if logits else Path(pool).parent / "logits"
     ask(teacher, rows, cache)
     print(f"{cache}: holds the logits")
@@ -382,82 +381,128 @@ def distill(
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
     from zskd.ood import Pool
 
-    check_data(data)
+    check_data(data, options["task"])
     check_out(out)
+    check_pool(pool, options)
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     model, task = open_teacher(teacher, **take(open_teacher, options))
-    check_training(model, task, options)
+    rows = Pool.load(pool) if pool else None
+    check_training(model, task, options, rows and len(rows))
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
     if resume and not (folder / "command.json").exists():
         print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
     claim(folder, spell("distill", given), model, {**given, "resume": resume})
-    rows = Pool.load(pool) if pool else make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
+    rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
     student = make_student(model, task, rows, **take(make_student, options))
     print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
-    tell(run, task, teacher, data)
+    tell(run, task, given)
 
 # %% ../nbs/80_cli.ipynb #2c38e03d
 def check_out(
     out: str,  # folder to write to
+    empty: bool = False,  # whether it must not hold anything yet
 ) -> None:
-    "Raise `UserError` if there is a file of this name."
+    "Raise `UserError` if there is a file of this name, or a folder that holds something where it must not."
     from zskd.core import UserError
 
     if Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"{out}: is a file, not a folder; choose another --out")
+    if empty and Path(out).exists() and any(Path(out).iterdir()):
+        raise UserError(f"{out}: holds other files; choose a new or empty folder")
 
 
+def check_data(
+    data: str | None,  # a folder, a file, 'demo', or nothing
+    task: str | None,  # the task that is to be scored, if it is a known one
+) -> None:
+    "Raise `UserError` if there is no such file or folder, or if it is not the task's."
+    from zskd.core import UserError
+
+    if data == "demo" and task != "sst2":
+        raise UserError("--data demo: holds SST-2 sentences; add --task sst2, or give your own data")
+    if data and data != "demo" and not Path(data).expanduser().exists():
+        raise UserError(f"{data}: there is no such file or folder; give the data to score on with --data FOLDER")
+
+# %% ../nbs/80_cli.ipynb #5e1f0a31
+def check_pool(
+    pool: str | None,  # folder of a pool that is there already
+    options: dict[str, Any],  # of `zskd distill`
+) -> None:
+    "Raise `UserError` for options that make a pool where one is given, or for two recipes."
+    from zskd.core import UserError
+
+    made = {name: doc.default for name, doc in options_of(make_pool).items() if name != "seed"}
+    idle = next((name for name, default in made.items() if pool and options.get(name, default) != default), None)
+    if idle:
+        raise UserError(f"--{idle}: has no effect on a pool that is given with --pool; leave one of them out")
+    if options.get("recipe") and options.get("kind", made["kind"]) != made["kind"]:
+        raise UserError("--recipe and --kind both say what the pool is made of; give one of them")
+
+# %% ../nbs/80_cli.ipynb #7c20b4d8
 def check_training(
     teacher: Any,  # a `Teacher`
     task: Any,  # a `Task`
     options: dict[str, Any],  # of `zskd distill`
+    rows: int | None = None,  # of the pool, where it is there already; otherwise --n
 ) -> None:
-    "Raise `UserError` for a size, a loss or settings that cannot be, before the teacher is asked anything."
-    from zskd.core import UserError
-    from zskd.distill import Settings
+    "Raise `UserError` for a loss or settings that cannot be, before the teacher is asked anything."
+    from zskd.core import UserError, pick_device
+    from zskd.distill import Settings, hold_out
     from zskd.losses import describe_loss
+
+    asked = take(train, options)
+    pick_device(asked.pop("device", "auto"))
+    settings = Settings(**asked)
+    describe_loss(settings.loss, task.n_labels)
+    n = rows or options.get("n") or options_of(make_pool)["n"].default
+    left = len(hold_out(n, settings.held_out, settings.seed)[0])
+    if left < settings.batch_size:
+        raise UserError(f"batch_size={settings.batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
+    check_size(teacher, task, **take(make_student, options))
+
+# %% ../nbs/80_cli.ipynb #c3d5e912
+def check_size(
+    teacher: Any,  # a `Teacher`
+    task: Any,  # a `Task`
+    ratio: float | None = None,  # as in `make_student`
+    params: int | None = None,
+    preset: str | None = None,
+    init: str = "teacher",
+    vocab_size: int | None = None,
+    **others: Any,  # do not matter for the size
+) -> None:
+    "Raise `UserError` for a student's size that cannot be."
+    from zskd.core import UserError
     from zskd.students import PRESETS, best_shape
 
-    settings, sizes = Settings(**take(train, options)), take(make_student, options)
-    describe_loss(settings.loss, task.n_labels)
-    ratio, params, preset = sizes.get("ratio"), sizes.get("params"), sizes.get("preset")
     if sum(size is not None for size in (ratio, params, preset)) > 1:
         raise UserError("--ratio, --params and --preset contradict each other; give one of them")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
     if ratio is not None and ratio < 1:
         raise UserError(f"--ratio {ratio:g}: must be at least 1, so that the student is no larger than its teacher")
-    if ratio or params:
-        best_shape(params or int(teacher.n_params / ratio), task.n_texts, task.n_labels)
+    if params is not None and params < 1:
+        raise UserError(f"--params {params}: must be at least 1")
+    if preset is None and init in ("teacher", "random") and (params is not None or teacher.n_params):
+        best_shape(params if params is not None else int(teacher.n_params / (ratio or 30)), task.n_texts, task.n_labels, vocab_size=vocab_size)
 
-
-def check_data(
-    data: str | None,  # a folder, a file, 'demo', or nothing
-) -> None:
-    "Raise `UserError` if there is no such file or folder."
-    from zskd.core import UserError
-
-    if data and data != "demo" and not Path(data).expanduser().exists():
-        raise UserError(f"{data}: there is no such file or folder; give the data to score on with --data FOLDER")
-
-
+# %% ../nbs/80_cli.ipynb #9ab47f60
 def tell(
     run: Any,  # a finished `Distiller`
     task: Any,  # a `Task`
-    teacher: str,  # folder or hub name, as it was given
-    data: str | None,  # what to score on
+    options: dict[str, Any],  # of `zskd distill`, with the teacher and the data
 ) -> None:
     "Score the student where there is data to score on, and say where everything is."
+    data, out = options["data"], run.out
     best = f"agrees with the teacher on {run.best['agreement']:.1%} of held-out text"
-    print(f"\n{run.out}/student: {run.distilled.n_params:,} parameters, {best} (step {run.best['step']} of {run.steps})")
+    print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best} (step {run.best['step']} of {run.steps})")
     if data or os.environ.get("ZSKD_DATA"):
         report = run.report(task.validation(data))
-        print(f"\n{report.table()}\n\n{run.out}/report.html: the report to look at; report.json beside it")
+        print(f"\n{report.table()}\n\n{out}/report.html: the report to look at; report.json beside it")
     else:
-        name = ["--task", task.name] if task.glue else []
-        line = shlex.join(["zskd", "evaluate", "--teacher", teacher, "--student", f"{run.out}/student", *name, "--out", str(run.out)])
-        print(f"score it with: {line} --data FOLDER")
+        asked = {"student": f"{out}/student", **take(open_teacher, options), "out": str(out)}
+        print(f"score it with: {spell('evaluate', asked)} --data FOLDER")
 
 # %% ../nbs/80_cli.ipynb #85b6125f
 @command(
@@ -478,9 +523,7 @@ def evaluate(
     from zskd.evaluate import evaluate as compare
     from zskd.students import Student
 
-    check_data(data)
-    if data == "demo" and options["task"] != "sst2":
-        raise UserError("--data demo: holds SST-2 sentences; add --task sst2, or give your own data")
+    check_data(data, options["task"])
     if out:
         check_out(out)
     if not Path(student).expanduser().is_dir():
@@ -494,7 +537,7 @@ def evaluate(
         print(f"\n{out}/report.html: the report to look at; report.json beside it")
 
 # %% ../nbs/80_cli.ipynb #a22df55e
-DEMO = {"n": 32_000, "ratio": 30, "epochs": 5, "batch_size": 256, "lr": 3e-3}
+DEMO = {"n": 26_000, "ratio": 30, "epochs": 5, "batch_size": 256, "lr": 3e-3}
 DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Training", "The report")
 DEMO_TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
 RUN_FILES = ("config.json", "command.json", "log.jsonl", "report.json", "report.html", "student", "checkpoints", "pool", "logits")
@@ -526,7 +569,8 @@ def demo(
     from zskd.core import ASSETS
 
     folder, cache = Path(out), Path(out) / "logits"
-    check_data(data)
+    check_data(data, "sst2")
+    check_out(out)
     if fresh:
         clear(folder)
     step = _steps(*DEMO_STEPS)
@@ -594,6 +638,8 @@ def in_flags(
     def flag(m: re.Match) -> str:
         return f"--{m[1].replace('_', '-')}" + ("" if m[2] in ("", "True") else f" {m[2]}")
 
+    if "params" in names.split("|"):
+        text = re.sub(r"\bn_params\b", "--params", text)
     return re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", flag, text)
 
 # %% ../nbs/80_cli.ipynb #3a97c273
@@ -608,10 +654,10 @@ def explain(
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
     if isinstance(error, KeyboardInterrupt):
-        how = COMMANDS[name].resumes or "nothing is kept of it; the same command starts again"
+        how = COMMANDS[name].resumes
         if how.startswith("--"):
             how = shlex.join(["zskd", *words, *([] if how in words else [how])])
-        return 1, f"{str(error).split(';')[0] or 'interrupted'}; go on with: {how}"
+        return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror}; free some space or choose another folder, then run it again"

@@ -27,7 +27,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 
 # %% auto #0
-__all__ = ['ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_device', 'pick_dtype',
+__all__ = ['ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype', 'pick_device',
            'count_parameters', 'atomic_path', 'write_json', 'read_json', 'digest', 'file_digest', 'progress',
            'versions', 'RunFolder']
 
@@ -63,7 +63,7 @@ def set_seed(
 
 # %% ../nbs/00_core.ipynb #a648f9ab
 @cache
-def cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:  # True on x86 and Arm processors that list the instructions
     "Whether the processor multiplies bfloat16 matrices in hardware (read from `/proc/cpuinfo`; False where there is none)."
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
@@ -72,10 +72,23 @@ def cpu_has_bf16() -> bool:
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
+def pick_dtype(
+    device: torch.device,  # where the model runs
+    precision: str = "auto",  # `'auto'`, `'bf16'` or `'fp32'`
+) -> torch.dtype:  # `torch.bfloat16` or `torch.float32`
+    "The fastest precision that a device has in hardware; float32 on MPS. Raises `UserError` for an unknown precision."
+    if precision not in ("auto", "bf16", "fp32"):
+        raise UserError(f"precision {precision!r} is unknown; use 'auto', 'bf16' or 'fp32'")
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    fast = cpu_has_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fast else torch.float32
+
+# %% ../nbs/00_core.ipynb #aa65e40d
 def pick_device(
-    name: str = "auto",  # `'auto'`, or anything that `torch.device` takes
-) -> torch.device:
-    "The device to compute on: the first GPU where there is one, otherwise the processor. Raises `UserError` for an unknown name."
+    name: str = "auto",  # `'auto'`, or anything that `torch.device` takes, such as `'cpu'`, `'cuda:1'` or `'mps'`
+) -> torch.device:  # one that is there
+    "The device to compute on: the first GPU, else Apple's MPS, else the processor. Raises `UserError` for a device unknown or absent."
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -83,23 +96,12 @@ def pick_device(
     try:
         device = torch.device(name)
     except RuntimeError as e:
-        raise UserError(f"device {name!r} is not known to PyTorch; use 'auto', 'cpu' or 'cuda'") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name!r}: PyTorch finds no GPU here; use 'auto' or 'cpu'")
+        raise UserError(f"device {name!r} is not known to PyTorch; use 'auto', 'cpu', 'cuda' or 'mps'") from e
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device {name!r}: PyTorch finds no MPS here; use 'auto' or 'cpu'")
+    if device.type == "cuda" and (device.index or 0) >= (found := torch.cuda.device_count()):
+        raise UserError(f"device {name!r}: PyTorch finds {found or 'no'} GPU{'s'[: found > 1]} here; use 'auto' or 'cpu'")
     return device
-
-
-def pick_dtype(
-    device: torch.device,  # where the model runs
-    precision: str = "auto",  # `'auto'`, `'bf16'` or `'fp32'`
-) -> torch.dtype:
-    "The fastest precision that a device really has: bfloat16 where the hardware multiplies it, otherwise float32."
-    if precision not in ("auto", "bf16", "fp32"):
-        raise UserError(f"precision {precision!r} is unknown; use 'auto', 'bf16' or 'fp32'")
-    if precision != "auto":
-        return torch.bfloat16 if precision == "bf16" else torch.float32
-    fast = cpu_has_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
 
 # %% ../nbs/00_core.ipynb #cdfa58f7
 def count_parameters(
@@ -113,7 +115,7 @@ def count_parameters(
 def atomic_path(
     path: str | Path,  # the file to write
 ) -> Iterator[Path]:  # a temporary path beside it, to write to
-    "Write to the yielded path; on success it replaces `path` in one step, on failure nothing is left. Raises `RunError` on a full disk."
+    "Write to the yielded path; on success it replaces `path` in one step, on failure nothing is left. Raises `RunError` if it can't be written."
     path = Path(path)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -127,19 +129,19 @@ def atomic_path(
         with suppress(OSError):
             tmp.unlink(missing_ok=True)
 
-
+# %% ../nbs/00_core.ipynb #cc1970c5
 def write_json(
     path: str | Path,  # the file to write
     data: Any,  # anything that JSON holds
 ) -> None:
-    "Write `data` as indented JSON, whole or not at all."
+    "Write `data` as indented JSON, whole or not at all. Raises `RunError` if that fails."
     with atomic_path(path) as tmp:
         tmp.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(
     path: str | Path,  # the file to read
-) -> Any:
+) -> Any:  # what `write_json` was given
     "Read a JSON file. Raises `UserError` if it is absent or is not JSON."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -152,7 +154,7 @@ def read_json(
 def digest(
     *parts: str | bytes | Iterable[str],  # strings, bytes, or iterables of strings
 ) -> str:  # 64 hexadecimal characters
-    "SHA-256 of the parts in order; each part's length goes in as well, so that joining parts differently gives another digest."
+    "SHA-256 of the strings in order. Each string's length goes in; how strings are grouped into parts does not."
     h = hashlib.sha256()
     for part in parts:
         pieces = [part] if isinstance(part, (str, bytes)) else part
@@ -182,14 +184,14 @@ def progress(
     desc: str = "",  # a word or two in front of the bar
     total: int | None = None,  # number of items, where `len(items)` is not known
     unit: str = "it",  # what is counted, for the rate
-) -> tqdm:
+) -> tqdm:  # iterate over it, or call its `update` and `close`
     "A progress bar that appears after two seconds; in a file or pipe it is drawn every ten seconds only."
     off = os.environ.get("TQDM_DISABLE") == "1"
     every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10
     return tqdm(items, desc=desc, total=total, unit=unit, disable=off, delay=2, mininterval=every, dynamic_ncols=True, smoothing=0.1)
 
 # %% ../nbs/00_core.ipynb #19e880bc
-def versions() -> dict[str, str]:
+def versions() -> dict[str, str]:  # package: version, or 'not installed'
     "Versions of Python and of the packages that decide results."
     names = ("zskd", "torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy")
     found = {"python": platform.python_version()}
@@ -200,7 +202,7 @@ def versions() -> dict[str, str]:
             found[name] = "not installed"
     return found
 
-
+# %% ../nbs/00_core.ipynb #40f29c0e
 class RunFolder:
     "A folder that holds one run: its configuration, its log and its results."
 
@@ -220,20 +222,23 @@ class RunFolder:
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
 
-    def _claim(self, config: dict[str, Any], resume: bool) -> None:
-        if not (self.path / "config.json").exists():
-            write_json(self.path / "config.json", {**config, "versions": versions()})
-            return
-        old = self.config
-        differ = sorted(k for k in config.keys() | old.keys() - {"versions"} if config.get(k) != old.get(k))
-        if differ:
-            k = differ[0]
-            raise UserError(
-                f"{self.path}: holds a run of another configuration ({k}: {old.get(k)!r} there, {config.get(k)!r} asked);"
-                " choose another folder or repeat the old settings"
-            )
-        if not resume:
-            raise UserError(f"{self.path}: already holds this run; resume it (--resume) or choose another folder")
+# %% ../nbs/00_core.ipynb #3be4e401
+@patch
+def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
+    "Write the configuration, or compare it with the one that is there."
+    if not (self.path / "config.json").exists():
+        write_json(self.path / "config.json", {**config, "versions": versions()})
+        return
+    old = self.config
+    differ = sorted(k for k in config.keys() | old.keys() - {"versions"} if config.get(k) != old.get(k))
+    if differ:
+        k = differ[0]
+        raise UserError(
+            f"{self.path}: holds a run of another configuration ({k}: {old.get(k)!r} there, {config.get(k)!r} asked);"
+            " choose another folder or repeat the old settings"
+        )
+    if not resume:
+        raise UserError(f"{self.path}: already holds this run; resume it (--resume) or choose another folder")
 
 # %% ../nbs/00_core.ipynb #f8c73377
 @patch(as_prop=True)
@@ -241,34 +246,37 @@ def config(self: RunFolder) -> dict[str, Any]:
     "What was asked of this run, with the versions that it began with."
     return read_json(self.path / "config.json")
 
-
+# %% ../nbs/00_core.ipynb #b7203a67
 @patch
 def log(
     self: RunFolder,
     event: str,  # what happened, for example `'step'`
     **fields: Any,  # JSON types
 ) -> None:
-    "Append one line to `log.jsonl`: the time, the event, and the fields given."
+    "Append one line to `log.jsonl`: the time, the event, and the fields given. Raises `RunError` if that fails."
     line = {"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), "event": event, **fields}
+    data = json.dumps(line, ensure_ascii=False).encode() + b"\n"
     try:
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as f:
-            f.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with open(self.path / "log.jsonl", "a+b") as f:
+            if f.seek(0, os.SEEK_END):
+                f.seek(-1, os.SEEK_END)
+                data = data if f.read(1) == b"\n" else b"\n" + data  # the line before was cut short
+            f.write(data)
     except OSError as e:
         raise RunError(f"{self.path}/log.jsonl: cannot be written ({e.strerror}); free some space and resume") from e
 
-
+# %% ../nbs/00_core.ipynb #b2034c75
 @patch
 def read_log(
     self: RunFolder,
     event: str | None = None,  # only these events
-) -> list[dict[str, Any]]:  # oldest first; a last line cut short by a kill is left out
+) -> list[dict[str, Any]]:  # oldest first; a line cut short by a kill or a full disk is left out
     "The events logged so far."
-    file = self.path / "log.jsonl"
-    if not file.exists():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
-    events = [json.loads(line) for line in lines]
+    file, events = self.path / "log.jsonl", []
+    for line in file.read_bytes().split(b"\n") if file.exists() else []:
+        with suppress(ValueError):  # not JSON, or cut within a character
+            events.append(json.loads(line))
     return [e for e in events if event is None or e["event"] == event]
 
 # %% ../nbs/00_core.ipynb #eaa9ad5f

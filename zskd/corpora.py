@@ -15,8 +15,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from types import CodeType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +44,7 @@ def split_words(
 def join_words(
     words: Iterable[str],  # as `split_words` gives them
 ) -> str:
-    "The inverse of `split_words`, up to the kind of white space."
+    "The inverse of `split_words`, up to the kind of white space and to where there is any beside Chinese and Japanese characters."
     text = " ".join(words)
     return text if text.isascii() else _HAN_GAP.sub("", text)
 
@@ -133,12 +134,10 @@ def _decode(line: bytes, path: str, offset: int) -> str:
 
 def _cut(line: bytes) -> int:
     "Where to cut a line that is too long: after a space, or else between two characters."
-    cut = line.rfind(b" ") + 1
-    if cut == 0:
-        cut = len(line) - 4
-        while line[cut] & 0xC0 == 0x80:
-            cut -= 1
-    return cut
+    if cut := line.rfind(b" ") + 1:
+        return cut
+    starts = (i for i in range(len(line) - 4, len(line) - 8, -1) if line[i] & 0xC0 != 0x80)  # a character has at most four bytes
+    return next(starts, len(line))
 
 # %% ../nbs/20_corpora.ipynb #42b6d267
 def _lines(path: str, whole: bool = False) -> Iterator[str]:
@@ -187,7 +186,7 @@ def _csv_texts(path: str, column: str, tab: bool) -> Iterator[str]:
     options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tab else {}
     try:
         rows = csv.reader(_lines(path, whole=True), **options)
-        header = next(rows, [])
+        header = next(filter(None, rows), [])  # blank lines may stand before it
         if header and column not in header:
             raise _no_column(path, column, header)
         for row in rows:
@@ -211,15 +210,28 @@ def _parquet_texts(path: str, column: str) -> Iterator[str]:
         reason = str(e).splitlines()[0]
         raise RunError(f"{path}: is damaged or not a parquet file ({reason}); fetch it again") from e
 
+# %% ../nbs/20_corpora.ipynb #8642da5e
+_READERS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "csv": "csv", "tsv": "tsv", "parquet": "parquet"}  # suffix: reader
+
+
+def _reader(path: str) -> str:
+    "Which reader a file gets, by its name: 'lines' unless the suffix says otherwise."
+    return _READERS.get(Path(path.lower().removesuffix(".gz")).suffix[1:], "lines")
+
 
 def _file_texts(path: str, column: str) -> Iterator[str]:
-    "The texts of one file, by the kind that its name says."
-    name = path.lower().removesuffix(".gz")
-    if name.endswith((".jsonl", ".ndjson", ".json")):
+    "The texts of one file."
+    reader = _reader(path)
+    if reader == "jsonl":
         return _jsonl_texts(path, column)
-    if name.endswith((".csv", ".tsv")):
-        return _csv_texts(path, column, tab=name.endswith(".tsv"))
-    return _parquet_texts(path, column) if name.endswith(".parquet") else _lines(path)
+    if reader in ("csv", "tsv"):
+        return _csv_texts(path, column, tab=reader == "tsv")
+    return _parquet_texts(path, column) if reader == "parquet" else _lines(path)
+
+
+def _file_id(path: str) -> str:
+    "Names the content of a file and how it is read."
+    return f"{_reader(path)}{'.gz' if path.endswith('.gz') else ''}:{file_digest(path)}"
 
 # %% ../nbs/20_corpora.ipynb #97c0af12
 HUB_CORPORA = {  # short names of hub data sets
@@ -228,7 +240,7 @@ HUB_CORPORA = {  # short names of hub data sets
 }
 _LOCAL_WAY = "give a text file or folder instead, or 'sample' for the built-in text"
 
-
+# %% ../nbs/20_corpora.ipynb #0f3e5b71
 def _hub_texts(name: str, column: str, split: str) -> Iterator[str]:
     "Stream one column of a hub data set. Raises `RunError` if the hub fails, `UserError` if there is no such data set or column."
     import datasets  # slow to import, and not needed for files
@@ -240,11 +252,14 @@ def _hub_texts(name: str, column: str, split: str) -> Iterator[str]:
         for row in rows:
             if column not in row:
                 raise _no_column(name, column, row)
+            if not isinstance(row[column], (str, type(None))):
+                raise UserError(f"{name}: column {column!r} is not text; choose another with column=")
             yield row[column] or ""
     except DatasetNotFoundError as e:
         raise UserError(f"corpus {name!r}: is neither a file here nor a data set on the hub that you may read; {_LOCAL_WAY}") from e
     except ValueError as e:
-        raise UserError(f"corpus {name!r}: {str(e).splitlines()[0]}") from e
+        reason = str(e).splitlines()[0].rstrip(".")
+        raise UserError(f"corpus {name!r}: {reason} (a configuration goes behind a colon, a split into split=)") from e
     except (OSError, RuntimeError) as e:  # what the libraries below raise for a lost or refused connection
         raise RunError(f"corpus {name!r}: the hub can't be reached ({type(e).__name__}); {_LOCAL_WAY}") from e
 
@@ -259,38 +274,58 @@ class Part:
 # %% ../nbs/20_corpora.ipynb #8a579f9b
 @dataclass
 class Corpus:
-    "Text to sample from: re-iterable, streamed, in any language. Made by `load_corpus` or `Corpus.from_texts`."
+    "Text to sample from: re-iterable, streamed, in any language; `load_corpus` and `Corpus.from_texts` make it. Raises `UserError` for a limit below 1."
     name: str  # for people
     parts: list[Part]  # read in this order
-    clean: Callable[[str], str] | None = None  # applied to each line
+    clean: bool | Callable[[str], str] | None = False  # as in `load_corpus`
     limit: int | None = None  # at most so many paragraphs
     options: list[str] = field(default_factory=list)  # whatever else decides the text, for the fingerprint
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"limit={self.limit}: a corpus needs at least 1 paragraph; leave the limit out for all")
 
     @classmethod
     def from_texts(
         cls,
         texts: Iterable[str],  # held in memory
         name: str = "texts",  # for people
-    ) -> Corpus:
+    ) -> Corpus:  # not cleaned
         "A corpus of texts that are already in memory."
         held = list(texts)
         return cls(name, [Part(name, lambda: iter(held), lambda: digest(held))])
 
-    @property
-    def sources(self) -> list[str]:
-        "The files and hub names that the text comes from."
-        return [p.source for p in self.parts]
-
     def __repr__(self) -> str:
         return f"Corpus({self.name!r}, {len(self.parts)} {'part' if len(self.parts) == 1 else 'parts'})"
 
+# %% ../nbs/20_corpora.ipynb #9be116ac
+@patch(as_prop=True)
+def sources(self: Corpus) -> list[str]:  # one for each part
+    "The files and hub names that the text comes from."
+    return [p.source for p in self.parts]
+
 # %% ../nbs/20_corpora.ipynb #31f98543
+def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None) -> Iterator[str]:
+    "Clean the lines of one part; for None its first 500 lines, or 64 thousand characters, decide whether it is WikiText."
+    if clean is None:
+        head, size = [], 0
+        for line in lines:
+            head.append(line)
+            size += len(line)
+            if len(head) == 500 or size >= 1 << 16:
+                break
+        clean, lines = any(map(_WIKITEXT_MARKS.search, head)), chain(head, lines)
+    if clean is False:
+        return lines
+    return map(clean_wikitext if clean is True else clean, lines)
+
+# %% ../nbs/20_corpora.ipynb #b71550d0
 @patch
-def paragraphs(self: Corpus) -> Iterator[str]:
+def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
     "The paragraphs in order: one line each, white space made regular, empty ones left out."
-    texts = (line for part in self.parts for text in part.texts() for line in text.splitlines())
-    cleaned = (self.clean(line) for line in texts) if self.clean else texts
-    return islice((p for line in cleaned if (p := " ".join(line.split()))), self.limit)
+    parts = ((line for text in part.texts() for line in text.splitlines()) for part in self.parts)
+    lines = chain.from_iterable(_clean_lines(part, self.clean) for part in parts)
+    return islice((p for line in lines if (p := " ".join(line.split()))), self.limit)
 
 
 @patch
@@ -312,17 +347,42 @@ def sentences(
 @patch
 def take(
     self: Corpus,
-    n: int,  # paragraphs
-) -> Corpus:
-    "The same corpus cut off after its first `n` paragraphs."
+    n: int,  # paragraphs, at least 1
+) -> Corpus:  # shares the text
+    "The same corpus cut off after its first `n` paragraphs. Raises `UserError` for `n` below 1."
     return replace(self, limit=n if self.limit is None else min(n, self.limit))
 
 # %% ../nbs/20_corpora.ipynb #4907fb3a
+def _code_id(x: object) -> list[str]:
+    "Strings that name a function's code and the values bound to it, without addresses."
+    if isinstance(x, CodeType):
+        return ["code", x.co_code.hex(), *x.co_names, *_code_id(x.co_consts)]
+    if code := getattr(x, "__code__", None):
+        bound = [c.cell_contents for c in x.__closure__ or () if c.cell_contents is not x]
+        return [*_code_id(code), *_code_id((x.__defaults__, x.__kwdefaults__, bound))]
+    if isinstance(x, (list, tuple, set, frozenset, dict)):
+        items = [_code_id(item) for item in (x.items() if isinstance(x, dict) else x)]
+        return [type(x).__name__, str(len(items)), *chain(*(sorted(items) if isinstance(x, (set, frozenset)) else items))]
+    if isinstance(x, re.Pattern):
+        return ["pattern", str(x.pattern), str(x.flags)]
+    if isinstance(x, (str, bytes, int, float, complex, type(None), type(...))):
+        return [repr(x)]
+    return [str(getattr(x, "__qualname__", None) or getattr(x, "__name__", type(x).__qualname__))]
+
+# %% ../nbs/20_corpora.ipynb #45a6cc5e
+def _clean_id(clean: bool | Callable[[str], str] | None) -> list[str]:
+    "Names what is done to each line. Raises `UserError` for an object that is no function and has no name."
+    if clean is None or isinstance(clean, bool):
+        return [f"wikitext: {clean}"]
+    if not callable(clean) or not (hasattr(clean, "__code__") or hasattr(clean, "__name__")):
+        raise UserError(f"clean: {type(clean).__name__} object has no code; give True, False, None or a function made with def, or set its __name__")
+    return ["function", *_code_id(clean)]
+
+# %% ../nbs/20_corpora.ipynb #e7d51005
 @patch(as_prop=True)
-def fingerprint(self: Corpus) -> str:
-    "64 hexadecimal characters that change when the text does (reads every file once)."
-    clean = getattr(self.clean, "__qualname__", repr(self.clean))
-    return digest([p.content_id() for p in self.parts], clean, str(self.limit), self.options)
+def fingerprint(self: Corpus) -> str:  # 64 hexadecimal characters
+    "Changes when the text does (reads every file once). Raises `UserError` for a `clean` that cannot be named."
+    return digest(digest([p.content_id() for p in self.parts]), digest(_clean_id(self.clean)), str(self.limit), self.options)
 
 
 @patch
@@ -351,10 +411,10 @@ def _find_files(source: str) -> list[str] | None:
     if glob.has_magic(source):
         files = sorted(f for f in glob.glob(str(path), recursive=True) if Path(f).is_file())
         if not files:
-            raise UserError(f"{source}: no file matches this pattern")
+            raise UserError(f"{source}: no file matches this pattern; correct it, or give a file or folder")
         return files
     if source.startswith(("/", ".", "~")) or source.count("/") > 1 or source.lower().endswith(_SUFFIXES):
-        raise UserError(f"{source}: no such file or folder")
+        raise UserError(f"{source}: no such file or folder; correct the path, or give 'sample' for the built-in text")
     return None
 
 # %% ../nbs/20_corpora.ipynb #de6eb5ac
@@ -362,30 +422,27 @@ def _parts(source: str | Path, column: str, split: str) -> list[Part]:
     source = str(source)
     if source == "sample":
         path = str(ASSETS / "wikipedia.txt.gz")
-        return [Part("sample", partial(_file_texts, path, column), partial(file_digest, path))]
+        return [Part("sample", partial(_file_texts, path, column), partial(_file_id, path))]
     files = _find_files(source)
     if files is None:
         name = HUB_CORPORA.get(source, source)
         return [Part(name, partial(_hub_texts, source, column, split), lambda: f"hub:{name}:{split}")]
-    return [Part(f, partial(_file_texts, f, column), partial(file_digest, f)) for f in files]
+    return [Part(f, partial(_file_texts, f, column), partial(_file_id, f)) for f in files]
 
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
     source: str | Path | list[str | Path] = "sample",  # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
     column: str = "text",  # which column holds the text, in formats that have columns
     split: str = "train",  # which split of a hub data set
-    clean: bool | Callable[[str], str] | None = None,  # undo WikiText marks: yes, no, or None to look; or your own function of a line
-    limit: int | None = None,  # at most so many paragraphs
-) -> Corpus:
+    clean: bool | Callable[[str], str] | None = None,  # undo WikiText marks: yes, no, or None to look in each file; or your own function of a line
+    limit: int | None = None,  # at most so many paragraphs, at least 1
+) -> Corpus:  # streamed anew each time
     "Open a corpus and read its first paragraph. Raises `UserError` for what was named wrongly, `RunError` for damage or an unreachable hub."
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     parts = [part for s in sources for part in _parts(s, column, split)]
     name = str(sources[0]) if len(sources) == 1 else f"{len(sources)} sources"
-    corpus = Corpus(name, parts, clean if callable(clean) else None, limit, [column])
-    if clean is None:
-        clean = any(_WIKITEXT_MARKS.search(line) for text in islice(corpus.paragraphs(), 200) for line in text.splitlines())
-    if clean is True:
-        corpus.clean = clean_wikitext
+    _clean_id(clean)  # says at once what the fingerprint cannot name
+    corpus = Corpus(name, parts, clean, limit, [column])
     if next(corpus.paragraphs(), None) is None:
         raise UserError(f"corpus {name!r}: is empty; give a file or folder with text in it")
     return corpus

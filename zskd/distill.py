@@ -29,8 +29,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
-from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, pick_dtype, progress, set_seed, write_json
-from .losses import describe_loss, parse_loss
+from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, pick_device, pick_dtype, progress, set_seed, write_json  # isort: skip
+from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
 from .teachers import Teacher, token_batches
@@ -47,7 +47,7 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 class Settings:
     "What decides the result of a `Distiller`, apart from teacher, student and pool."
 
-    loss: str | Callable = "kl+0.1*logit_mse"  # read by `parse_loss`, or a function `(student_logits, teacher_logits) -> scalar`
+    loss: str | Callable = "kl+0.1*logit_mse"  # read by `parse_loss`, or a named function `(student_logits, teacher_logits) -> scalar`
     epochs: float = 6  # passes over the pool
     steps: int | None = None  # number of steps; replaces `epochs`
     batch_size: int = 256  # rows per step, of all processes together
@@ -58,7 +58,7 @@ class Settings:
     clip: float | None = 1.0  # largest norm of the gradient; None does not clip
     ema: float | None = 0.999  # decay of the running average of the weights; None keeps none
     held_out: float = 0.05  # rows kept for measuring agreement: a part below 1, otherwise a number
-    evaluate_every: int | None = None  # steps; None gives about twenty evaluations
+    evaluate_every: int | None = None  # steps; None gives about twenty evaluations, and one in 1,000 steps at least
     precision: str = "fp32"  # 'fp32', 'bf16', or 'auto' for what the device does faster
     seed: int = 0  # of the held-out rows, the order of batches, dropout
 
@@ -67,6 +67,7 @@ class Settings:
         for name, (ok, wanted) in _SETTINGS_RANGE.items():
             if not ok(getattr(self, name)):
                 raise UserError(f"{name}={getattr(self, name)!r}: must be {wanted}")
+        _loss_name(self.loss)
 
 # %% ../nbs/50_distill.ipynb #fd26cb4c
 _SETTINGS_RANGE = {
@@ -85,12 +86,21 @@ _SETTINGS_RANGE = {
     "seed": (lambda x: x >= 0, "0 or more"),
 }
 
+# %% ../nbs/50_distill.ipynb #de8667c1
+def _loss_name(loss: str | Callable) -> str:
+    "What the configuration of a run calls its loss. Raises `UserError` for a function without a name of its own."
+    if isinstance(loss, (str, LossSum)):
+        return str(loss)
+    name = getattr(loss, "__qualname__", "<lambda>")
+    if not callable(loss) or name.endswith("<lambda>"):
+        raise UserError(f"loss: {loss!r} has no name by which a resumed run could know it; give it a name (def), or a line such as 'kl+0.1*logit_mse'")
+    return f"{loss.__module__}.{name}"
+
 
 @patch
 def as_dict(self: Settings) -> dict[str, Any]:
     "The settings as JSON types; a loss that is a function is named by its module and name."
-    name = self.loss if isinstance(self.loss, str) else f"{self.loss.__module__}.{self.loss.__qualname__}"
-    return {**{f.name: getattr(self, f.name) for f in fields(self)}, "loss": name}
+    return {**{f.name: getattr(self, f.name) for f in fields(self)}, "loss": _loss_name(self.loss)}
 
 # %% ../nbs/50_distill.ipynb #59abc6a4
 WINDOW = 50  # batches that are sorted by length together
@@ -140,30 +150,57 @@ class Batch:
     teacher_logits: torch.Tensor  # float32 [rows, n_classes], in the order of the student's classes
     rows: np.ndarray  # int [rows], row numbers in the pool; -1 for rows that a callback added
 
-
+# %% ../nbs/50_distill.ipynb #9115f71c
 class Callback:
     "Base of all callbacks; every method may be left out."
 
-    def on_start(self, run: Distiller) -> None:
+    def on_start(
+        self,
+        run: Distiller,  # about to train
+    ) -> None:
         "Before the first step, also of a resumed run."
 
-    def on_step(self, run: Distiller, step: int, loss: float) -> None:
-        "After each step; `step` counts from 1."
+    def on_step(
+        self,
+        run: Distiller,  # in training
+        step: int,  # the step just done, counted from 1
+        loss: float,  # of its batch, before the weights were changed
+    ) -> None:
+        "After each step."
 
-    def on_evaluate(self, run: Distiller, metrics: dict[str, float]) -> None:
+    def on_evaluate(
+        self,
+        run: Distiller,  # in training
+        metrics: dict[str, float],  # step, agreement (0 to 1) and kl (nats)
+    ) -> None:
         "After each measurement of agreement on held-out rows."
 
-    def on_checkpoint(self, run: Distiller) -> None:
-        "After a checkpoint was written."
+# %% ../nbs/50_distill.ipynb #bce00263
+@patch
+def on_checkpoint(
+    self: Callback,
+    run: Distiller,  # in training
+) -> None:
+    "After a checkpoint was written."
 
-    def on_end(self, run: Distiller) -> None:
-        "After the last step, and also if the run was interrupted or failed."
 
-# %% ../nbs/50_distill.ipynb #9115f71c
+@patch
+def on_end(
+    self: Callback,
+    run: Distiller,  # as the training left it
+) -> None:
+    "After the last step, and also if the run was interrupted or failed."
+
+
+@patch
+def settings(self: Callback) -> dict[str, Any] | None:  # JSON types
+    "What the callback changes about the result; becomes part of the run's configuration. None: it only watches."
+
+# %% ../nbs/50_distill.ipynb #0252d75f
 @patch
 def loss(
     self: Callback,
-    run: Distiller,
+    run: Distiller,  # in training
     batch: Batch,  # this process's rows
     student_logits: torch.Tensor,  # [rows, n_classes], with gradient
     teacher_logits: torch.Tensor,  # [rows, n_classes]
@@ -174,25 +211,23 @@ def loss(
 @patch
 def extra_rows(
     self: Callback,
-    run: Distiller,
+    run: Distiller,  # in training
     step: int,  # of the step to come, counted from 1
 ) -> tuple[Sequence[Row], np.ndarray | None] | None:  # rows, and the teacher's logits if they are known already
-    "Inputs to add to a batch; the same in every process. The teacher is asked if its logits are not given."
+    "Inputs to add to a batch: the same in every process, a multiple of their number. The teacher is asked if its logits are not given."
 
-
+# %% ../nbs/50_distill.ipynb #0bc10a5b
 @patch
-def settings(self: Callback) -> dict[str, Any] | None:  # JSON types
-    "What the callback changes about the result; becomes part of the run's configuration. None: it only watches."
-
-# %% ../nbs/50_distill.ipynb #bce00263
-@patch
-def state_dict(self: Callback) -> dict[str, torch.Tensor]:
-    "Tensors to keep in the checkpoint."
+def state_dict(self: Callback) -> dict[str, torch.Tensor]:  # by name
+    "Tensors to keep in the checkpoint; those of the first process are kept."
     return {}
 
 
 @patch
-def load_state_dict(self: Callback, state: dict[str, torch.Tensor]) -> None:
+def load_state_dict(
+    self: Callback,
+    state: dict[str, torch.Tensor],  # by name; empty if the checkpoint holds nothing of this callback
+) -> None:
     "Take back what `state_dict` gave."
 
 # %% ../nbs/50_distill.ipynb #737f6db1
@@ -208,7 +243,7 @@ class LogCallback(Callback):
     def on_start(self, run: Distiller) -> None:
         self.every = self.every or max(1, run.steps // 200)
         run.log("start" if run.step == 0 else "resume", step=run.step, steps=run.steps, train_rows=len(run.train), held_rows=len(run.held),
-                majority=run.majority)  # fmt: skip
+                majority=run.majority, about_loss=run.about_loss)  # fmt: skip
 
     def on_step(self, run: Distiller, step: int, loss: float) -> None:
         self.losses.append(loss)
@@ -354,10 +389,10 @@ class Distiller:
         callbacks: Sequence[Callback] = (),  # what the run does beyond this
         cache: str | Path | None = None,  # folder of the teacher's logits; None: `out/logits`
         resume: bool = False,  # go on with an earlier start of the same run
-        device: str = "auto",  # 'auto' takes the GPU that accelerate finds; 'cpu' takes none
+        device: str = "auto",  # 'auto' takes the GPU that accelerate finds, 'cuda' insists on one, 'cpu' takes none
         **kwargs: Any,  # the fields of `Settings`
     ):
-        "Raises `UserError` if teacher, student, pool and loss do not fit."
+        "Raises `UserError` if teacher, student, pool, loss and device do not fit."
         self.settings = Settings(**kwargs)
         self.teacher = teacher.for_task(task) if task else teacher
         self.start, self.pool, self.task, self.out = student, pool, task, Path(out)
@@ -379,9 +414,8 @@ def _check(self: Distiller) -> None:
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"pool: has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}")
     self.order = match_labels(self.start.labels, self.teacher.labels)
-    self.loss_fn = parse_loss(s.loss) if isinstance(s.loss, str) else s.loss
-    if isinstance(s.loss, str):
-        describe_loss(s.loss, len(self.start.labels))
+    self._check_device()
+    self._check_loss()
     self.train, self.held = hold_out(n, s.held_out, s.seed)
     if len(self.train) < s.batch_size:
         raise UserError(f"batch_size={s.batch_size}: the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool")
@@ -389,10 +423,29 @@ def _check(self: Distiller) -> None:
     self.steps = s.steps or max(1, round(s.epochs * self.epoch_steps))
     self.evaluate_every = s.evaluate_every or min(max(1, self.steps // 20), 1000)
 
+# %% ../nbs/50_distill.ipynb #48953f20
+@patch
+def _check_device(self: Distiller) -> None:
+    device = pick_device(self.device)
+    if device.type not in ("cpu", pick_device().type) or device.index:
+        raise UserError(f"device {self.device!r}: a run takes the GPU that accelerate finds, or none; use 'auto' or 'cpu'")
+
+
+@patch
+def _check_loss(self: Distiller) -> None:
+    "Read the loss, and warn of what is void with so few classes."
+    loss = self.settings.loss
+    if not isinstance(loss, (str, LossSum)):
+        self.loss_fn, self.about_loss = loss, [_loss_name(loss)]
+        return
+    self.loss_fn, self.about_loss = parse_loss(loss), describe_loss(loss, len(self.start.labels)).split("\n")
+    for line in self.about_loss:
+        _warn_once(line.partition("  note: ")[2])
+
 # %% ../nbs/50_distill.ipynb #929dba20
 @patch
 def config(self: Distiller) -> dict[str, Any]:  # JSON types
-    "Everything that decides the result; the number of processes and the device do not."
+    "Everything that decides the result; the number of processes and the device are left out."
     rows_digest = getattr(self.pool, "digest", None) or digest(*as_rows(self.pool))
     return {
         "stage": "distill",
@@ -401,8 +454,16 @@ def config(self: Distiller) -> dict[str, Any]:  # JSON types
         "pool": {"rows": len(self.pool), "digest": rows_digest() if callable(rows_digest) else rows_digest},
         "student": _describe_student(self.start),
         **self.settings.as_dict(),
-        "callbacks": {type(c).__name__: c.settings() for c in self.callbacks if c.settings() is not None},
+        "callbacks": {name: c.settings() for name, c in self._named_callbacks().items() if c.settings() is not None},
     }
+
+
+@patch
+def _named_callbacks(self: Distiller) -> dict[str, Callback]:
+    "Callbacks by the name of their class, with a number from the second of a class on."
+    names = [type(c).__name__ for c in self.callbacks]
+    numbers = [names[:i].count(name) + 1 for i, name in enumerate(names)]
+    return {name if n == 1 else f"{name}-{n}": c for name, n, c in zip(names, numbers, self.callbacks, strict=True)}
 
 # %% ../nbs/50_distill.ipynb #b7101e50
 def _describe_student(student: Student) -> dict[str, Any]:
@@ -439,7 +500,7 @@ def history(self: Distiller) -> list[dict[str, Any]]:  # one per evaluation, by 
 # %% ../nbs/50_distill.ipynb #68fabae5
 @patch
 def _open(self: Distiller) -> None:
-    cpu = self.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    cpu = pick_device(self.device).type == "cpu"
     self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
     self.is_main, self.rank, self.world = self.accelerator.is_main_process, self.accelerator.process_index, self.accelerator.num_processes
     if self.settings.batch_size % self.world:
@@ -547,8 +608,8 @@ def _state(self: Distiller) -> dict[str, torch.Tensor]:
     for i, moments in self.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state |= {f"rng.{k}": v for k, v in rng_state().items()}
-    for c in self.callbacks:
-        state |= {f"callback.{type(c).__name__}.{k}": v for k, v in c.state_dict().items()}
+    for name, c in self._named_callbacks().items():
+        state |= {f"callback.{name}.{k}": v for k, v in c.state_dict().items()}
     return state
 
 
@@ -570,8 +631,8 @@ def _restore(self: Distiller, state: dict[str, torch.Tensor]) -> None:
     self.scheduler.last_epoch = self.step
     for group in self.optimizer.param_groups:
         group["lr"] = self.settings.lr * self.scheduler.lr_lambdas[0](self.step)
-    for c in self.callbacks:
-        c.load_state_dict(_part(state, f"callback.{type(c).__name__}"))
+    for name, c in self._named_callbacks().items():
+        c.load_state_dict(_part(state, f"callback.{name}"))
     if self.rank == 0:
         set_rng_state(_part(state, "rng"))
 
@@ -610,10 +671,12 @@ def _extended(self: Distiller, rows: np.ndarray, extra: list[tuple[Sequence[Row]
     for new, known in extra:
         new = as_rows(new)
         self.extra_queries += len(new)
-        answer = torch.as_tensor(self.teacher.logits(new) if known is None else known, dtype=torch.float32)
-        share = slice(self.rank, len(new) // self.world * self.world, self.world)
+        if len(new) % self.world:
+            raise UserError(f"extra_rows: a callback gave {len(new)} rows, which {self.world} processes cannot share equally; give a multiple")
+        share = slice(self.rank, None, self.world)
+        answer = torch.as_tensor(self.teacher.logits(new[share]) if known is None else np.asarray(known)[share], dtype=torch.float32)
         texts += new[share]
-        logits.append(answer[:, torch.as_tensor(np.array(self.order))][share])
+        logits.append(answer[:, torch.as_tensor(np.array(self.order))])
     joined = _join(self.tokens, rows, self.start.encode(texts))
     inputs = self.student.inputs(joined, np.arange(len(joined)))
     targets = torch.cat([self.targets[rows], *logits]).to(self.accelerator.device)
@@ -640,6 +703,8 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
 # %% ../nbs/50_distill.ipynb #8ad9851b
 @patch
 def _train_step(self: Distiller) -> float:  # the loss
+    if self.rank:  # the checkpoint knows the generators of the first process only
+        set_seed(derive_seed(self.settings.seed, "train", self.rank, self.step))
     batch = self._batch()
     with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
         logits = self.net(**batch.inputs).logits
@@ -786,7 +851,7 @@ def report(
     "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`."
     from zskd.evaluate import evaluate
 
-    student, sources = self.fit(), list(getattr(self.pool, "sources", ()))
+    student, sources = self.fit(), getattr(self.pool, "sources", None)  # a list of texts does not say where it comes from
     queries = {"ood": getattr(self.pool, "made", {}).get("candidates", len(self.pool)), "adversarial": self.extra_queries}
     known = {"undistilled": self.start, "queries": queries, "seconds": self.seconds, "seed": self.settings.seed, "sources": sources}
     result = evaluate(self.teacher, student, examples, **{**known, **kwargs})

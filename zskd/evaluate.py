@@ -218,7 +218,7 @@ def evaluate(
     seed: int | None = None,  # the run's seed
     sources: Sequence[str] | None = None,  # what the training text came from
     name: str | None = None,  # heads the report; None takes the task's name
-    zero_shot: bool | None = None,  # whether the student was made without any data of the task; None takes True if `sources` are given, else unknown
+    zero_shot: bool | None = None,  # whether the student was made without any data of the task; None takes True if any `sources` are given, else unknown
     timed: int = 9,  # texts on which latency is measured; 0 leaves it out
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the task's order
 ) -> Report:
@@ -230,7 +230,7 @@ def evaluate(
     sides = {r: _side(models[r], scores[r], task.metric, examples.rows, timed) for r in ("teacher", "student")}
     queries, seconds = {"ood": None, "adversarial": None} | dict(queries or {}), {"label": None, "train": None} | dict(seconds or {})
     data = {"name": name or task.name, "queries": queries, "seconds": seconds, "seed": seed, "sources": list(sources or []), "versions": versions()}
-    zero_shot = True if zero_shot is None and sources is not None else zero_shot
+    zero_shot = True if zero_shot is None and sources else zero_shot
     data |= _about(examples, zero_shot) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
     data["baselines"] = {"majority": majority(examples.labels, task), "undistilled": scores.get("undistilled")}
     data = {k: data[k] for k in (*REPORT_KEYS, *sorted(data.keys() - set(REPORT_KEYS)))}
@@ -465,12 +465,12 @@ def _disagreements_html(data: Mapping[str, Any]) -> str:
 # %% ../nbs/60_evaluate.ipynb #19652c7f
 def _made_html(data: Mapping[str, Any]) -> str:
     "How the report came about."
-    lines = [["", ""], ["teacher", data["teacher"]["name"]], ["student", data["student"]["name"]]]
+    lines = [["teacher", data["teacher"]["name"]], ["student", data["student"]["name"]]]
     lines += [[f"{k} queries to the teacher", _number(v)] for k, v in data["queries"].items()]
     lines += [[f"seconds to {k}", _number(v, ",.1f")] for k, v in data["seconds"].items()]
     lines += [["seed", str(data["seed"]) if data["seed"] is not None else "–"], ["training text", ", ".join(map(str, data["sources"])) or "–"]]
     lines += [["scored on", data["evaluated_on"]["source"]], ["versions", ", ".join(f"{k} {v}" for k, v in data["versions"].items())]]
-    body = "".join(f'<tr><th>{html.escape(k)}</th><td class="text">{html.escape(v)}</td></tr>' for k, v in lines[1:])
+    body = "".join(f'<tr><th>{html.escape(k)}</th><td class="text">{html.escape(v)}</td></tr>' for k, v in lines)
     return f'<h2>How it was made</h2><div class="card scroll"><table><tbody>{body}</tbody></table></div>'
 
 # %% ../nbs/60_evaluate.ipynb #e741e0d1

@@ -45,9 +45,12 @@ def _check_positive(loss: str, **params: float) -> None:
             raise UserError(f"loss {loss!r}: {name}={value!r} must be a number above 0")
 
 
-def _check_weights(loss: str, **params: float) -> None:
-    if not all(math.isfinite(w) and w >= 0 for w in params.values()) or not any(params.values()):
-        given = ", ".join(f"{k}={v!r}" for k, v in params.items())
+def _check_weights(loss: str, fixed: bool = False, **params: float) -> None:
+    "Weights of the parts of a loss; `fixed` where one part has a weight that nobody sets, so that all others may be 0."
+    given = ", ".join(f"{k}={v!r}" for k, v in params.items())
+    if not all(math.isfinite(w) and w >= 0 for w in params.values()):
+        raise UserError(f"loss {loss!r}: {given}: weights must be 0 or more")
+    if not fixed and not any(params.values()):
         raise UserError(f"loss {loss!r}: {given}: weights must be 0 or more, and one of them above 0")
 
 # %% ../nbs/40_losses.ipynb #e55167c5
@@ -191,7 +194,7 @@ def nkd(
 ) -> Tensor:  # mean over the texts, in nats
     "Normalised distillation to the teacher's answer (Yang et al., 2303.13005). Two classes: warns that `gamma` has no effect."
     _check_positive("nkd", temperature=temperature)
-    _check_weights("nkd", target=1.0, gamma=gamma)
+    _check_weights("nkd", fixed=True, gamma=gamma)
     student, teacher = _check_pair(student_logits, teacher_logits)
     _warn_once(_void_note("nkd", student.shape[1], {"gamma": gamma}))
     target = teacher.argmax(-1)
@@ -308,7 +311,9 @@ def minilm_relations(
     relation_heads: int,  # how many heads to cut both widths into; must divide both
     attention_mask: Tensor | None = None,  # `[texts, tokens]`, 1 for a token and 0 for padding; None where nothing is padded
 ) -> Tensor:  # mean over heads and tokens, sum over queries, keys and values; in nats
-    "KL between self-attention relations (MiniLMv2, 2012.15828, section 3). Raises `UserError` for other tokens, or heads that do not divide."
+    "KL between self-attention relations (MiniLMv2, 2012.15828, section 3). Raises `UserError` for unequal numbers of tensors, other tokens, or heads that do not divide."
+    if len(student_qkv) != len(teacher_qkv) or not len(teacher_qkv):
+        raise UserError(f"loss 'minilm_relations': {len(student_qkv)} tensors of the student and {len(teacher_qkv)} of the teacher; give the same ones of both")
     total = 0.0
     for student, teacher in zip(student_qkv, teacher_qkv, strict=True):
         _check_relations(student, teacher, relation_heads)
@@ -336,11 +341,20 @@ HIDDEN_LOSSES: dict[str, Callable[..., Tensor]] = {
     "minilm_relations": minilm_relations,
 }  # the losses that compare hidden states, by name; they stand apart because they need more than logits
 
-# %% ../nbs/40_losses.ipynb #295ac8ea
+# %% ../nbs/40_losses.ipynb #7f0c2b6e
 def _number(x: float) -> str:
     return str(int(x)) if x == int(x) and abs(x) < 1e15 else repr(x)
 
 
+def _parameters(name: str) -> list[inspect.Parameter]:
+    "The parameters of a loss after the two logits. Raises `UserError` for one that a line cannot give."
+    params = list(inspect.signature(LOSSES[name]).parameters.values())[2:]
+    for p in params:
+        if type(p.default) not in (int, float):
+            raise UserError(f"loss {name!r}: parameter {p.name!r} must be a number with a default, as in {p.name}=1.0; set anything else in a function around the loss")
+    return params
+
+# %% ../nbs/40_losses.ipynb #295ac8ea
 @dataclass(frozen=True)
 class LossTerm:
     "One loss of a sum: `weight * name(**params)`."
@@ -349,7 +363,12 @@ class LossTerm:
     name: str  # a key of `LOSSES`
     params: dict[str, float] = field(default_factory=dict)  # as given; the rest keep their defaults
 
-    def __call__(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    def __call__(
+        self,
+        student_logits: Tensor,  # `[texts, classes]`
+        teacher_logits: Tensor,  # `[texts, classes]`
+    ) -> Tensor:  # a scalar, the weight multiplied in
+        "This term for a batch. Raises `UserError` where the loss does."
         return self.weight * LOSSES[self.name](student_logits, teacher_logits, **self.params)
 
     def __str__(self) -> str:
@@ -360,10 +379,6 @@ class LossTerm:
     def all_params(self) -> dict[str, float]:  # by name, defaults included
         "Every parameter of the loss."
         return {p.name: self.params.get(p.name, p.default) for p in _parameters(self.name)}
-
-
-def _parameters(name: str) -> list[inspect.Parameter]:
-    return list(inspect.signature(LOSSES[name]).parameters.values())[2:]
 
 # %% ../nbs/40_losses.ipynb #45dbbdbc
 @dataclass(frozen=True, repr=False)
@@ -419,9 +434,12 @@ def _term(node: ast.expr) -> LossTerm:
         raise UserError(f"loss {name!r} is not known; known are {', '.join(LOSSES)}")
     known = [p.name for p in _parameters(name)]
     takes = f"it takes {', '.join(known)}" if known else "it takes none"
-    for keyword in call.keywords:
-        if keyword.arg not in known:
-            raise UserError(f"loss {name!r} has no parameter {keyword.arg!r}; {takes}")
+    given = [keyword.arg for keyword in call.keywords]
+    for key in given:
+        if key not in known:
+            raise UserError(f"loss {name!r} has no parameter {key!r}; {takes}")
+        if given.count(key) > 1:
+            raise UserError(f"loss {name!r}: {key} is given twice; leave one of them out")
     if call.args:
         raise UserError(f"loss {name!r}: parameters are given by name, as name=number; {takes}")
     term = LossTerm(1.0, name, {k.arg: _constant(k.value) for k in call.keywords})

@@ -208,14 +208,20 @@ def _clause(rng: random.Random, text: TextSample) -> Row | None:
     return (_trim([_pick(rng, parts)]),) if len(parts) > 1 else None
 
 # %% ../nbs/21_ood.ipynb #4613ce22
-def _random_words(rng: random.Random, text: TextSample) -> list[str]:
-    return [_pick(rng, text.vocabulary) for _ in range(_between(rng, 1, 60))]
+def _random_words(rng: random.Random, text: TextSample, low: int = 1, high: int = 60) -> list[str]:
+    return [_pick(rng, text.vocabulary) for _ in range(_between(rng, low, high))]
 
 
 @builder(texts=1, endless=True)
 def _word(rng: random.Random, text: TextSample) -> Row | None:
     "one or two words of the vocabulary"
-    return (join_words(_pick(rng, text.vocabulary) for _ in range(_between(rng, 1, 2))),)
+    return (join_words(_random_words(rng, text, 1, 2)),)
+
+
+@builder(texts=1, endless=True)
+def _few_words(rng: random.Random, text: TextSample) -> Row | None:
+    "2 to 10 words drawn uniformly from the vocabulary"
+    return (join_words(_random_words(rng, text, 2, 10)),)
 
 
 @builder(texts=1, endless=True)
@@ -606,8 +612,8 @@ def _random_pair(rng: random.Random, text: TextSample) -> Row | None:
 
 # %% ../nbs/21_ood.ipynb #88d45e2b
 _SINGLE = {
-    "plain": {"sentence": 0.5, "span": 0.3, "clause": 0.1, "random_words": 0.1},
-    "phrase": {"sentence": 0.1, "span": 0.55, "clause": 0.15, "word": 0.05, "random_words": 0.15},
+    "plain": {"sentence": 0.5, "span": 0.25, "clause": 0.1, "few_words": 0.15},
+    "phrase": {"sentence": 0.1, "span": 0.45, "clause": 0.15, "word": 0.05, "few_words": 0.25},
 }
 _PAIRS = {
     "entailment": {
@@ -654,6 +660,8 @@ class Recipe:
             raise UserError("recipe: builders of one text and of two texts can't be mixed in one pool")
         if self.oversample < 1 or self.bins < 1 or not 0 <= self.spread <= 1 or not 1 <= self.words[0] <= self.words[1]:
             raise UserError("recipe: oversample and bins must be at least 1, spread between 0 and 1, words a range from 1 up")
+        if not 1 <= self.premise_sentences[0] <= self.premise_sentences[1] or not self.question_words or self.max_sentences < 1:
+            raise UserError("recipe: premise_sentences must be a range from 1 up, question_words not empty, max_sentences at least 1")
 
     @property
     def n_texts(self) -> int:
@@ -695,13 +703,13 @@ def from_dict(
     cls: Recipe,
     data: Mapping[str, Any],  # as `as_dict` gives it; what is left out keeps its default
 ) -> Recipe:
-    "A recipe from JSON types. Raises `UserError` for fields that a recipe does not have."
+    "A recipe from JSON types. Raises `UserError` for fields that a recipe does not have, and for values of another kind."
     if not isinstance(data, Mapping) or "builders" not in data:
         raise UserError('recipe: must be a JSON object with builders, for example {"builders": {"sentence": 1}}')
     known = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     try:
         return cls(**known)
-    except TypeError as e:
+    except (TypeError, AttributeError, IndexError, ValueError) as e:
         raise UserError(f"recipe: {e}; its fields are {', '.join(cls.__dataclass_fields__)}") from e
 
 # %% ../nbs/21_ood.ipynb #320950ed
@@ -764,7 +772,7 @@ def draw_rows(
     recipe: Recipe,  # which builders, in which proportions
     n: int,  # how many different rows
     style: str = "plain",  # `'phrase'` for Penn Treebank look
-    seed: int = 0,
+    seed: int = 0,  # the same seed draws the same rows
 ) -> Draws:  # with fewer rows, if the corpus does not give more
     "Draw `n` different rows; a pure function of its arguments."
     draws = Draws()
@@ -790,11 +798,11 @@ def softmax(
 
 
 def balance(
-    teacher_logits: np.ndarray,  # `[n, C]`
-    n: int,  # how many rows to choose
+    teacher_logits: np.ndarray,  # float [m, C], one row per candidate
+    n: int,  # how many candidates to choose
     bins: int = 5,  # confidence bins between 1/C and 1
     spread: float = 0.5,  # 0: confidence as it comes, 1: all bins alike
-) -> np.ndarray:  # `[n]` indices in rising order
+) -> np.ndarray:  # int64 [min(n, m)], in rising order
     "Choose rows so that the teacher's classes are as equal, and its confidence is as spread, as they can be; earlier rows go first."
     probabilities = softmax(teacher_logits)
     n_classes = probabilities.shape[1]
@@ -816,7 +824,7 @@ class Pool:
     dataset: Dataset  # columns `text_a`[, `text_b`], `builder`[, `logits`]
     task_name: str  # the task whose shape the rows have
     recipe: Recipe  # what decided the rows
-    seed: int  # with the corpus and the recipe, the rows hang on it alone
+    seed: int  # with task, corpus, recipe and size it decides the rows
     sources: list[str]  # files and hub names that the text comes from
     labels: tuple[str, ...] = ()  # the teacher's classes, in the order of `logits`
     made: dict[str, Any] = field(default_factory=dict)  # counts from the making: candidates, duplicates, shortfalls
@@ -902,7 +910,9 @@ def save(
 ) -> Path:  # the folder
     "Write the pool, whole or not at all. Raises `UserError` if something else is there, `RunError` on a full disk."
     folder = Path(folder)
-    if (folder / "pool.json").exists() and read_json(folder / "pool.json").get("digest") == self.digest:
+    facts = {k: getattr(self, k) for k in ("task_name", "seed", "sources", "labels", "made", "digest")}
+    facts = json.loads(json.dumps({**facts, "recipe": self.recipe.as_dict()}))
+    if (folder / "pool.json").exists() and read_json(folder / "pool.json").items() >= facts.items():
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder}: already holds something else; choose another folder for this pool")
@@ -910,9 +920,7 @@ def save(
     try:
         tmp.parent.mkdir(parents=True, exist_ok=True)
         _quiet_save(self.dataset, tmp)
-        facts = {k: getattr(self, k) for k in ("task_name", "seed", "sources", "labels", "made", "digest")}
-        facts |= {"recipe": self.recipe.as_dict(), "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}}
-        write_json(tmp / "pool.json", facts)
+        write_json(tmp / "pool.json", {**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}})
         os.replace(tmp, folder)
     except OSError as e:
         raise RunError(f"{folder}: the pool can't be written ({e.strerror or e}); free some space or choose another folder") from e
@@ -1070,7 +1078,7 @@ def ood_pool(
     n: int = 20_000,  # how many rows
     teacher: Any = None,  # balances the pool by its answers; anything with `labels` and `label(rows, cache=...)`
     recipe: Recipe | None = None,  # by default `Recipe.for_task(task)`
-    seed: int = 0,
+    seed: int = 0,  # the same seed draws the same rows
     cache: str | Path | None = None,  # folder for the teacher's logits, handed to `teacher.label`
 ) -> Pool:
     "Make a pool of `n` different rows. Raises `UserError` if the corpus is too small for it, or does not fit the task or the teacher."

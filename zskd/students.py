@@ -9,8 +9,6 @@ import html
 import inspect
 import json
 import math
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -22,14 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from fastcore.basics import patch
-from safetensors import SafetensorError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import RunError, UserError, count_parameters, derive_seed, read_json, write_json
+from .core import UserError, count_parameters, derive_seed, read_json, write_json
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
-from .teachers import Teacher, check_model_folder, load_classifier, token_batches
+from .teachers import Teacher, load_classifier, model_folder, token_batches
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'PRESETS', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts', 'trim_vocabulary',
@@ -63,7 +60,8 @@ class Shape:
 
     def __str__(self) -> str:
         shared = "" if self.groups == self.layers else f" sharing {self.groups}"
-        layers = f"{self.layers} layer{'s' * (self.layers > 1)}{shared} of {self.hidden_size} ({self.heads} heads, {self.intermediate} inside)"
+        heads = f"{self.heads} head{'s' * (self.heads > 1)}"
+        layers = f"{self.layers} layer{'s' * (self.layers > 1)}{shared} of {self.hidden_size} ({heads}, {self.intermediate} inside)"
         return f"{self.vocab_size:,} pieces of {self.embedding_size}, {layers}"
 
 # %% ../nbs/31_students.ipynb #29ef9682
@@ -114,13 +112,13 @@ def _fit(
 def candidate_shapes(
     budget: int,  # parameters at most
     n_labels: int = 2,  # classes
-    vocab_sizes: Sequence[int] = (2000, 4000, 8000, 16_000, 30_522),
-    embedding_sizes: Sequence[int] = (16, 24, 32, 48, 64),
-    layers: Sequence[int] = (1, 2, 3, 4, 6),
+    vocab_sizes: Sequence[int] = (2000, 4000, 8000, 16_000, 30_522),  # pieces
+    embedding_sizes: Sequence[int] = (16, 24, 32, 48, 64),  # numbers per piece
+    layers: Sequence[int] = (1, 2, 3, 4, 6),  # depths; each with weights of its own in every layer, and with one set for all
     expansions: Sequence[float] = (2, 4),  # feed-forward width / layer width, before it is filled up
     max_length: int = 128,  # positions, in pieces
 ) -> list[Shape]:  # in the order of the arguments
-    "All combinations that fit a budget with layers at least as wide as the word vectors, each filled to the brim."
+    "All combinations that fit a budget with layers at least as wide as the word vectors, each filled as far as its steps allow."
     found: dict[Shape, None] = {}
     for v, e, n, x in ((v, e, n, x) for v in vocab_sizes for e in embedding_sizes for n in layers for x in expansions):
         for groups in dict.fromkeys((n, 1)):
@@ -137,7 +135,7 @@ PREFERENCES: dict[int, dict[str, float]] = {
     2: {"share": 0.30, "pieces_per_number": 150, "layers": 3, "groups": 3, "expansion": 2},
 }
 
-
+# %% ../nbs/31_students.ipynb #a7f898ca
 def best_shape(
     budget: int,  # parameters at most
     n_texts: int = 1,  # texts per input, 1 or 2
@@ -147,6 +145,11 @@ def best_shape(
     max_vocab: int = 30_522,  # pieces that there are
 ) -> Shape:
     "The shape that the table `PREFERENCES` prescribes for a budget. Raises `UserError` if the budget is too small for any."
+    if n_texts not in PREFERENCES:
+        raise UserError(f"n_texts={n_texts}: an input has 1 or 2 texts")
+    _positive(vocab_size=vocab_size)
+    if budget < 1:
+        raise UserError(f"a budget of {budget:,} parameters is too small for any student; give a larger n_params or a smaller ratio")
     p = PREFERENCES[n_texts]
     table = p["share"] * budget
     numbers = table / vocab_size if vocab_size else math.sqrt(table / p["pieces_per_number"])
@@ -157,6 +160,13 @@ def best_shape(
         if shape is not None and shape.hidden_size >= size:
             return shape
     raise UserError(f"a budget of {budget:,} parameters is too small for {v:,} pieces; give a larger n_params, a smaller ratio or vocab_size")
+
+
+def _positive(**sizes: float | None) -> None:
+    "Raise `UserError` for a size that is given and not positive."
+    for name, size in sizes.items():
+        if size is not None and size <= 0:
+            raise UserError(f"{name}={size}: must be positive; give a larger {name} or leave it out")
 
 # %% ../nbs/31_students.ipynb #1788e295
 def _wordpiece(tokenizer: Any) -> dict | None:
@@ -180,7 +190,7 @@ def _as_tokenizer(
         **names,
     )
 
-
+# %% ../nbs/31_students.ipynb #f800b61f
 def _special_names(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     names = ("unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
     return {n: str(getattr(tokenizer, n)) for n in names if getattr(tokenizer, n, None) is not None}
@@ -348,7 +358,7 @@ def teacher_tables(
         out = {name: w * gamma for name, w in out.items()}
     return out
 
-
+# %% ../nbs/31_students.ipynb #ff336203
 def _compress(tables: dict[str, np.ndarray], kept: np.ndarray, columns: np.ndarray, n_first: int, size: int, rms: float = 0.1) -> dict:
     "Tables in the coordinates of `columns`, the first `n_first` raised to the largest, spread over `size` numbers."
     words = tables["words"][kept]
@@ -367,7 +377,7 @@ def _fill(target: torch.nn.Parameter, rows: torch.Tensor) -> None:
     n = min(len(target), len(rows))
     target.data[:n] = rows[:n]
 
-
+# %% ../nbs/31_students.ipynb #68a6ae84
 def start_embeddings(
     model: torch.nn.Module,  # a fresh student, ALBERT or BERT
     teacher_model: torch.nn.Module,  # where the vectors come from
@@ -421,7 +431,7 @@ def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     groups = getattr(encoder, "albert_layer_groups", None)
     return [g.albert_layers[0] for g in groups] if groups is not None else list(getattr(encoder, "layer", []))
 
-
+# %% ../nbs/31_students.ipynb #23cb8c97
 def _weights(linear: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
     return linear.weight.detach().double().cpu().numpy(), linear.bias.detach().double().cpu().numpy()
 
@@ -471,7 +481,7 @@ def _cut(left: np.ndarray, right: np.ndarray, rank: int) -> tuple[np.ndarray, np
     root = s[:rank].sqrt()
     return (u[:, :rank] * root).T.numpy(), (v[:rank] * root[:, None]).numpy()
 
-
+# %% ../nbs/31_students.ipynb #db3e6bfb
 def _start_attention(new: dict, old: dict, q: np.ndarray, mean: np.ndarray, scale: float, n_old: int, n_new: int) -> None:
     "Set a student's attention to the heads of a teacher's that write most, seen in the columns of `q`."
     (wq, bq), (wk, _), (wv, _), (wo, _) = (_weights(old[k]) for k in ("query", "key", "value", "out"))
@@ -597,13 +607,13 @@ def _engine(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
     engine.enable_truncation(max_length, strategy="longest_first")
     return engine
 
-
+# %% ../nbs/31_students.ipynb #d0dc0fdc
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
     rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
     max_length: int = 128,  # pieces; the longer text of an input is cut first
 ) -> Encoded:
-    "Tokenise inputs into flat arrays, with all cores."
+    "Tokenise inputs into flat arrays, with all cores. Raises `UserError` for rows that are no texts."
     engine, rows = _engine(tokenizer, max_length), as_rows(rows)
     ids, types, lengths = [], [], []
     for start in range(0, len(rows), 8192):
@@ -661,7 +671,7 @@ def encode(
     self: Student,
     rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
 ) -> Encoded:
-    "Tokenise inputs into flat arrays."
+    "Tokenise inputs into flat arrays. Raises `UserError` for rows that are no texts."
     return encode_rows(self.tokenizer, rows, self.max_length)
 
 
@@ -682,7 +692,7 @@ def logits(
     rows: Sequence[str | Row] | Encoded,  # texts, tuples of 1 or 2 texts, or what `encode` made of them
     batch_tokens: int = 16_384,  # pieces per batch, filling included
 ) -> np.ndarray:  # float32 [n, C], in the order given
-    "The student's logits, computed in batches of inputs of like length, without gradient and without dropout."
+    "The student's logits, in batches of inputs of like length, without gradient and dropout. Raises `UserError` for rows that are no texts."
     encoded = rows if isinstance(rows, Encoded) else self.encode(rows)
     out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
     training = self.model.training
@@ -699,30 +709,16 @@ def save(
     self: Student,
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
 ) -> Path:
-    "Write a Hugging Face folder: config, safetensors, tokenizer, and the notes as `zskd.json`. Raises `RunError` on a full disk."
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder}: is a file, not a folder; choose another output folder")
-    tmp = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        tmp.mkdir(parents=True, exist_ok=True)
+    "Write a Hugging Face folder and the notes as `zskd.json`. Raises `UserError` if a file is in the way, `RunError` on a full disk."
+    with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.tokenizer.save_pretrained(tmp)
         write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes})
-        folder.mkdir(exist_ok=True)
-        for file in sorted(tmp.iterdir()):
-            os.replace(file, folder / file.name)
-    except (OSError, SafetensorError) as e:
-        raise RunError(f"{folder}: cannot be written ({e}); free some space or choose another folder") from e
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 # %% ../nbs/31_students.ipynb #c86d1f8e
 def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Student:
-    "A classifier with its tokenizer from a folder or the hub."
-    if Path(name).exists():
-        check_model_folder(Path(name))
+    "A classifier with its tokenizer from a folder or the hub, for which `load_classifier` gets the settings."
     model, tokenizer = load_classifier(name, **settings)
     limit = min(max_length, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
     return Student(model, tokenizer, limit)
@@ -733,9 +729,9 @@ def load(
     cls: Student,
     folder: str | Path,  # what `save` wrote, or any classifier's folder
 ) -> Student:
-    "Load a student. Raises `UserError` for a folder that is damaged, has no weights or pickle weights only."
-    student = _pretrained(folder)
-    file = Path(folder) / "zskd.json"
+    "Load a student. Raises `UserError` for a folder without usable weights or a trained classifier, `RunError` if a hub is out of reach."
+    student = _pretrained(folder, role="student", trained=True)
+    file = Path(folder).expanduser() / "zskd.json"
     saved = read_json(file) if file.exists() else {}
     student.max_length = saved.get("max_length", student.max_length)
     student.notes = saved.get("notes", {})
@@ -749,7 +745,7 @@ PRESETS: dict[str, tuple[int, int]] = {  # layers, width (Turc et al. 2019, 1908
     "bert-medium": (8, 512),
 }
 
-
+# %% ../nbs/31_students.ipynb #24590c07
 def preset_config(
     preset: str,  # a name of `PRESETS`
     vocab_size: int,  # pieces
@@ -773,21 +769,34 @@ def preset_config(
     )
 
 # %% ../nbs/31_students.ipynb #881a3372
+def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None) -> tuple[tuple[str, ...], int]:
+    "Class names and texts per input of a student, the teacher's where nothing is said. Raises `UserError` for what no student has."
+    labels = tuple(teacher.labels if labels is None else labels)
+    n_texts = (teacher.n_texts or 1) if n_texts is None else n_texts
+    if n_texts not in PREFERENCES:
+        raise UserError(f"n_texts={n_texts}: an input has 1 or 2 texts")
+    if len(labels) < 2:
+        raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes")
+    return labels, n_texts
+
+# %% ../nbs/31_students.ipynb #2813e1e4
 def _budget(
     teacher: Teacher, ratio: float | None, n_params: int | None, preset: str | None, shape: Shape | None, vocab_size: int | None, init: str
 ) -> int | None:
     "The parameters that a student may have, teacher / 30 where nothing is said; None if nothing limits it."
+    _positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
     ready = init not in ("teacher", "random")
-    if sum(x is not None for x in (ratio, n_params, preset)) > 1 or (ready and (preset or shape or vocab_size)) or (preset and shape):
+    limits = sum(x is not None for x in (ratio, n_params, preset))
+    forms = sum(x is not None for x in (preset, shape)) + ready
+    if limits > 1 or forms > 1:
         raise UserError("ratio, n_params, preset, shape and a checkpoint as init decide the size; give one of them")
-    if ratio is None and (n_params or preset or shape or ready):
+    if vocab_size is not None and (ready or shape is not None):
+        raise UserError(f"vocab_size: {'the checkpoint' if ready else 'the shape'} has its own; leave vocab_size out")
+    if ratio is None and (n_params is not None or forms):
         return n_params
-    ratio = 30 if ratio is None else ratio
     if not teacher.n_params:
         raise UserError("ratio: the size of this teacher is unknown; give n_params or preset instead")
-    if ratio <= 0:
-        raise UserError(f"ratio {ratio} is not positive; give how many times smaller the student must be, for example 30")
-    return int(teacher.n_params / ratio)
+    return int(teacher.n_params / (30 if ratio is None else ratio))
 
 # %% ../nbs/31_students.ipynb #ed41f5c9
 def _sample(corpus: Corpus | Sequence[str] | str | None, n: int = 50_000) -> list[str]:
@@ -797,15 +806,24 @@ def _sample(corpus: Corpus | Sequence[str] | str | None, n: int = 50_000) -> lis
     return list(islice(corpus.sentences() if isinstance(corpus, Corpus) else corpus, n))
 
 
+def _lowercases(tokenizer: Any) -> bool:
+    "Whether a tokenizer drops case, as its normalizer tells; False where there is none to ask."
+    normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+    return normalizer is not None and "A" not in normalizer.normalize_str("A")
+
+# %% ../nbs/31_students.ipynb #3c25a535
 def _vocabulary(
-    teacher: Teacher, size: int, texts: list[str], given: bool, weights: np.ndarray | None, max_length: int
+    teacher: Teacher, size: int, texts: list[str], given: bool, weights: np.ndarray | None, max_length: int, lowercase: bool | None
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray | None, str]:
     "A student's tokenizer, the teacher's ids of its pieces (None for a learned one), and a word on how it was made."
     where = "the corpus" if given else "the embedded sample"
     if _wordpiece(teacher.tokenizer) is None:
         if not given:
             raise UserError("corpus: this teacher has no WordPiece vocabulary to take over; give a corpus, from which one is learned")
-        return learn_vocabulary(texts, size, max_length=max_length), None, f"learned from {where}"
+        drop = _lowercases(teacher.tokenizer) if lowercase is None else lowercase
+        return learn_vocabulary(texts, size, drop, max_length), None, f"learned from {where}"
+    if lowercase not in (None, _lowercases(teacher.tokenizer)):
+        raise UserError(f"lowercase={lowercase}: the student reads the teacher's pieces, which decide about case; leave lowercase out")
     full = len(teacher.tokenizer)
     tokenizer, kept = trim_vocabulary(teacher.tokenizer, min(size, full), texts, weights, max_length)
     by = "use" if weights is None else "use and by the teacher's reactions"
@@ -832,14 +850,14 @@ def _sizes(
     full = len(teacher.tokenizer) if _wordpiece(teacher.tokenizer) is not None else 30_522
     if preset is not None:
         preset_config(preset, 1, labels)
-        return None, vocab_size or full
+        return None, full if vocab_size is None else vocab_size
     if shape is None:
-        shape = best_shape(budget, n_texts, len(labels), max_length, min(vocab_size, full) if vocab_size else None, full)
+        shape = best_shape(budget, n_texts, len(labels), max_length, None if vocab_size is None else min(vocab_size, full), full)
     if budget is not None and shape.n_params(len(labels), max_length) > budget:
         raise UserError(f"shape: {shape} has {shape.n_params(len(labels), max_length):,} parameters, more than {budget:,}; make it smaller")
     return shape, shape.vocab_size
 
-
+# %% ../nbs/31_students.ipynb #127915f8
 def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np.ndarray | None, texts: list[str], n_texts: int) -> str:
     "Take what can be taken from a teacher with vectors; says what."
     columns = start_embeddings(model, teacher.model, kept, first)
@@ -850,14 +868,14 @@ def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np
 # %% ../nbs/31_students.ipynb #7d45adb6
 def _fresh(
     teacher: Teacher, shape: Shape | None, size: int, preset: str | None, init: str, corpus: Any, labels: tuple[str, ...], max_length: int,
-    n_texts: int, sensitivity: bool,
+    n_texts: int, sensitivity: bool, lowercase: bool | None,
 ) -> Student:  # fmt: skip
     "A student of the sizes given, with the start asked for."
     reads_pieces = _wordpiece(teacher.tokenizer) is not None
     from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
     weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, "")
     texts = _sample(corpus) if reads_pieces or corpus is not None else []
-    tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length)
+    tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
     if shape is not None:
         shape = replace(shape, vocab_size=len(tokenizer))
         config = shape.config(labels, max_length, tokenizer.pad_token_id)
@@ -870,10 +888,10 @@ def _fresh(
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, "queries": about} if about else notes)
 
-
+# %% ../nbs/31_students.ipynb #c7cd1f83
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
     "A student from a folder or the hub, with a classifier for these labels."
-    student = _pretrained(init, max_length, num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
+    student = _pretrained(init, max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
     if budget is not None and student.n_params > budget:
         raise UserError(f"{init}: has {student.n_params:,} parameters, more than {budget:,}; give a smaller checkpoint or a smaller ratio")
     student.notes = {"init": init, "shape": student.model.config.model_type, "vocab": "the checkpoint's"}
@@ -896,9 +914,10 @@ def create(
     shape: Shape | None = None,  # a shape of your own
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
+    lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
 ) -> Student:
     "A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of reach."
-    labels, init, n_texts = tuple(labels or teacher.labels), str(init), n_texts or teacher.n_texts or 1
+    (labels, n_texts), init = _kind(teacher, labels, n_texts), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
@@ -906,6 +925,6 @@ def create(
             student = _checkpoint(init, budget, labels, max_length)
         else:
             shape, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length)
-            student = _fresh(teacher, shape, size, preset, init, corpus, labels, max_length, n_texts, sensitivity)
+            student = _fresh(teacher, shape, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase)
     student.notes["ratio"] = student.ratio(teacher)
     return student

@@ -20,8 +20,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews
 from .core import ASSETS, RunError, UserError
 
 # %% auto #0
-__all__ = ['Row', 'RELATIONS', 'METRICS', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'get_task', 'match_labels', 'Examples',
-           'read_tsv', 'read_examples', 'score', 'majority']
+__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'get_task', 'match_labels',
+           'Examples', 'read_tsv', 'read_examples', 'score', 'majority']
 
 # %% ../nbs/10_tasks.ipynb #5eb57ed0
 Row = tuple[str, ...]  # one text, or two
@@ -30,13 +30,15 @@ Row = tuple[str, ...]  # one text, or two
 def as_rows(
     texts: Iterable[str | Sequence[str]],  # strings, or sequences of one or two strings
 ) -> list[Row]:  # tuples, all of one length
-    "Make rows of texts. Raises `UserError` if something is no text, or if single texts and pairs are mixed."
+    "Make rows of texts. Raises `UserError` for what is no text, for more than two texts in one, and for single texts mixed with pairs."
     if isinstance(texts, str):
         raise UserError(f"texts: got one string ({texts[:40]!r}); give a list of them")
     rows = [(t,) if isinstance(t, str) else t if isinstance(t, tuple) else _as_row(i, t) for i, t in enumerate(texts)]
     width = len(rows[0]) if rows else 1
     for i, row in enumerate(rows):
-        if len(row) != width or not 1 <= width <= 2:
+        if not 1 <= len(row) <= 2:
+            raise UserError(f"texts: item {i} has {len(row)} texts; an input has one or two")
+        if len(row) != width:
             raise UserError(f"texts: item {i} has {len(row)} texts and item 0 has {width}; all must have one, or all two")
         if not all(isinstance(t, str) for t in row):
             _as_row(i, row)
@@ -51,6 +53,7 @@ def _as_row(i: int, item: Any) -> Row:
 # %% ../nbs/10_tasks.ipynb #899f4aa2
 RELATIONS = {"single": 1, "entailment": 2, "paraphrase": 2, "question_pair": 2, "question_sentence": 2}  # texts per input
 METRICS = ("accuracy", "f1")
+STYLES = ("plain", "phrase")
 FILES = {"train": "train.tsv", "validation": "dev.tsv"}  # split: name of its file in a data folder
 
 # %% ../nbs/10_tasks.ipynb #10690794
@@ -63,7 +66,7 @@ class Task:
     columns: tuple[str, ...]  # one or two columns that hold the texts
     metric: str = "accuracy"  # heads the report: 'accuracy', or 'f1' (of `labels[1]` for two classes, else macro)
     relation: str = "single"  # one of RELATIONS: decides how training text is built
-    style: str = "plain"  # 'plain' or 'phrase'
+    style: str = "plain"  # one of STYLES: what the texts look like
     glue: str | None = None  # its configuration of the hub's `glue`
     folder: str | None = None  # its folder in a data folder
     files: Mapping[str, str] = field(default_factory=lambda: dict(FILES))  # split: file name
@@ -74,6 +77,8 @@ class Task:
             raise UserError(f"task {self.name}: labels {list(self.labels)} must be at least two different names")
         if self.metric not in METRICS:
             raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}")
+        if self.style not in STYLES:
+            raise UserError(f"task {self.name}: style {self.style!r} is unknown; use one of {', '.join(STYLES)}")
         if RELATIONS.get(self.relation) != self.n_texts:
             fitting = [r for r, n in RELATIONS.items() if n == self.n_texts] or ["one or two columns"]
             raise UserError(f"task {self.name}: relation {self.relation!r} does not fit {self.n_texts} text(s) per input; use {', '.join(fitting)}")
@@ -136,8 +141,8 @@ def for_teacher(
     columns: Sequence[str] | None = None,  # text columns of your data; None takes 'text', or 'text_a' and 'text_b'
     name: str = "custom",  # what to call the task
     metric: str = "accuracy",  # heads the report: 'accuracy' or 'f1'
-) -> Task:
-    "The task that a teacher answers. Raises `UserError` if the teacher reads another number of texts."
+) -> Task:  # with the teacher's class names in its order
+    "The task that a teacher answers. Raises `UserError` if number of texts, columns, relation or metric do not fit it or each other."
     if texts not in (1, 2):
         raise UserError(f"texts={texts}: an input has 1 or 2 texts")
     reads = getattr(teacher, "n_texts", None)
@@ -229,7 +234,7 @@ def read_tsv(
         raise UserError(f"{path}: cannot be read ({e.strerror}); give a folder of TSV files, or one such file") from e
     except UnicodeDecodeError as e:
         raise UserError(f"{path}: is not UTF-8 (byte {e.start}); convert it, for example with iconv") from e
-    lines = [(i, line.rstrip("\r").split("\t")) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(i, line.rstrip("\r").split("\t")) for i, line in enumerate(text.split("\n"), 1) if line.strip("\r")]
     if len(lines) < 2:
         raise UserError(f"{path}: {'has a header line but no rows' if lines else 'is empty'}; it must hold a header line and rows")
     header = [c.strip() for c in lines[0][1]]
@@ -304,7 +309,7 @@ def _local_file(task: Task, split: str, data: str | Path) -> Path:
 
 # %% ../nbs/10_tasks.ipynb #f45e2296
 def _hub_examples(task: Task, split: str) -> Examples:
-    "Read a split from the hub. Raises `RunError` if the hub cannot be reached."
+    "Read a split from the hub. Raises `UserError` for a split that is not there, `RunError` if the hub cannot be reached."
     import datasets  # slow to import, and not needed for files
 
     hub_split = "validation_matched" if (task.glue, split) == ("mnli", "validation") else split
@@ -313,6 +318,8 @@ def _hub_examples(task: Task, split: str) -> Examples:
         table = datasets.load_dataset(HUB_GLUE, task.glue, split=hub_split)
     except Exception as e:  # what the libraries below raise for a lost connection differs between their versions
         reason = (str(e).strip() or type(e).__name__).split("\n")[0]
+        if isinstance(e, ValueError) and "split" in reason.lower():
+            raise UserError(f"{task.name}: {reason.rstrip('.')}; choose another split") from e
         raise RunError(f"{source}: the Hugging Face hub did not give it ({reason}); {_LOCAL_DATA}") from e
     rows = list(zip(*([t.strip() for t in table[c]] for c in task.columns), strict=True))
     return Examples(rows, np.asarray(table["label"]), task, source, split, task.sizes.get(split))
@@ -379,6 +386,7 @@ def majority(
     labels: np.ndarray | Sequence[int],  # int [n], true class numbers
     task: Task,  # names the classes
 ) -> dict[str, Any]:  # as `score`
-    "The score of always answering with the most frequent class: what any model must beat. Raises `UserError` for zero rows."
+    "The score of always answering with the most frequent class: what any model must beat. Raises `UserError` as `score` does."
     labels = np.asarray(labels, dtype=np.int64)
-    return score(np.full_like(labels, np.bincount(labels).argmax() if len(labels) else 0), labels, task)
+    counts = [np.count_nonzero(labels == c) for c in range(task.n_labels)]
+    return score(np.full_like(labels, np.argmax(counts)), labels, task)

@@ -5,10 +5,13 @@
 # %% ../nbs/30_teachers.ipynb #0133d80b
 from __future__ import annotations
 
+import operator
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,8 @@ from .tasks import Row, Task, as_rows, match_labels, score
 
 # %% auto #0
 __all__ = ['HARD_LABEL_CONFIDENCE', 'BLOCK', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits', 'check_model_folder',
-           'weights_digest', 'load_classifier', 'token_batches', 'shard_path', 'write_shard', 'read_shard', 'fine_tune']
+           'weights_digest', 'load_classifier', 'token_batches', 'shard_path', 'write_shard', 'read_shard',
+           'model_folder', 'claim_folder', 'fine_tune']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -113,9 +117,13 @@ def _probabilities_to_logits(p: Any) -> np.ndarray:
 def _labels_to_logits(answers: Any, labels: tuple[str, ...]) -> np.ndarray:
     index = {name: i for i, name in enumerate(labels)}
     try:
-        ids = np.array([index[a] if isinstance(a, str) else range(len(labels))[int(a)] for a in answers], dtype=int)
-    except (KeyError, IndexError) as e:
+        ids = np.array([index[a] if isinstance(a, str) else operator.index(a) for a in answers], dtype=int)
+    except KeyError as e:
         raise UserError(f"teacher: answered with a label that it does not have ({e}); its labels are {', '.join(labels)}") from e
+    except TypeError as e:  # None, 0.7, a row of numbers
+        raise UserError(f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {', '.join(labels)}") from e
+    if wrong := set(ids.tolist()) - set(range(len(labels))):
+        raise UserError(f"teacher: answered with index {min(wrong)}; its labels are 0 to {len(labels) - 1} ({', '.join(labels)})")
     rest = (1 - HARD_LABEL_CONFIDENCE) / (len(labels) - 1)
     return np.log(np.where(np.arange(len(labels)) == ids[:, None], HARD_LABEL_CONFIDENCE, rest))
 
@@ -164,7 +172,7 @@ def check_model_folder(
     if missing := sorted(wanted - names):
         raise UserError(f"{folder}: is half downloaded, {missing[0]} is missing; download it again")
 
-
+# %% ../nbs/30_teachers.ipynb #b28299b9
 def weights_digest(
     model: torch.nn.Module,  # any module
 ) -> str:  # 64 hexadecimal characters
@@ -178,24 +186,39 @@ def weights_digest(
 # %% ../nbs/30_teachers.ipynb #0014ed38
 def load_classifier(
     name: str | Path,  # folder, or hub name
+    role: str = "model",  # what it is loaded as, for the text of an error: 'teacher', 'base', 'init', …
+    trained: bool = False,  # whether the classifier must be there; otherwise a missing one starts at random
     **kwargs: Any,  # passed to `from_pretrained` of the model
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # the model in evaluation mode, and its tokenizer
-    "Load model and tokenizer. Raises `UserError` for a bad folder, `RunError` if the hub cannot be reached."
-    local = Path(name).is_dir() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
+    "Load model and tokenizer. Raises `UserError` for a bad folder or a missing classifier, `RunError` if the hub cannot be reached."
+    local = Path(name).exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
     if local:
         check_model_folder(Path(name).expanduser())
     name = str(Path(name).expanduser()) if local else str(name)
+    settings = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True, **kwargs}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSequenceClassification.from_pretrained(name, use_safetensors=True, dtype=torch.float32, **kwargs)
+        model, found = AutoModelForSequenceClassification.from_pretrained(name, **settings)
     except SafetensorError as e:
         raise UserError(f"{name}: its weights are damaged or half downloaded ({e}); download them again") from e
     except (OSError, ValueError, ImportError) as e:
         reason = str(e).strip().split("\n")[0]
         if local:
             raise UserError(f"{name}: cannot be loaded as a text classifier with its tokenizer ({reason})") from e
-        raise RunError(f"{name}: there is no such folder, and the Hugging Face hub did not give it ({reason}); use a local folder") from e
+        raise RunError(f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead") from e
+    if trained:
+        _check_trained(name, model, found["missing_keys"])
     return model.eval(), tokenizer
+
+# %% ../nbs/30_teachers.ipynb #de19b7da
+def _check_trained(name: str, model: PreTrainedModel, missing: set[str]) -> None:
+    "Raise `UserError` if weights had to be made up, those of the classifier first."
+    head = sorted(k for k in missing if not k.startswith(f"{model.base_model_prefix}."))
+    if head:
+        key = next((k for k in head if k.endswith(".weight")), head[0])
+        raise UserError(f"{name}: has no trained classifier ({key} is missing); give a fine-tuned text classifier")
+    if missing:
+        raise UserError(f"{name}: lacks weights ({min(missing)} is missing); was it saved whole?")
 
 # %% ../nbs/30_teachers.ipynb #06c57dc7
 BLOCK = 8192  # rows tokenised and sorted together, and rows per shard of the cache
@@ -248,6 +271,18 @@ def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded
     return out
 
 
+def _exact_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, dtype: torch.dtype) -> np.ndarray:
+    "Logits of one block in `dtype`; close calls again in float32."
+    out = _forward(model, tokenizer, encoded, np.arange(len(encoded["input_ids"])), dtype)
+    if dtype == torch.float32:
+        return out
+    best = np.sort(out, axis=1)
+    close = np.flatnonzero(best[:, -1] - best[:, -2] < TIE)
+    if len(close):
+        out[close] = _forward(model, tokenizer, encoded, close, torch.float32)[close]
+    return out
+
+# %% ../nbs/30_teachers.ipynb #ff6c3e60
 def _model_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, dtype: torch.dtype) -> Callable:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
 
@@ -265,18 +300,6 @@ def _model_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
 
     return compute
 
-
-def _exact_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, dtype: torch.dtype) -> np.ndarray:
-    "Logits of one block in `dtype`; close calls again in float32."
-    out = _forward(model, tokenizer, encoded, np.arange(len(encoded["input_ids"])), dtype)
-    if dtype == torch.float32:
-        return out
-    best = np.sort(out, axis=1)
-    close = np.flatnonzero(best[:, -1] - best[:, -2] < TIE)
-    if len(close):
-        out[close] = _forward(model, tokenizer, encoded, close, torch.float32)[close]
-    return out
-
 # %% ../nbs/30_teachers.ipynb #1e8d53cc
 @patch(cls_method=True)
 def load(
@@ -286,29 +309,41 @@ def load(
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
     max_length: int = 128,  # tokens read of an input; more are cut off
 ) -> Teacher:
-    "Load a Hugging Face text classifier as a teacher. Raises `UserError` for a bad folder, `RunError` if the hub cannot be reached."
+    "Load a Hugging Face text classifier. Raises `UserError` for a bad folder or no classifier, `RunError` if the hub cannot be reached."
     if max_length < 8:
         raise UserError(f"max_length={max_length}: must be at least 8 tokens")
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    model, tokenizer = load_classifier(name, attn_implementation="eager" if where.type == "cpu" else "sdpa")
+    model, tokenizer = load_classifier(name, "teacher", trained=True, attn_implementation="eager" if where.type == "cpu" else "sdpa")
     model.to(where).requires_grad_(False)
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
-    labels = [model.config.id2label[i] for i in range(model.config.num_labels)]
-    if len(labels) < 2:
-        raise UserError(f"{name}: has one output, so it is a regression model; a classifier has at least two classes")
-    notes = getattr(model.config, "zskd", None) or {}
+    pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
     return cls(
-        labels,
+        _class_names(model, name),
         _model_logits(model, tokenizer, max_length, dtype),
-        name=Path(name).name if Path(name).is_dir() else str(name),
-        fingerprint=digest("model", weights_digest(model), tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name), str(max_length), str(dtype)),
-        n_texts=notes.get("n_texts"),
+        name=_short_name(name),
+        fingerprint=digest("model", weights_digest(model), pieces, str(max_length), str(dtype)),
+        n_texts=(getattr(model.config, "zskd", None) or {}).get("n_texts"),
         n_params=count_parameters(model),
         model=model,
         tokenizer=tokenizer,
         max_length=max_length,
     )
+
+# %% ../nbs/30_teachers.ipynb #1641817a
+def _class_names(model: PreTrainedModel, name: str | Path) -> list[str]:
+    "The labels of a model. Raises `UserError` for one that does not choose among classes."
+    if model.config.num_labels < 2:
+        raise UserError(f"{name}: has one output, so it is a regression model; a classifier has at least two classes")
+    if model.config.problem_type == "multi_label_classification":
+        raise UserError(f"{name}: gives a text several labels at once (multi_label_classification); a teacher gives it one, so give another model")
+    return [model.config.id2label[i] for i in range(model.config.num_labels)]
+
+
+def _short_name(name: str | Path) -> str:
+    "What to call a model in reports: the last part of a folder's path, or the whole name of a model of the hub."
+    folder = Path(name).expanduser()
+    return folder.absolute().name if folder.is_dir() else str(name)
 
 # %% ../nbs/30_teachers.ipynb #c6673910
 @patch
@@ -334,9 +369,9 @@ def shard_path(
     rows: Sequence[Row],  # the rows of this shard
 ) -> Path:  # where their logits belong
     "The file that holds a teacher's logits for exactly these rows."
-    return Path(cache) / f"{digest(teacher.fingerprint, *rows)[:32]}.safetensors"
+    return Path(cache) / f"{digest(teacher.fingerprint, str(len(rows[0])), *rows)[:32]}.safetensors"
 
-
+# %% ../nbs/30_teachers.ipynb #e8f27021
 def write_shard(
     path: Path,  # the file to write
     logits: np.ndarray,  # float32 [n, n_classes]
@@ -391,6 +426,40 @@ def label(
             bar.update(len(part))
     return out
 
+# %% ../nbs/30_teachers.ipynb #2c72f4d8
+@contextmanager
+def model_folder(
+    folder: str | Path,  # made if it is not there; files of the same names in it are replaced
+) -> Iterator[Path]:  # an empty folder beside it, to write to
+    "Write a model to the yielded folder; then its files are moved, `config.json` last. Raises `UserError` for a file, `RunError` on a full disk."
+    place = claim_folder(folder)
+    tmp = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        tmp.mkdir(exist_ok=True)
+        yield tmp
+        (place / "config.json").unlink(missing_ok=True)
+        for file in sorted(tmp.iterdir(), key=lambda f: (f.name == "config.json", f.name)):
+            os.replace(file, place / file.name)
+    except Exception as e:
+        if isinstance(e, (OSError, SafetensorError)) or "(os error " in str(e):  # tokenizers report a full disk as a bare `Exception`
+            raise RunError(f"{folder}: cannot be written ({e}); free some space or choose another folder") from e
+        raise
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def claim_folder(
+    folder: str | Path,  # where a folder is to be
+) -> Path:  # its absolute path
+    "Make a folder if it is not there. Raises `UserError` if a file is in the way, `RunError` if it cannot be made."
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UserError(f"{folder}: is a file, not a folder; choose another output folder")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RunError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
+    return Path(folder).resolve()
+
 # %% ../nbs/30_teachers.ipynb #d642e669
 def fine_tune(
     task: Task,  # what to learn
@@ -406,51 +475,57 @@ def fine_tune(
     extra: Sequence[str] = (),  # further splits of the task to train on
     precision: str = "auto",  # 'auto', 'bf16' or 'fp32'
 ) -> dict[str, Any]:  # scores on the validation set
-    "Fine-tune a classifier on a task's real data and save it. Raises `UserError` for bad data or a bad folder."
+    "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
+    out, settings = Path(out).expanduser(), {"base": _short_name(base), "epochs": epochs, "batch_size": batch_size, "lr": lr,
+        "max_length": max_length, "dropout": dropout, "seed": seed, "extra": list(extra), "precision": precision}  # fmt: skip
+    claim_folder(out)
     set_seed(seed)
     names = dict(enumerate(task.labels))
-    model, tokenizer = load_classifier(base, num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
-                                       hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, ignore_mismatched_sizes=True)  # fmt: skip
-    parts = [task.load(split, data) for split in ("train", *extra)]
+    model, tokenizer = load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
+        problem_type="single_label_classification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        ignore_mismatched_sizes=True)  # fmt: skip
+    *parts, examples = [task.load(split, data) for split in ("train", *extra, "validation")]
     rows = [row for part in parts for row in part.rows]
     labels = np.concatenate([part.labels for part in parts])
-    _train(model, tokenizer, rows, labels, Path(out), epochs, batch_size, lr, max_length, seed, precision)
+    _train(model, tokenizer, rows, labels, epochs, batch_size, lr, max_length, seed, precision)
     model.config.zskd = {"task": task.name, "n_texts": task.n_texts}
     tokenizer.model_max_length = max_length
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    examples = task.load("validation", data)
+    with model_folder(out) as tmp:
+        model.save_pretrained(tmp)
+        tokenizer.save_pretrained(tmp)
+        (out / "teacher.json").unlink(missing_ok=True)  # of an earlier teacher; without it this one is not yet complete
     result = score(Teacher.load(out, max_length=max_length).logits(examples.rows).argmax(1), examples.labels, task)
-    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "max_length": max_length, "dropout": dropout, "seed": seed}
-    write_json(Path(out) / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})
+    write_json(out / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})
     return result
 
 # %% ../nbs/30_teachers.ipynb #365d20bb
 def _train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray, out: Path,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray,
     epochs: float, batch_size: int, lr: float, max_length: int, seed: int, precision: str,
 ) -> None:  # fmt: skip
+    "Train with the `Trainer` of transformers, in a scratch folder that stays empty."
     encoded = _tokenize(tokenizer, rows, max_length)
     items = [{**{k: v[i] for k, v in encoded.items()}, "labels": int(y)} for i, y in enumerate(labels)]
     device = pick_device()
-    args = TrainingArguments(
-        output_dir=str(out),
-        num_train_epochs=epochs,
-        per_device_train_batch_size=batch_size,
-        learning_rate=lr,
-        warmup_steps=int(0.06 * epochs * len(items) / batch_size),
-        weight_decay=0.01,
-        train_sampling_strategy="group_by_length",
-        bf16=pick_dtype(device, precision) == torch.bfloat16,
-        use_cpu=device.type == "cpu",
-        save_strategy="no",
-        logging_steps=200,
-        report_to="none",
-        seed=seed,
-        disable_tqdm=os.environ.get("TQDM_DISABLE") == "1",
-    )
-    trainer = Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer))
-    trainer.remove_callback(PrinterCallback)  # without bars it would print raw dictionaries instead
-    trainer.train()
+    settings = {
+        "num_train_epochs": epochs,
+        "per_device_train_batch_size": batch_size,
+        "learning_rate": lr,
+        "warmup_steps": int(0.06 * epochs * len(items) / batch_size),
+        "weight_decay": 0.01,
+        "train_sampling_strategy": "group_by_length",
+        "bf16": pick_dtype(device, precision) == torch.bfloat16,
+        "use_cpu": device.type == "cpu",
+        "save_strategy": "no",
+        "logging_steps": 200,
+        "report_to": "none",
+        "seed": seed,
+        "disable_tqdm": os.environ.get("TQDM_DISABLE") == "1",
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        args = TrainingArguments(scratch, **settings)
+        trainer = Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer))
+        trainer.remove_callback(PrinterCallback)  # without bars it would print raw dictionaries instead
+        trainer.train()
     AcceleratorState._reset_state(reset_partial_state=True)  # the Trainer's choice of precision must not bind later runs in this process
     model.eval()
