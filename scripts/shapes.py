@@ -1,0 +1,79 @@
+"""Compare shapes of a student under one budget by agreement with the teacher on text that its pool does not hold; no task data.
+
+    python scripts/shapes.py --teacher TEACHER_FOLDER --task sst2 --corpus wiki_00.txt --held-out wiki_01.txt --shapes 12681x40x1 30522x20x1
+
+A shape is written PIECESxNUMBERSxLAYERS, and its layers are as wide as the budget allows. All learn from the same pool, for the same
+number of steps. The results go to `nbs/benchmarks/results/shapes.json`, those of shapes that are not asked for stay there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from provenance import made_by
+
+from zskd.core import read_json, write_json
+from zskd.corpora import load_corpus
+from zskd.distill import Distiller
+from zskd.evaluate import agreement, mean_kl
+from zskd.ood import Pool, Recipe, ood_pool
+from zskd.students import Shape, Student, candidate_shapes
+from zskd.tasks import TASKS
+from zskd.teachers import Teacher
+
+RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "shapes.json"
+HELD = 3000
+
+
+def main() -> None:
+    """Try the shapes asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher", required=True, help="folder of the teacher")
+    parser.add_argument("--task", required=True, choices=list(TASKS))
+    parser.add_argument("--corpus", required=True, nargs="+", help="text files for the pool")
+    parser.add_argument("--held-out", required=True, nargs="+", help="other text files")
+    parser.add_argument("--shapes", required=True, nargs="+")
+    parser.add_argument("--ratio", type=float, default=30, help="how many times smaller the student must be (default 30)")
+    parser.add_argument("--n", type=int, default=80_000, help="rows of the pool (default 80000)")
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--cache", help="folder of the teacher's logits")
+    args = parser.parse_args()
+    task = TASKS[args.task]
+    teacher = Teacher.load(args.teacher).for_task(task)
+    pool = ood_pool(task, load_corpus(args.corpus), args.n, teacher, seed=0, cache=args.cache)
+    held = ood_pool(task, load_corpus(args.held_out), HELD, None, replace(Recipe.for_task(task), balance=False), seed=77)
+    for text in args.shapes:
+        pieces, numbers, layers = map(int, text.split("x"))
+        budget = int(teacher.n_params / args.ratio)
+        shape = candidate_shapes(budget, task.n_labels, [pieces], [numbers], [layers], [3 if task.n_texts == 1 else 2])[0]
+        tried = read_json(RESULT)["tried"] if RESULT.exists() else {}
+        tried[f"{args.task} {text}"] = {**attempt(teacher, shape, pool, held, args), **made_by()}
+        command = f"python scripts/shapes.py --teacher {Path(args.teacher).name} --task {args.task} --n {args.n} --steps {args.steps} --shapes …"
+        write_json(RESULT, {"command": command, "tried": tried})
+        print(text, tried[f"{args.task} {text}"], file=sys.stderr, flush=True)
+
+
+def attempt(teacher: Teacher, shape: Shape, pool: Pool, held: Pool, args: argparse.Namespace) -> dict[str, Any]:
+    """One student of this shape, and how it answers the held-out rows."""
+    truth = teacher.label(held, cache=args.cache)
+    texts = [text for row in pool.rows(range(min(len(pool), 50_000))) for text in row]
+    student = Student.create(teacher, shape=shape, corpus=texts, n_texts=TASKS[args.task].n_texts)
+    with tempfile.TemporaryDirectory() as out:
+        began = time.process_time()
+        run = Distiller(teacher, student, pool, out, steps=args.steps, cache=args.cache)
+        logits = run.fit().logits(held.rows())
+    return {
+        "shape": student.notes["shape"], "params": student.n_params, "rows": len(pool), "steps": args.steps,
+        "pieces_per_row": round(float(run.lengths.mean()), 1), "agreement": agreement(logits, truth), "kl": mean_kl(truth, logits),
+        "cpu_seconds": round(time.process_time() - began),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
