@@ -71,7 +71,7 @@ class Settings:
 
 # %% ../nbs/50_distill.ipynb #fd26cb4c
 _SETTINGS_RANGE = {
-    "epochs": (lambda x: x > 0, "above 0"),
+    "epochs": (lambda x: 0 < x < math.inf, "a number above 0"),
     "steps": (lambda x: x is None or x >= 1, "1 or more, or None"),
     "batch_size": (lambda x: x >= 1, "1 or more"),
     "lr": (lambda x: 0 < x < math.inf, "a number above 0"),
@@ -80,7 +80,7 @@ _SETTINGS_RANGE = {
     "weight_decay": (lambda x: x >= 0, "0 or more"),
     "clip": (lambda x: x is None or x > 0, "above 0, or None"),
     "ema": (lambda x: x is None or 0 < x < 1, "between 0 and 1, or None"),
-    "held_out": (lambda x: x > 0, "a part between 0 and 1, or a number of rows"),
+    "held_out": (lambda x: 0 < x < math.inf, "a part between 0 and 1, or a number of rows"),
     "evaluate_every": (lambda x: x is None or x >= 1, "1 or more, or None"),
     "precision": (lambda x: x in ("auto", "bf16", "fp32"), "'auto', 'bf16' or 'fp32'"),
     "seed": (lambda x: x >= 0, "0 or more"),
