@@ -29,7 +29,7 @@ from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
 from zskd.ood import Pool, Recipe, ood_pool
-from zskd.students import Student
+from zskd.students import Student, candidate_shapes
 from zskd.tasks import TASKS, Task
 from zskd.teachers import Teacher
 
@@ -44,10 +44,11 @@ TEACHERS = {  # options of `zskd teacher`; fewer epochs where there is more data
     "rte": ["--epochs", "3", "--batch-size", "16", "--lr", "5e-5"],
 }
 BASES = {"mrpc": "mnli", "rte": "mnli"}  # small tasks start from the teacher of a large one (STILTs, Phang et al. 2018, 1811.01088)
-POOL = {"sst2": 80_000}  # rows; the other tasks have PAIRS
+POOL = {"sst2": 60_000}  # rows; the other tasks have PAIRS
 PAIRS = 40_000
-RANDOM_ROWS = 25_000  # at most; rows of random words are three times as long as the others, and so cost the teacher as much
-TRAINING: dict[str, dict[str, Any]] = {"sst2": {"steps": 2000}}  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
+RANDOM_ROWS = 10_000  # at most; rows of random words are three times as long as the others, and so cost the teacher as much
+TRAINING: dict[str, dict[str, Any]] = {"sst2": {"steps": 1000}}  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
+SHAPES = {"sst2": (30_522, 20, 1)}  # pieces, numbers per piece, layers: chosen by scripts/shapes.py; the others have the default for the budget
 PAIR_TRAINING = {"steps": 1600, "batch_size": 128, "lr": 2e-3}
 
 
@@ -117,7 +118,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     """One student: make it, distil it, score it, write its result file."""
     rows = make_rows(task, teacher, variant, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    student = Student.create(teacher, ratio=30, corpus=texts, seed=seed, n_texts=task.n_texts)
+    student = Student.create(teacher, corpus=texts, seed=seed, n_texts=task.n_texts, **size_of(task, teacher))
     settings = TRAINING.get(task.name, PAIR_TRAINING)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     distiller = Distiller(teacher, student, rows, out, task=task, seed=seed, cache=args.work / "logits", resume=out.exists(), **settings)
@@ -133,6 +134,14 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
         "agreement_by_builder": by_builder(distiller, rows), "report": kept, **made_by(),
     })  # fmt: skip
     print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
+
+
+def size_of(task: Task, teacher: Teacher) -> dict[str, Any]:
+    """The size of a task's student, for `Student.create`."""
+    if task.name not in SHAPES:
+        return {"ratio": 30}
+    pieces, numbers, layers = SHAPES[task.name]
+    return {"shape": candidate_shapes(int(teacher.n_params / 30), task.n_labels, [pieces], [numbers], [layers], [3])[0]}
 
 
 def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:

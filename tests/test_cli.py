@@ -71,9 +71,11 @@ def models(tmp_path_factory):
     make_teacher(top / "pair", ("not_equivalent", "equivalent"), 2)
     make_teacher(top / "other-names", ("bad", "good"))
     make_teacher(top / "unnamed", ("LABEL_0", "LABEL_1"))
-    for name in ("no-weights", "pickle", "half", "cut", "nan", "no-config"):
+    for name in ("no-weights", "pickle", "half", "cut", "nan", "no-config", "no-tokenizer"):
         shutil.copytree(good, top / name)
     (top / "no-weights" / "model.safetensors").unlink()
+    for file in (top / "no-tokenizer").glob("*token*"):
+        file.unlink()
     (top / "pickle" / "model.safetensors").rename(top / "pickle" / "pytorch_model.bin")
     weights = top / "half" / "model.safetensors"
     weights.rename(top / "half" / "model-00001-of-00002.safetensors")
@@ -189,6 +191,7 @@ def test_interrupt_and_resume_as_a_process(tmp_path, models):
         ("nowhere", ["nowhere", "no such folder"]),
         ("no-config", ["no-config", "config.json"]),
         ("no-weights", ["no-weights", "no weights"]),
+        ("no-tokenizer", ["no-tokenizer", "has no tokenizer"]),
         ("pickle", ["pickle", "safetensors"]),
         ("half", ["half downloaded", "model-00002-of-00002.safetensors"]),
         ("cut", ["cut", "download"]),
@@ -338,6 +341,9 @@ def test_a_folder_holds_one_run(call, finished, models):
     code, _, err = call("pool", "--task", "sst2", "--out", out)
     assert code == 2
     one_line(err, out, "holds other files")
+    code, _, err = call("evaluate", "--teacher", models / "good", "--student", out, "--task", "sst2", "--data", "demo")
+    assert code == 2
+    one_line(err, f"{out}/student")
 
 
 def test_damaged_logits_are_noticed(call, models, tmp_path):
@@ -362,6 +368,11 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
     assert code == 0 and "sentence" in out
     code, out, _ = call("label", "--teacher", models / "good", "--pool", pool)
     assert code == 0 and "300 rows, 0 of them asked now" in out  # balancing had asked already
+    code, _, err = call("distill", "--teacher", models / "pair", "--task", "mrpc", "--pool", pool, *SMALL[2:], "--out", tmp_path / "run")
+    assert code == 2 and not (tmp_path / "run").exists()  # a pool of single texts is no use to it
+    one_line(err, pool, "rows of 1 text(s)")
+    code, _, err = call("pool", "--task", "sst2", "--recipe", pool / "pool.json", "--n", 300, "--out", tmp_path / "same-recipe")
+    assert code == 0, err
     code, _, err = call("distill", "--teacher", models / "good", "--task", "sst2", "--pool", pool, *SMALL[2:], "--out", tmp_path / "run")
     assert code == 0, err
     out = tmp_path / "scores"

@@ -163,7 +163,7 @@ def make_pool(
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
     n: int = 20_000,  # rows to make
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
-    recipe: str | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; pool.json shows a whole one
+    recipe: str | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; a pool's pool.json will do
     seed: int = 0,  # of every random choice
 ) -> Any:  # a `Pool`
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
@@ -173,7 +173,8 @@ def make_pool(
 
     if (folder / "pool.json").exists():
         return Pool.load(folder)
-    chosen = Recipe.from_dict(read_json(recipe)) if recipe else Recipe.for_task(task, kind)
+    given = read_json(recipe) if recipe else None
+    chosen = Recipe.from_dict(given.get("recipe", given) if isinstance(given, dict) else given) if recipe else Recipe.for_task(task, kind)
     pool = ood_pool(task, load_corpus(corpus or "sample", column), n, teacher, chosen, seed, cache)
     pool.save(folder)
     return pool
@@ -230,7 +231,7 @@ def train(
     return run
 
 # %% ../nbs/80_cli.ipynb #b90647fd
-MAY_CHANGE = ("out", "data", "device", "resume", "teacher")  # options that may differ when a run is resumed; the teacher is compared by content
+MAY_CHANGE = ("out", "data", "columns", "device", "resume", "teacher")  # options that may differ when a run is resumed; the teacher is compared by content
 
 
 def spell(
@@ -329,6 +330,7 @@ def pool(
 
     check_out(out, empty=True)
     folder = Path(out)
+    check_pool(None, options)
     if not teacher and not options["task"]:
         raise UserError("give --task NAME, --teacher FOLDER, or both")
     model, task = open_teacher(teacher, **take(open_teacher, options)) if teacher else (None, get_task(options["task"]))
@@ -379,6 +381,7 @@ def distill(
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
+    from zskd.core import UserError
     from zskd.ood import Pool
 
     check_data(data, options["task"])
@@ -387,6 +390,8 @@ def distill(
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     model, task = open_teacher(teacher, **take(open_teacher, options))
     rows = Pool.load(pool) if pool else None
+    if rows and rows.n_texts != task.n_texts:
+        raise UserError(f"{pool}: has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give the right --pool, --task or --texts")
     check_training(model, task, options, rows and len(rows))
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
     if resume and not (folder / "command.json").exists():
@@ -502,7 +507,8 @@ def tell(
         print(f"\n{report.table()}\n\n{out}/report.html: the report to look at; report.json beside it")
     else:
         asked = {"student": f"{out}/student", **take(open_teacher, options), "out": str(out)}
-        print(f"score it with: {spell('evaluate', asked)} --data FOLDER")
+        where = "--data FOLDER" if task.glue else f"--columns {' '.join('COLUMN' for _ in range(task.n_texts))} --data FILE.tsv"
+        print(f"score it with: {spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}")
 
 # %% ../nbs/80_cli.ipynb #85b6125f
 @command(

@@ -238,7 +238,7 @@ def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
             " choose another folder or repeat the old settings"
         )
     if not resume:
-        raise UserError(f"{self.path}: already holds this run; resume it (--resume) or choose another folder")
+        raise UserError(f"{self.path}: already holds this run; go on with it (resume=True) or choose another folder")
 
 # %% ../nbs/00_core.ipynb #f8c73377
 @patch(as_prop=True)

@@ -413,6 +413,8 @@ def _check(self: Distiller) -> None:
     n_texts = getattr(self.pool, "n_texts", None)
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"pool: has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}")
+    if n_texts and n_texts != (meant := self.start.notes.get("n_texts", n_texts)):
+        raise UserError(f"student: its shape is for {meant} text(s) per input, but the pool has {n_texts}; say n_texts={n_texts} in Student.create")
     self.order = match_labels(self.start.labels, self.teacher.labels)
     self._check_device()
     self._check_loss()

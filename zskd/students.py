@@ -924,7 +924,9 @@ def create(
         if init not in ("teacher", "random"):
             student = _checkpoint(init, budget, labels, max_length)
         else:
-            shape, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length)
-            student = _fresh(teacher, shape, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase)
+            chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length)
+            student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase)
+            if chosen is not None and shape is None:
+                student.notes["n_texts"] = n_texts  # its shape was chosen for inputs of so many texts
     student.notes["ratio"] = student.ratio(teacher)
     return student

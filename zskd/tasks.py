@@ -255,7 +255,8 @@ def _pick_columns(path: str | Path, header: list[str], task: Task) -> list[int]:
     for choices, what in ((texts, "text"), ([(c,) for c in labels], "label")):
         if not any(set(c) <= set(header) for c in choices):
             missing = next(c for c in choices[0] if c not in header)
-            raise UserError(f"{path}: has no {what} column {missing!r}; its columns are {', '.join(header)}")
+            choose = " (choose with columns=)" if what == "text" and not task.glue else ""
+            raise UserError(f"{path}: has no {what} column {missing!r}{choose}; its columns, separated by tabs, are {', '.join(header)}")
     found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
     return [header.index(c) for c in (*found[0], *found[1])]
 

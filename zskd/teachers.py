@@ -37,9 +37,9 @@ from .core import RunError, UserError, atomic_path, count_parameters, digest, pi
 from .tasks import Row, Task, as_rows, match_labels, score
 
 # %% auto #0
-__all__ = ['HARD_LABEL_CONFIDENCE', 'BLOCK', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits', 'check_model_folder',
-           'weights_digest', 'load_classifier', 'token_batches', 'shard_path', 'write_shard', 'read_shard',
-           'model_folder', 'claim_folder', 'fine_tune']
+__all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits',
+           'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'shard_path', 'write_shard',
+           'read_shard', 'model_folder', 'claim_folder', 'fine_tune']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -138,26 +138,37 @@ def from_callable(
     n_texts: int = 1,  # texts per input, 1 or 2
     batch_size: int = 256,  # inputs per call
 ) -> Teacher:
-    "Make a teacher of any function. Raises `UserError` for an unknown `returns` or fewer than two labels."
+    "Make a teacher of any function. Raises `UserError` for an unknown `returns`, and for fewer than two different labels."
     convert = {"probabilities": _probabilities_to_logits, "logits": np.asarray, "labels": lambda a: _labels_to_logits(a, tuple(labels))}
     if returns not in convert:
         raise UserError(f"returns={returns!r} is unknown; use one of {', '.join(convert)}")
-    if len(labels) < 2:
-        raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes")
+    if len(set(labels)) < max(2, len(labels)):
+        raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes, with different names")
+
+    def answer(batch: list) -> np.ndarray:
+        said = fn(batch)
+        try:
+            logits = convert[returns](said)
+        except (TypeError, ValueError) as e:
+            raise UserError(f"teacher: its answers are no {returns} ({e}); say returns='labels' if it names classes") from e
+        return check_logits(logits, batch if n_texts == 2 else [(t,) for t in batch], labels)
 
     def compute(rows: list[Row]) -> np.ndarray:
         inputs = [r[0] for r in rows] if n_texts == 1 else rows
         batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-        return np.concatenate([check_logits(convert[returns](fn(b)), b if n_texts == 2 else [(t,) for t in b], labels) for b in batches])
+        return np.concatenate([answer(b) for b in batches])
 
     fingerprint = digest("callable", name, returns, labels) if name else ""
     return cls(labels, compute, name or getattr(fn, "__name__", "callable"), fingerprint, n_texts)
 
 # %% ../nbs/30_teachers.ipynb #c0ebbdb8
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+
+
 def check_model_folder(
     folder: Path,  # a folder that should hold a Hugging Face model
 ) -> None:
-    "Raise `UserError` if the folder is not there, has no configuration, no weights, pickle weights only, or is half downloaded."
+    "Raise `UserError` if the folder is not there, lacks configuration, weights or tokenizer, has pickle weights only, or is half downloaded."
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give a folder with a Hugging Face model, or a hub name such as 'org/model'")
     if not (folder / "config.json").exists():
@@ -166,7 +177,11 @@ def check_model_folder(
     if not any(n.endswith(".safetensors") for n in names):
         if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
             raise UserError(f"{folder}: has pickle weights only, which can run code when opened; convert them with save_pretrained (safetensors)")
+        if (folder / "student" / "config.json").exists():
+            raise UserError(f"{folder}: is the folder of a run; its student is {folder}/student")
         raise UserError(f"{folder}: has no weights (model.safetensors); was the download interrupted?")
+    if names.isdisjoint(TOKENIZER_FILES):  # without one, every word would silently be an unknown one
+        raise UserError(f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained")
     index = folder / "model.safetensors.index.json"
     wanted = set(read_json(index).get("weight_map", {}).values()) if index.exists() else set()
     if missing := sorted(wanted - names):
@@ -479,6 +494,8 @@ def fine_tune(
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
     out, settings = Path(out).expanduser(), {"base": _short_name(base), "epochs": epochs, "batch_size": batch_size, "lr": lr,
         "max_length": max_length, "dropout": dropout, "seed": seed, "extra": list(extra), "precision": precision}  # fmt: skip
+    if not epochs > 0:
+        raise UserError(f"epochs={epochs}: must be above 0")
     claim_folder(out)
     set_seed(seed)
     names = dict(enumerate(task.labels))
