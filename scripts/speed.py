@@ -97,7 +97,7 @@ def labelling(folder: str, texts: list[str]) -> dict:
     theirs = time.perf_counter() - start
     said = [teacher.labels.index(answer["label"]) for answer in answers]
     same = float((logits[-1].argmax(1) == np.array(said)).mean())
-    return {"precision": str(dtype), "tokens_per_text": lengths.mean(), "label_texts_per_s": len(texts) / ours,
+    return {"texts": len(texts), "precision": str(dtype), "tokens_per_text": lengths.mean(), "label_texts_per_s": len(texts) / ours,
             "share_of_matmul_peak": flop / ours / peak, "pipeline_ratio": theirs / ours, "same_predictions": same}  # fmt: skip
 
 
