@@ -54,7 +54,9 @@ def main() -> None:
         shape = candidate_shapes(budget, task.n_labels, [pieces], [numbers], [layers], [3 if task.n_texts == 1 else 2])[0]
         tried = read_json(RESULT)["tried"] if RESULT.exists() else {}
         tried[f"{args.task} {text}"] = {**attempt(teacher, shape, pool, held, args), **made_by()}
-        command = f"python scripts/shapes.py --teacher {Path(args.teacher).name} --task {args.task} --n {args.n} --steps {args.steps} --shapes …"
+        files = {name: " ".join(Path(f).name for f in getattr(args, name)) for name in ("corpus", "held_out")}
+        command = (f"python scripts/shapes.py --teacher {Path(args.teacher).name} --task {args.task} --corpus {files['corpus']} "
+                   f"--held-out {files['held_out']} --shapes {' '.join(args.shapes)} --ratio {args.ratio:g} --n {args.n} --steps {args.steps}")  # fmt: skip
         write_json(RESULT, {"command": command, "tried": tried})
         print(text, tried[f"{args.task} {text}"], file=sys.stderr, flush=True)
 
