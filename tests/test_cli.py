@@ -14,8 +14,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
-from zskd import cli
+from zskd import cli, teachers
 from zskd.core import ASSETS
+from zskd.ood import Pool
 
 ZSKD = str(Path(sys.executable).parent / "zskd")
 SMALL = ["--n", "300", "--steps", "6", "--batch-size", "32", "--preset", "bert-tiny", "--init", "random"]
@@ -49,7 +50,7 @@ def one_line(err, *parts):
 
 
 def make_teacher(folder, labels=("negative", "positive"), n_texts=1):
-    "A tiny classifier that has learnt nothing."
+    "A tiny classifier that has learnt nothing; without a number of texts it is as models of the hub are."
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
     names = dict(enumerate(labels))
@@ -57,7 +58,8 @@ def make_teacher(folder, labels=("negative", "positive"), n_texts=1):
         vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         id2label=names, label2id={v: k for k, v in names.items()},
     )  # fmt: skip
-    config.zskd = {"n_texts": n_texts}
+    if n_texts:
+        config.zskd = {"n_texts": n_texts}
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -70,6 +72,7 @@ def models(tmp_path_factory):
     good = make_teacher(top / "good")
     make_teacher(top / "pair", ("not_equivalent", "equivalent"), 2)
     make_teacher(top / "other-names", ("bad", "good"))
+    make_teacher(top / "silent", ("different", "same"), None)
     make_teacher(top / "unnamed", ("LABEL_0", "LABEL_1"))
     for name in ("no-weights", "pickle", "half", "cut", "nan", "no-config", "no-tokenizer"):
         shutil.copytree(good, top / name)
@@ -177,6 +180,7 @@ def test_interrupt_and_resume_as_a_process(tmp_path, models):
     assert (out / "checkpoints" / "checkpoint.json").exists()
     saved = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
     assert 0 < saved < 600
+    assert f"interrupted at step {saved} of 600; go on with: " in err
     code, printed, err = run(*shlex.split(err.split("go on with: zskd ")[1]))  # the command that it told
     assert code == 0, err
     assert "of 600" in printed and (out / "student" / "model.safetensors").exists()
@@ -309,15 +313,142 @@ def test_bad_options(call, models, tmp_path):
             (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
             (["--epochs", "inf"], ["--epochs"]),
             (["--colour", "red"], ["zskd distill", "--colour"]),
+            (["--epochs", 6], ["--epochs", "--steps"]),
+            (["--init", "my/start"], ["--preset", "--init"]),
         ]
     ):
         code, _, err = call(*base, tmp_path / f"run{i}", *more)
         assert code == 2, (more, err)
         one_line(err, *parts)
-    assert call("pool", "--out", tmp_path / "pool")[0] == 2
+    for more, parts in [
+        ([], ["--task NAME", "--teacher FOLDER", "--texts 1"]),
+        (["--task", "mrpc", "--texts", 2], ["--texts", "--task mrpc"]),
+        (["--task", "mrpc", "--relation", "paraphrase"], ["--relation", "--task mrpc"]),
+        (["--task", "sst2", "--texts", 0], ["--texts", "--task sst2"]),
+        (["--texts", 3], ["--texts 3", "1 or 2"]),
+        (["--task", "sst2", "--device", "cpu"], ["--device", "--teacher"]),
+        (["--task", "sst2", "--logits", tmp_path / "logits"], ["--logits", "--teacher"]),
+        (["--task", "sst2", "--allow-unnamed"], ["--allow-unnamed", "--teacher"]),
+    ]:
+        code, _, err = call("pool", "--n", 300, *more, "--out", tmp_path / "pool")
+        assert code == 2, (more, err)
+        one_line(err, *parts)
+        assert not (tmp_path / "pool").exists()
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "good", "--data", "demo")
     assert code == 2
     one_line(err, "--data demo", "--task sst2")
+
+
+@pytest.mark.parametrize(
+    ("more", "rows", "parts"),
+    [
+        (["--task", "sst2"], "text\tlabel\na film\t1\n", ["'sentence'", "text, label"]),
+        (["--task", "sst2"], "sentence\tlabel\na film\t7\n", ["line 2", "'7'"]),
+        (["--columns", "review"], "text\tlabel\na film\t1\n", ["'review'", "--columns"]),
+        (["--columns", "text"], "text\tlabel\na film\tsplendid\n", ["line 2", "'splendid'"]),
+    ],
+)
+def test_data_is_opened_before_anything_is_made(call, models, tmp_path, monkeypatch, more, rows, parts):
+    data = tmp_path / "data.tsv"
+    data.write_text(rows)
+    words = ["distill", "--teacher", models / "good", *more, *SMALL, "--out", tmp_path / "run"]
+    code, _, err = call(*words, "--data", data)
+    assert code == 2
+    one_line(err, data, *parts)
+    monkeypatch.setenv("ZSKD_DATA", str(data))
+    code, _, err = call(*words)
+    assert code == 2
+    one_line(err, data, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_demo_opens_its_data_first(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
+    folder = tmp_path / "data" / "SST-2"
+    folder.mkdir(parents=True)
+    (folder / "dev.tsv").write_text("text\tlabel\na film\t1\n")
+    code, out, err = call("demo", "--data", folder.parent, "--out", tmp_path / "demo")
+    assert (code, out) == (2, "")
+    one_line(err, "dev.tsv", "'sentence'")
+    assert not (tmp_path / "demo").exists()
+
+
+# ---- what nobody said
+
+
+def test_assumed_number_of_texts_is_told(call, models, tmp_path):
+    "A model of the hub does not say whether it reads pairs, so what is assumed is printed, and how to change it."
+    silent = ["--teacher", models / "silent"]
+    assumed = "silent: its config.json does not say how many texts it reads at once; single texts are assumed (--texts 2 for pairs)\n"
+    code, out, err = call("pool", *silent, "--n", 300, "--out", tmp_path / "one" / "pool")
+    assert code == 0 and out.count(assumed) == 1, err
+    code, out, err = call("distill", *silent, *SMALL, "--out", tmp_path / "run")
+    assert code == 0 and out.count(assumed) == 1, err
+    assert "score it with: zskd evaluate" in out and " --texts 1 " in out.split("score it with")[1]
+    code, out, err = call("pool", *silent, "--relation", "paraphrase", "--n", 300, "--out", tmp_path / "two" / "pool")
+    assert code == 0 and "are assumed" not in out, err
+    for words in (["label", *silent], ["distill", *silent, *SMALL[2:], "--out", tmp_path / "pairs"]):
+        code, out, err = call(*words, "--pool", tmp_path / "two" / "pool")
+        assert code == 0 and out.count("pairs of texts are assumed, as the pool holds (--texts 1 for single texts)") == 1, err
+    code, out, err = call("label", *silent, "--texts", 2, "--pool", tmp_path / "two" / "pool")
+    assert code == 0 and "are assumed" not in out, err
+    code, out, err = call("label", *silent, "--texts", 2, "--pool", tmp_path / "one" / "pool")
+    assert code == 2
+    one_line(err, tmp_path / "one" / "pool", "rows of 1 text(s)", "--texts")
+
+
+def test_a_pool_without_teacher_and_task(call, models, tmp_path):
+    for n in (1, 2):
+        folder = tmp_path / f"texts{n}" / "pool"
+        code, out, err = call("pool", "--texts", n, "--n", 300, "--out", folder)
+        assert code == 0 and "300 rows" in out, err
+        made = Pool.load(folder)
+        assert (made.n_texts, made.labels) == (n, ())
+    run = tmp_path / "run"
+    code, out, err = call("distill", "--teacher", models / "good", "--pool", tmp_path / "texts1" / "pool", *SMALL[2:], "--out", run)
+    assert code == 0, err
+    code, _, err = call("label", "--teacher", models / "pair", "--pool", tmp_path / "texts2" / "pool")
+    assert code == 0, err
+    code, _, err = call("label", "--teacher", models / "good", "--pool", tmp_path / "texts2" / "pool")
+    assert code == 2
+    one_line(err, tmp_path / "texts2" / "pool", "rows of 2 text(s)")
+
+
+def test_a_small_pool_gets_small_batches(call, models, tmp_path):
+    small = [w for w in SMALL if w not in ("--batch-size", "32")]
+    code, _, err = call("distill", "--teacher", models / "good", "--task", "sst2", *small, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 32
+
+
+def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch):
+    "Ctrl-C after the second block of answers, wherever they are given: the line tells how many there are, and how to go on."
+    assert call("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool")[0] == 0
+    write, blocks = teachers.write_shard, []
+
+    def write_and_stop(path, logits):
+        write(path, logits)
+        blocks.append(path)
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(teachers, "BLOCK", 100)
+    monkeypatch.setattr(teachers, "write_shard", write_and_stop)
+    good = ["--teacher", models / "good", "--task", "sst2"]
+    for i, (words, how) in enumerate(
+        [
+            (["label", *good, "--pool", tmp_path / "pool", "--logits", tmp_path / "label-logits"], "the same command again"),
+            (["pool", *good, "--n", 300, "--out", tmp_path / "balanced" / "pool"], "the same command again"),
+            (["distill", *good, *SMALL, "--out", tmp_path / "run"], "--resume"),
+            (["distill", *good, *SMALL[2:], "--pool", tmp_path / "pool", "--out", tmp_path / "other"], "--resume"),
+        ]
+    ):
+        blocks.clear()
+        code, _, err = call(*words)
+        assert code == 1, (i, err)
+        one_line(err, "interrupted after 200 new answers of the teacher; go on with: ", how)
+    code, out, err = call("label", *good, "--pool", tmp_path / "pool", "--logits", tmp_path / "label-logits")
+    assert code == 0 and "300 rows, 100 of them asked now" in out, err
 
 
 # ---- one folder, one run

@@ -169,6 +169,37 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(calm, tmp_path):
     assert identical(out, calm)
 
 
+def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path, monkeypatch):
+    asked = []
+
+    def interrupted(texts):
+        if len(asked) == 200:
+            raise KeyboardInterrupt
+        asked.extend(texts)
+        return rule(texts)
+
+    monkeypatch.setattr("zskd.teachers.BLOCK", 100)
+    run = distiller(tmp_path / "run", "nothing", 0, False)
+    run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule")
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted after 200 new answers of the teacher; go on with resume=True \(--resume\) and folder"):
+        run.fit()
+    again = distiller(tmp_path / "run", "nothing", 0, True)
+    again.fit()
+    assert again.teacher.queries == 100 and again.step == 24
+
+
+def test_the_batch_that_is_chosen_belongs_to_the_configuration(tmp_path):
+    run = distiller(tmp_path / "run", "stop", 7, False, batch_size=None)
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 7 of 24"):
+        run.fit()
+    assert run.config()["batch_size"] == json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 32
+    again = distiller(tmp_path / "run", "nothing", 0, True, batch_size=32)  # saying the same in so many words is the same run
+    again.fit()
+    assert again.step == 24
+    with pytest.raises(UserError, match="batch_size=32: the pool has 20 rows to train on"):
+        distiller(tmp_path / "few", "nothing", 0, False, batch_size=None, held_out=280)
+
+
 def test_full_disk_leaves_the_earlier_checkpoint(calm, tmp_path):
     out = tmp_path / "run"
     said = run(out, "full", 12)

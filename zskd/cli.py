@@ -15,9 +15,10 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
+from types import SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from fastcore.docments import docments
@@ -26,8 +27,9 @@ from . import __version__
 
 # %% auto #0
 __all__ = ['COMMANDS', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command', 'command',
-           'options_of', 'take', 'Parser', 'make_parser', 'open_teacher', 'make_pool', 'make_student', 'train', 'spell',
-           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data', 'check_pool',
+           'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts',
+           'open_teacher', 'shape_of', 'make_pool', 'make_student', 'train', 'spell', 'claim', 'ask', 'teacher', 'pool',
+           'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool', 'check_no_teacher', 'check_rows',
            'check_training', 'check_size', 'tell', 'evaluate', 'clear', 'demo', 'in_flags', 'explain', 'main',
            'prepare']
 
@@ -98,6 +100,21 @@ def take(
     "Those options that a step takes."
     return {name: options[name] for name in options_of(function) if name in options}
 
+
+def first_given(
+    function: Callable,  # a step
+    options: dict[str, Any],  # of the command
+    but: Sequence[str] = (),  # names that do not count
+) -> str | None:  # its name
+    "The first option of a step that has another value than its default."
+    given = (name for name, doc in options_of(function).items() if options.get(name, doc.default) != doc.default)
+    return next((name for name in given if name not in but), None)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    "The options without those that are None."
+    return {name: value for name, value in options.items() if value is not None}
+
 # %% ../nbs/80_cli.ipynb #3d5c52e6
 class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` that reports a mistake in one line."
@@ -127,9 +144,57 @@ def make_parser() -> Parser:
                     seen.add(key)
     return top
 
+# %% ../nbs/80_cli.ipynb #4f81ac07
+def known_task(
+    task: str | None,  # the name of a known task
+    texts: int | None,  # these three describe a task of one's own, as in `open_teacher`
+    relation: str | None,  # as in `open_teacher`
+    columns: list[str] | None,  # as in `open_teacher`
+) -> Any:  # a `Task`, or None where none is named
+    "The known task of this name. Raises `UserError` if there is none, or if a task of one's own is described beside it."
+    from zskd.core import UserError
+    from zskd.tasks import get_task
+
+    own = next(iter(_given({"texts": texts, "relation": relation, "columns": columns})), None)
+    if task and own:
+        raise UserError(f"--{own}: is for a task of your own, but --task {task} is given; leave one of them out")
+    return get_task(task) if task else None
+
+# %% ../nbs/80_cli.ipynb #92b7e5d3
+def told_texts(
+    relation: str | None,  # as in `open_teacher`
+    columns: list[str] | None,  # as in `open_teacher`
+) -> int | None:  # None where they are not given
+    "Texts per input, as a relation or the number of columns has it."
+    from zskd.tasks import RELATIONS
+
+    if relation:
+        return RELATIONS.get(relation, 2)
+    return min(len(columns), 2) if columns else None
+
+
+def settle_texts(
+    teacher: Any,  # a `Teacher`
+    rows: Any,  # a `Pool` that it is to answer, or None
+    texts: int | None,  # as in `open_teacher`
+    relation: str | None,  # as in `open_teacher`
+    columns: list[str] | None,  # as in `open_teacher`
+) -> int:
+    "Texts per input of a task of one's own. What nothing tells is taken from the pool, or else to be 1, and printed."
+    for told in (texts, teacher.n_texts, told_texts(relation, columns)):
+        if told is not None:
+            return told
+    assumed = 1 if rows is None else rows.n_texts
+    what, other = ("single texts", "--texts 2 for pairs") if assumed == 1 else ("pairs of texts", "--texts 1 for single texts")
+    why = "" if rows is None else ", as the pool holds"
+    print(f"{teacher.name}: its config.json does not say how many texts it reads at once; {what} are assumed{why} ({other})")
+    return assumed
+
 # %% ../nbs/80_cli.ipynb #72842d3e
 def open_teacher(
     teacher: str,  # folder or hub name of a text classifier
+    rows: Any = None,  # a `Pool` that it is to answer, where there is one already
+    /,
     task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; your own task if not given
     texts: int | None = None,  # of your own task: texts per input, 1 or 2
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
@@ -140,17 +205,29 @@ def open_teacher(
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Any, Any]:  # the teacher with its classes in the task's order, and the task
     "Load a teacher and settle its task. Raises `UserError` if they do not fit each other."
-    from zskd.core import UserError
-    from zskd.tasks import Task, get_task
+    from zskd.tasks import Task
     from zskd.teachers import Teacher
 
-    own = next((name for name, value in {"texts": texts, "relation": relation, "columns": columns}.items() if value), None)
-    if task and own:
-        raise UserError(f"--{own}: is for a task of your own, but --task {task} is given; leave one of them out")
-    known = get_task(task) if task else None  # a wrong name should not have to wait for the model
+    known = known_task(task, texts, relation, columns)  # a wrong name should not have to wait for the model
     model = Teacher.load(teacher, device=device, precision=precision, max_length=max_length)
-    known = known or Task.for_teacher(model, texts or model.n_texts or 1, relation, columns)
+    known = known or Task.for_teacher(model, settle_texts(model, rows, texts, relation, columns), relation, columns)
     return model.for_task(known, allow_unnamed=allow_unnamed), known
+
+# %% ../nbs/80_cli.ipynb #2e7ab46c
+def shape_of(
+    task: str | None = None,  # as in `open_teacher`, and so the next three
+    texts: int | None = None,  # texts per input, 1 or 2
+    relation: str | None = None,  # of a pair
+    columns: list[str] | None = None,  # that hold the texts
+) -> Any:  # a `Task`; one that is not known has two classes without a meaning
+    "The task that shapes a pool without a teacher. Raises `UserError` if nothing tells it."
+    from zskd.core import UserError
+    from zskd.tasks import Task
+
+    known, told = known_task(task, texts, relation, columns), told_texts(relation, columns) if texts is None else texts
+    if known is None and told is None:
+        raise UserError("nothing says what the rows are to look like; give --task NAME, --teacher FOLDER, --texts 1, or --texts 2 for pairs")
+    return known or Task.for_teacher(SimpleNamespace(labels=("any", "other")), told, relation, columns)
 
 # %% ../nbs/80_cli.ipynb #e4a48580
 def make_pool(
@@ -169,13 +246,15 @@ def make_pool(
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
     from zskd.core import read_json
     from zskd.corpora import load_corpus
+    from zskd.distill import count_answers
     from zskd.ood import Pool, Recipe, ood_pool
 
     if (folder / "pool.json").exists():
         return Pool.load(folder)
     given = read_json(recipe) if recipe else None
     chosen = Recipe.from_dict(given.get("recipe", given) if isinstance(given, dict) else given) if recipe else Recipe.for_task(task, kind)
-    pool = ood_pool(task, load_corpus(corpus or "sample", column), n, teacher, chosen, seed, cache)
+    with count_answers(teacher) if teacher else nullcontext():
+        pool = ood_pool(task, load_corpus(corpus or "sample", column), n, teacher, chosen, seed, cache)
     pool.save(folder)
     return pool
 
@@ -210,9 +289,9 @@ def train(
     cache: Path,  # folder of logits
     /,
     loss: str = "kl+0.1*logit_mse",  # names of losses, with weights and parameters
-    epochs: float = 6,  # passes over the pool
+    epochs: float | None = None,  # passes over the pool (6 if neither this nor --steps is given)
     steps: int | None = None,  # number of steps, in place of --epochs
-    batch_size: int = 256,  # rows per step
+    batch_size: int | None = None,  # rows per step (if not given: a twentieth of the rows, but 32 to 256)
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
     held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by agreement with the teacher
@@ -224,8 +303,8 @@ def train(
     from zskd.distill import Distiller
 
     run = Distiller(
-        teacher, student, pool, out, task=task, cache=cache, resume=resume, loss=loss, epochs=epochs, steps=steps,
-        batch_size=batch_size, lr=lr, schedule=schedule, held_out=held_out, seed=seed, device=device,
+        teacher, student, pool, out, task=task, cache=cache, resume=resume, loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
+        device=device, **_given({"epochs": epochs, "steps": steps, "batch_size": batch_size}),
     )  # fmt: skip
     run.fit()
     return run
@@ -281,8 +360,11 @@ def ask(
     cache: Path,  # folder of logits
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
+    from zskd.distill import count_answers
+
     before = teacher.queries
-    answers = teacher.label(pool, cache=cache).argmax(1)
+    with count_answers(teacher):
+        answers = teacher.label(pool, cache=cache).argmax(1)
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
     shares = ", ".join(f"{label} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
@@ -300,6 +382,7 @@ def teacher(
     lr: float = 1e-4,  # highest learning rate
     max_length: int = 128,  # tokens per input; more are cut off
     extra: list[str] | None = None,  # further splits of the task to train on
+    average: float = 0,  # last share of the training whose weights are averaged, at a constant learning rate; 0.5 often helps
     seed: int = 0,  # of every random choice
 ) -> None:
     "Fine-tune a teacher on the real data of a task."
@@ -308,13 +391,14 @@ def teacher(
 
     known = get_task(task)
     check_out(out, empty=True)
-    scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, seed=seed, extra=extra or ())
+    scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, seed=seed, extra=extra or (), average=average)
     print(f"{out}: {known.metric} {scores[known.metric]:.3f} on {scores['n']:,} examples")
 
 # %% ../nbs/80_cli.ipynb #46c6d97a
 @command(
     "zskd pool --task sst2 --corpus wikitext-103 --n 100000 --out runs/sst2/pool",
     "zskd pool --teacher teachers/rte --task rte --corpus 'text/*.txt' --out runs/rte/pool",
+    "zskd pool --texts 1 --corpus 'text/*.txt' --out runs/mine/pool",
     steps=[open_teacher, make_pool],
     resumes="the same command again; answers of the teacher are kept",
 )
@@ -325,15 +409,14 @@ def pool(
     **options: Any,
 ) -> None:
     "Make a pool of task-shaped inputs from plain text; with --teacher, balanced by the teacher's answers."
-    from zskd.core import UserError
-    from zskd.tasks import get_task
-
     check_out(out, empty=True)
     folder = Path(out)
     check_pool(None, options)
-    if not teacher and not options["task"]:
-        raise UserError("give --task NAME, --teacher FOLDER, or both")
-    model, task = open_teacher(teacher, **take(open_teacher, options)) if teacher else (None, get_task(options["task"]))
+    if teacher:
+        model, task = open_teacher(teacher, **take(open_teacher, options))
+    else:
+        check_no_teacher(logits, options)
+        model, task = None, shape_of(**take(shape_of, options))
     cache = Path(logits) if logits else folder.parent / "logits"
     made = make_pool(task, model, folder, cache, **take(make_pool, options))
     print(made.stats())
@@ -346,6 +429,7 @@ def pool(
     resumes="the same command again; answers so far are kept",
 )
 def label(
+    teacher: str,  # folder or hub name of a text classifier
     pool: str,  # folder of a pool
     logits: str | None = None,  # folder of the teacher's logits; `logits` beside the pool if not given
     **options: Any,
@@ -354,16 +438,11 @@ def label(
     from zskd.ood import Pool
 
     rows = Pool.load(pool)
-    own = {} if options["task"] else {"texts": rows.n_texts}
-    teacher, _ = open_teacher(**{**own, **_given(take(open_teacher, options))})
+    model, task = open_teacher(teacher, rows, **take(open_teacher, options))
+    check_rows(pool, rows, task)
     cache = Path(logits) if logits else Path(pool).parent / "logits"
-    ask(teacher, rows, cache)
+    ask(model, rows, cache)
     print(f"{cache}: holds the logits")
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    "The options without those that are None."
-    return {name: value for name, value in options.items() if value is not None}
 
 # %% ../nbs/80_cli.ipynb #5addf50c
 @command(
@@ -376,23 +455,22 @@ def distill(
     teacher: str,  # folder or hub name of a text classifier
     out: str,  # folder of the run
     pool: str | None = None,  # folder of a pool to use, with the logits beside it; one is made if not given
-    data: str | None = None,  # folder of TSV files, or one such file, or `demo`, to score on at the end; nothing else reads it (default: $ZSKD_DATA, if set)
+    data: str | None = None,  # folder of TSV files, or one such file, or `demo`, to score on at the end; nothing else uses it (default: $ZSKD_DATA, if set)
     resume: bool = False,  # go on with an earlier start of this run
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
-    from zskd.core import UserError
     from zskd.ood import Pool
 
     check_data(data, options["task"])
     check_out(out)
     check_pool(pool, options)
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
-    model, task = open_teacher(teacher, **take(open_teacher, options))
     rows = Pool.load(pool) if pool else None
-    if rows and rows.n_texts != task.n_texts:
-        raise UserError(f"{pool}: has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give the right --pool, --task or --texts")
+    model, task = open_teacher(teacher, rows, **take(open_teacher, options))
+    check_rows(pool, rows, task)
     check_training(model, task, options, rows and len(rows))
+    examples = read_data(data, task)
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
     if resume and not (folder / "command.json").exists():
         print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
@@ -401,7 +479,7 @@ def distill(
     student = make_student(model, task, rows, **take(make_student, options))
     print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
-    tell(run, task, given)
+    tell(run, task, given, examples)
 
 # %% ../nbs/80_cli.ipynb #2c38e03d
 def check_out(
@@ -429,6 +507,14 @@ def check_data(
     if data and data != "demo" and not Path(data).expanduser().exists():
         raise UserError(f"{data}: there is no such file or folder; give the data to score on with --data FOLDER")
 
+
+def read_data(
+    data: str | None,  # a folder, a file, 'demo', or nothing
+    task: Any,  # a `Task`
+) -> Any:  # `Examples`, or None if there is nothing to score on
+    "Read what is scored on at the end. Raises `UserError` if it is not the task's."
+    return task.validation(data) if data or os.environ.get("ZSKD_DATA") else None
+
 # %% ../nbs/80_cli.ipynb #5e1f0a31
 def check_pool(
     pool: str | None,  # folder of a pool that is there already
@@ -437,12 +523,35 @@ def check_pool(
     "Raise `UserError` for options that make a pool where one is given, or for two recipes."
     from zskd.core import UserError
 
-    made = {name: doc.default for name, doc in options_of(make_pool).items() if name != "seed"}
-    idle = next((name for name, default in made.items() if pool and options.get(name, default) != default), None)
-    if idle:
+    idle = first_given(make_pool, options, but=("seed",))
+    if pool and idle:
         raise UserError(f"--{idle}: has no effect on a pool that is given with --pool; leave one of them out")
-    if options.get("recipe") and options.get("kind", made["kind"]) != made["kind"]:
+    if options.get("recipe") and options.get("kind", "wiki") != "wiki":
         raise UserError("--recipe and --kind both say what the pool is made of; give one of them")
+
+
+def check_no_teacher(
+    logits: str | None,  # folder of logits
+    options: dict[str, Any],  # of `zskd pool`
+) -> None:
+    "Raise `UserError` for an option that only a teacher could heed, where there is none."
+    from zskd.core import UserError
+
+    idle = "logits" if logits else first_given(open_teacher, options, but=options_of(shape_of))
+    if idle:
+        raise UserError(f"--{idle.replace('_', '-')}: is for a teacher, but none is given; add --teacher FOLDER, or leave it out")
+
+
+def check_rows(
+    pool: str | None,  # folder of a pool
+    rows: Any,  # the `Pool`, or None if there is none yet
+    task: Any,  # a `Task`
+) -> None:
+    "Raise `UserError` for a pool that is not for this task."
+    from zskd.core import UserError
+
+    if rows is not None and rows.n_texts != task.n_texts:
+        raise UserError(f"{pool}: has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give the right --pool, --task or --texts")
 
 # %% ../nbs/80_cli.ipynb #7c20b4d8
 def check_training(
@@ -453,17 +562,20 @@ def check_training(
 ) -> None:
     "Raise `UserError` for a loss or settings that cannot be, before the teacher is asked anything."
     from zskd.core import UserError, pick_device
-    from zskd.distill import Settings, hold_out
+    from zskd.distill import Settings, default_batch_size, hold_out
     from zskd.losses import describe_loss
 
-    asked = take(train, options)
+    asked = _given(take(train, options))
+    if "epochs" in asked and "steps" in asked:
+        raise UserError("--epochs and --steps both say how long to train; give one of them")
     pick_device(asked.pop("device", "auto"))
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n") or options_of(make_pool)["n"].default
     left = len(hold_out(n, settings.held_out, settings.seed)[0])
-    if left < settings.batch_size:
-        raise UserError(f"batch_size={settings.batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
+    batch_size = settings.batch_size or default_batch_size(left)
+    if left < batch_size:
+        raise UserError(f"batch_size={batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
     check_size(teacher, task, **take(make_student, options))
 
 # %% ../nbs/80_cli.ipynb #c3d5e912
@@ -483,30 +595,36 @@ def check_size(
 
     if sum(size is not None for size in (ratio, params, preset)) > 1:
         raise UserError("--ratio, --params and --preset contradict each other; give one of them")
+    ready = init not in ("teacher", "random")
+    idle = next((flag for flag, value in {"--preset": preset, "--vocab-size": vocab_size}.items() if ready and value is not None), None)
+    if idle:
+        raise UserError(f"{idle}: has no effect on a checkpoint that is given with --init; leave one of them out")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
     if ratio is not None and ratio < 1:
         raise UserError(f"--ratio {ratio:g}: must be at least 1, so that the student is no larger than its teacher")
     if params is not None and params < 1:
         raise UserError(f"--params {params}: must be at least 1")
-    if preset is None and init in ("teacher", "random") and (params is not None or teacher.n_params):
+    if preset is None and not ready and (params is not None or teacher.n_params):
         best_shape(params if params is not None else int(teacher.n_params / (ratio or 30)), task.n_texts, task.n_labels, vocab_size=vocab_size)
 
 # %% ../nbs/80_cli.ipynb #9ab47f60
 def tell(
     run: Any,  # a finished `Distiller`
     task: Any,  # a `Task`
-    options: dict[str, Any],  # of `zskd distill`, with the teacher and the data
+    options: dict[str, Any],  # of `zskd distill`, with the teacher
+    examples: Any,  # `Examples` to score on, or None
 ) -> None:
-    "Score the student where there is data to score on, and say where everything is."
-    data, out = options["data"], run.out
+    "Score the student where there is something to score on, and say where everything is."
+    out = run.out
     best = f"agrees with the teacher on {run.best['agreement']:.1%} of held-out text"
     print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best} (step {run.best['step']} of {run.steps})")
-    if data or os.environ.get("ZSKD_DATA"):
-        report = run.report(task.validation(data))
+    if examples is not None:
+        report = run.report(examples)
         print(f"\n{report.table()}\n\n{out}/report.html: the report to look at; report.json beside it")
     else:
-        asked = {"student": f"{out}/student", **take(open_teacher, options), "out": str(out)}
+        asked = {"student": f"{out}/student", "teacher": options["teacher"], **take(open_teacher, options), "out": str(out)}
+        asked["texts"] = None if options["task"] else task.n_texts
         where = "--data FOLDER" if task.glue else f"--columns {' '.join('COLUMN' for _ in range(task.n_texts))} --data FILE.tsv"
         print(f"score it with: {spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}")
 
@@ -517,6 +635,7 @@ def tell(
     steps=[open_teacher],
 )
 def evaluate(
+    teacher: str,  # folder or hub name of a text classifier
     student: str,  # folder of a student
     data: str | None = None,  # folder of TSV files, one such file, or `demo` for the SST-2 sentences that come along; $ZSKD_DATA or the hub if not given
     split: str = "validation",  # which part of the data
@@ -534,7 +653,7 @@ def evaluate(
         check_out(out)
     if not Path(student).expanduser().is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
-    model, task = open_teacher(**take(open_teacher, options))
+    model, task = open_teacher(teacher, **take(open_teacher, options))
     small = Student.load(student)
     report = compare(model, small, task.load(split, data, limit))
     print(report.table())
@@ -573,10 +692,12 @@ def demo(
 ) -> None:
     "Distil an embedded teacher on embedded text: no network, a few minutes on two cores."
     from zskd.core import ASSETS
+    from zskd.tasks import get_task
 
     folder, cache = Path(out), Path(out) / "logits"
     check_data(data, "sst2")
     check_out(out)
+    examples = get_task("sst2").validation(data or "demo")  # put aside; a mistake in it shows now
     if fresh:
         clear(folder)
     step = _steps(*DEMO_STEPS)
@@ -594,7 +715,7 @@ def demo(
     run = train(model, task, student, rows, folder, cache, **take(train, settings))
     print(f"Agrees with the teacher on {run.best['agreement']:.1%} of the held-out text after {run.steps} steps, {run.seconds['train']:.0f} s.")
     step()
-    _demo_report(run, task, data or "demo")
+    _demo_report(run, task, examples, data or "demo")
 
 # %% ../nbs/80_cli.ipynb #f6e1187d
 def _steps(*titles: str) -> Callable[[], None]:
@@ -618,8 +739,7 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
     return rows
 
 # %% ../nbs/80_cli.ipynb #b256c9cb
-def _demo_report(run: Any, task: Any, data: str) -> None:
-    examples = task.validation(data)
+def _demo_report(run: Any, task: Any, examples: Any, data: str) -> None:
     where = "of the validation set" if data != "demo" else "that come with the package; --data FOLDER scores on all of SST-2's"
     print(f"{len(examples):,} real review sentences {where}.\n")
     print(run.report(examples).table())

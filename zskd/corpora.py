@@ -146,6 +146,8 @@ def _lines(path: str, whole: bool = False) -> Iterator[str]:
     try:
         with opener(path, "rb") as f:
             head = f.peek(8192)[:8192]
+            if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise UserError(f"{path}: is UTF-16, not UTF-8; convert it, for instance with iconv -f UTF-16 -t UTF-8")
             if b"\0" in head:
                 raise UserError(f"{path}: is a binary file (zero byte at offset {head.index(0)}); give txt, jsonl, csv, tsv or parquet")
             offset, rest = (3, b"") if head.startswith(b"\xef\xbb\xbf") else (0, b"")  # a byte-order mark is no text
@@ -182,13 +184,30 @@ def _jsonl_texts(path: str, column: str) -> Iterator[str]:
         yield row[column] or ""
 
 # %% ../nbs/20_corpora.ipynb #d9643944
+_SEPARATORS = {  # what separates columns: its name, and what to do about it where another one is expected
+    ",": ("commas", "name the file .csv"),
+    ";": ("semicolons", "save it with commas as .csv, or with tabs as .tsv"),
+    "\t": ("tabs", "name the file .tsv"),
+}
+
+
+def _other_separator(path: str, column: str, header: list[str], expected: str) -> UserError | None:
+    "What to say of a header that is a single column and holds another separator than the expected one; None of any other."
+    found = next((s for s in _SEPARATORS if len(header) == 1 and s != expected and s in header[0]), None)
+    if found is None:
+        return None
+    name, remedy = _SEPARATORS[found]
+    seen = f"its header {header[0][:60]!r} looks as if {name} separate its columns, not {_SEPARATORS[expected][0]}"
+    return UserError(f"{path}: has no column {column!r}; {seen}; {remedy}")
+
+
 def _csv_texts(path: str, column: str, tab: bool) -> Iterator[str]:
     options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tab else {}
     try:
         rows = csv.reader(_lines(path, whole=True), **options)
         header = next(filter(None, rows), [])  # blank lines may stand before it
         if header and column not in header:
-            raise _no_column(path, column, header)
+            raise _other_separator(path, column, header, "\t" if tab else ",") or _no_column(path, column, header)
         for row in rows:
             yield row[i] if (i := header.index(column)) < len(row) else ""
     except csv.Error as e:

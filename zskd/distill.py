@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,9 @@ from .tasks import Row, Task, as_rows, match_labels
 from .teachers import Teacher, token_batches
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'WINDOW', 'Settings', 'epoch_batches', 'hold_out', 'ema_decay', 'Batch', 'Callback', 'LogCallback',
-           'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller', 'parameter_groups']
+__all__ = ['SCHEDULES', 'WINDOW', 'Settings', 'epoch_batches', 'hold_out', 'default_batch_size', 'ema_decay', 'Batch', 'Callback',
+           'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller', 'count_answers',
+           'parameter_groups']
 
 # %% ../nbs/50_distill.ipynb #2ea84cf8
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # our name: the name in transformers
@@ -50,7 +51,7 @@ class Settings:
     loss: str | Callable = "kl+0.1*logit_mse"  # read by `parse_loss`, or a named function `(student_logits, teacher_logits) -> scalar`
     epochs: float = 6  # passes over the pool
     steps: int | None = None  # number of steps; replaces `epochs`
-    batch_size: int = 256  # rows per step, of all processes together
+    batch_size: int | None = None  # rows per step, of all processes together; None takes `default_batch_size`
     lr: float = 3e-3  # highest learning rate of AdamW
     warmup: float = 0.06  # part of the steps in which the learning rate rises to it
     schedule: str = "cosine"  # how it falls afterwards: 'cosine', 'linear' or 'constant'
@@ -73,7 +74,7 @@ class Settings:
 _SETTINGS_RANGE = {
     "epochs": (lambda x: 0 < x < math.inf, "a number above 0"),
     "steps": (lambda x: x is None or x >= 1, "1 or more, or None"),
-    "batch_size": (lambda x: x >= 1, "1 or more"),
+    "batch_size": (lambda x: x is None or x >= 1, "1 or more, or None"),
     "lr": (lambda x: 0 < x < math.inf, "a number above 0"),
     "warmup": (lambda x: 0 <= x < 1, "a part of the steps, from 0 to below 1"),
     "schedule": (lambda x: x in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
@@ -132,6 +133,13 @@ def hold_out(
         raise UserError(f"held_out={held_out}: leaves {max(n - size, 0)} rows to train on and {size} to measure on, of {n}; choose another or a larger pool")
     order = np.random.default_rng(derive_seed(seed, "held out")).permutation(n)
     return np.sort(order[size:]), np.sort(order[:size])
+
+# %% ../nbs/50_distill.ipynb #5b90c2de
+def default_batch_size(
+    rows: int,  # to train on
+) -> int:  # a multiple of 32, from 32 to 256
+    "A twentieth of the rows where that is less than 256, and no fewer than 32."
+    return max(32, min(256, rows // 20 // 32 * 32))
 
 # %% ../nbs/50_distill.ipynb #a26e713e
 def ema_decay(
@@ -419,6 +427,8 @@ def _check(self: Distiller) -> None:
     self._check_device()
     self._check_loss()
     self.train, self.held = hold_out(n, s.held_out, s.seed)
+    if s.batch_size is None:
+        s = self.settings = replace(s, batch_size=default_batch_size(len(self.train)))
     if len(self.train) < s.batch_size:
         raise UserError(f"batch_size={s.batch_size}: the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool")
     self.epoch_steps = len(self.train) // s.batch_size
@@ -557,6 +567,18 @@ def _load_data(self: Distiller) -> None:
     counts = torch.bincount(self.targets[self.held].argmax(1), minlength=self.targets.shape[1])
     self.majority = counts.max().item() / len(self.held)
 
+# %% ../nbs/50_distill.ipynb #a4c83b17
+@contextmanager
+def count_answers(
+    teacher: Teacher,  # about to be asked
+) -> Iterator[None]:
+    "Let an interrupt say how many rows the teacher has answered since; those that a cache holds do not count."
+    before = teacher.queries
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted after {teacher.queries - before:,} new answers of the teacher") from None
+
 # %% ../nbs/50_distill.ipynb #fa96e373
 @patch
 def _answers(self: Distiller, rows: list[Row]) -> np.ndarray:  # float32 [n, n_classes]
@@ -564,7 +586,8 @@ def _answers(self: Distiller, rows: list[Row]) -> np.ndarray:  # float32 [n, n_c
     known, asked = getattr(self.pool, "logits", None), getattr(self.pool, "made", {}).get("teacher")
     if known is not None and asked and asked == self.teacher.fingerprint and tuple(self.pool.labels) == tuple(self.teacher.labels):
         return known
-    return self.teacher.label(rows, cache=self.cache)
+    with count_answers(self.teacher):
+        return self.teacher.label(rows, cache=self.cache)
 
 
 def parameter_groups(
@@ -839,8 +862,9 @@ def fit(self: Distiller) -> Student:
                 for c in self.callbacks:
                     c.on_end(self)
             self._finish()
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted at step {self.step} of {self.steps}; go on with resume=True (--resume) and folder {self.out}") from None
+    except KeyboardInterrupt as e:
+        how_far = str(e) or f"interrupted at step {self.step} of {self.steps}"
+        raise KeyboardInterrupt(f"{how_far}; go on with resume=True (--resume) and folder {self.out}") from None
     return self.distilled
 
 # %% ../nbs/50_distill.ipynb #df29a90a

@@ -21,6 +21,7 @@ from accelerate.state import AcceleratorState
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from torch.optim.swa_utils import AveragedModel
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -29,6 +30,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -39,7 +43,7 @@ from .tasks import Row, Task, as_rows, match_labels, score
 # %% auto #0
 __all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits',
            'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'shard_path', 'write_shard',
-           'read_shard', 'model_folder', 'claim_folder', 'fine_tune']
+           'read_shard', 'model_folder', 'claim_folder', 'fine_tune', 'WeightAveraging']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -490,12 +494,16 @@ def fine_tune(
     seed: int = 0,  # of the classifier's first weights, of the order, of dropout
     extra: Sequence[str] = (),  # further splits of the task to train on
     precision: str = "auto",  # 'auto', 'bf16' or 'fp32'
+    average: float = 0,  # share of the training, its last part, whose weights are averaged; above 0 the learning rate stays at its peak
 ) -> dict[str, Any]:  # scores on the validation set
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
     out, settings = Path(out).expanduser(), {"base": _short_name(base), "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "max_length": max_length, "dropout": dropout, "seed": seed, "extra": list(extra), "precision": precision}  # fmt: skip
+        "max_length": max_length, "dropout": dropout, "seed": seed, "extra": list(extra), "precision": precision,
+        "average": average}  # fmt: skip
     if not epochs > 0:
         raise UserError(f"epochs={epochs}: must be above 0")
+    if not 0 <= average < 1:
+        raise UserError(f"average={average}: must be 0 or more, and below 1")
     claim_folder(out)
     set_seed(seed)
     names = dict(enumerate(task.labels))
@@ -505,7 +513,7 @@ def fine_tune(
     *parts, examples = [task.load(split, data) for split in ("train", *extra, "validation")]
     rows = [row for part in parts for row in part.rows]
     labels = np.concatenate([part.labels for part in parts])
-    _train(model, tokenizer, rows, labels, epochs, batch_size, lr, max_length, seed, precision)
+    _train(model, tokenizer, rows, labels, epochs, batch_size, lr, max_length, seed, precision, average)
     model.config.zskd = {"task": task.name, "n_texts": task.n_texts}
     tokenizer.model_max_length = max_length
     with model_folder(out) as tmp:
@@ -516,10 +524,23 @@ def fine_tune(
     write_json(out / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})
     return result
 
+# %% ../nbs/30_teachers.ipynb #5a7e01c3
+class WeightAveraging(TrainerCallback):
+    "Keeps the mean of the weights over the last `share` of the training's steps, every tenth of them."
+
+    def __init__(self, share: float) -> None:
+        self.share, self.average = share, None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any) -> None:
+        left = state.max_steps - state.global_step
+        if left <= self.share * state.max_steps and left % 10 == 0:
+            self.average = self.average or AveragedModel(model)
+            self.average.update_parameters(model)
+
 # %% ../nbs/30_teachers.ipynb #365d20bb
 def _train(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray,
-    epochs: float, batch_size: int, lr: float, max_length: int, seed: int, precision: str,
+    epochs: float, batch_size: int, lr: float, max_length: int, seed: int, precision: str, average: float,
 ) -> None:  # fmt: skip
     "Train with the `Trainer` of transformers, in a scratch folder that stays empty."
     encoded = _tokenize(tokenizer, rows, max_length)
@@ -529,6 +550,7 @@ def _train(
         "num_train_epochs": epochs,
         "per_device_train_batch_size": batch_size,
         "learning_rate": lr,
+        "lr_scheduler_type": "constant_with_warmup" if average else "linear",
         "warmup_steps": int(0.06 * epochs * len(items) / batch_size),
         "weight_decay": 0.01,
         "train_sampling_strategy": "group_by_length",
@@ -544,6 +566,11 @@ def _train(
         args = TrainingArguments(scratch, **settings)
         trainer = Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer))
         trainer.remove_callback(PrinterCallback)  # without bars it would print raw dictionaries instead
+        averaging = WeightAveraging(average) if average else None
+        if averaging:
+            trainer.add_callback(averaging)
         trainer.train()
+    if averaging:
+        model.load_state_dict(averaging.average.module.state_dict())
     AcceleratorState._reset_state(reset_partial_state=True)  # the Trainer's choice of precision must not bind later runs in this process
     model.eval()
