@@ -21,22 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from packed import pack, unpack
 from provenance import made_by
 
 from zskd.cli import main as zskd
-from zskd.core import read_json, write_json
+from zskd.core import atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
 from zskd.ood import Pool, Recipe, ood_pool
 from zskd.students import Student, candidate_shapes
-from zskd.tasks import TASKS, Task
+from zskd.tasks import TASKS, Task, score
 from zskd.teachers import Teacher
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
+PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
 VARIANTS = ("wiki", "unbalanced", "random", "real")
 TEACHERS = {  # options of `zskd teacher`; fewer epochs where there is more data
-    "sst2": ["--epochs", "3", "--batch-size", "32", "--lr", "5e-5", "--max-length", "64"],
+    "sst2": ["--epochs", "3", "--batch-size", "32", "--lr", "5e-5", "--max-length", "64", "--average", "0.5"],
     "mnli": ["--epochs", "1", "--batch-size", "32", "--lr", "1e-4", "--extra", "train_snli_extra"],
     "qnli": ["--epochs", "1", "--batch-size", "32", "--lr", "1e-4"],
     "qqp": ["--epochs", "1", "--batch-size", "32", "--lr", "1e-4"],
@@ -72,18 +74,27 @@ def main() -> None:
 
 
 def make_teacher(task: Task, args: argparse.Namespace) -> Teacher:
-    """Fine-tune the task's teacher with `zskd teacher`, or take the one that is there."""
-    folder = args.work / "teachers" / task.name
-    if not (folder / "teacher.json").exists():
+    """The task's teacher: unpacked from its file among the benchmarks, which is made with `zskd teacher` where there is none."""
+    file, folder, tuned = PACKED / f"{task.name}.safetensors", args.work / "teachers" / task.name, args.work / "tuned" / task.name
+    made = not file.exists()
+    if made:
         if task.name in BASES:
             make_teacher(TASKS[BASES[task.name]], args)
         base = str(args.work / "teachers" / BASES[task.name]) if task.name in BASES else args.base
-        words = ["teacher", "--task", task.name, "--base", base, "--data", args.data, "--out", str(folder), *TEACHERS[task.name]]
-        if zskd(words):
+        words = ["teacher", "--task", task.name, "--base", base, "--data", args.data, "--out", str(tuned), *TEACHERS[task.name]]
+        if not (tuned / "teacher.json").exists() and zskd(words):
             sys.exit(f"zskd {shlex.join(words)} failed")
-        result = RESULTS / f"{task.name}-teacher.json"
-        write_json(result, {"command": shown(["zskd", *words], args), **read_json(folder / "teacher.json"), **made_by()})
-    return Teacher.load(folder).for_task(task)
+        with atomic_path(file) as tmp:
+            pack(args.base, tuned, tmp)
+    if not (folder / "config.json").exists():
+        unpack(args.base, file, folder)
+    teacher = Teacher.load(folder).for_task(task)
+    if made:
+        examples, tuned_notes = task.load("validation", args.data), read_json(tuned / "teacher.json")
+        found = score(teacher.logits(examples.rows).argmax(1), examples.labels, task)
+        result = {"command": shown(["zskd", *words], args), **tuned_notes, "validation": found, "before_packing": tuned_notes["validation"]}
+        write_json(RESULTS / f"{task.name}-teacher.json", {**result, **made_by()})
+    return teacher
 
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
