@@ -30,7 +30,7 @@ from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
 from zskd.ood import Pool, Recipe, ood_pool
-from zskd.students import Student, candidate_shapes
+from zskd.students import Student
 from zskd.tasks import TASKS, Task, score
 from zskd.teachers import Teacher
 
@@ -39,18 +39,18 @@ PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scr
 VARIANTS = ("wiki", "unbalanced", "random", "real")
 TEACHERS = {  # options of `zskd teacher`; fewer epochs where there is more data
     "sst2": ["--epochs", "3", "--batch-size", "32", "--lr", "5e-5", "--max-length", "64", "--average", "0.5"],
-    "mnli": ["--epochs", "1", "--batch-size", "32", "--lr", "1e-4", "--extra", "train_snli_extra"],
+    "mnli": ["--epochs", "2", "--batch-size", "32", "--lr", "8e-5", "--extra", "train_snli_extra"],
     "qnli": ["--epochs", "1", "--batch-size", "32", "--lr", "1e-4"],
     "qqp": ["--epochs", "1", "--batch-size", "32", "--lr", "1e-4"],
     "mrpc": ["--epochs", "4", "--batch-size", "16", "--lr", "5e-5"],
     "rte": ["--epochs", "3", "--batch-size", "16", "--lr", "5e-5"],
 }
 BASES = {"mrpc": "mnli", "rte": "mnli"}  # small tasks start from the teacher of a large one (STILTs, Phang et al. 2018, 1811.01088)
-POOL = {"sst2": 60_000}  # rows; the other tasks have PAIRS
+POOL = {"sst2": 200_000}  # rows; the other tasks have PAIRS
+RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}  # changes of the default recipe: fewer answers for as many rows
 PAIRS = 40_000
 RANDOM_ROWS = 10_000  # at most; rows of random words are three times as long as the others, and so cost the teacher as much
-TRAINING: dict[str, dict[str, Any]] = {"sst2": {"steps": 1000}}  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
-SHAPES = {"sst2": (30_522, 20, 1)}  # pieces, numbers per piece, layers: chosen by scripts/shapes.py; the others have the default for the budget
+TRAINING: dict[str, dict[str, Any]] = {"sst2": {"steps": 2000}}  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
 PAIR_TRAINING = {"steps": 1600, "batch_size": 128, "lr": 2e-3}
 
 
@@ -109,16 +109,21 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
     if variant == "unbalanced":
         pool = candidates(task, teacher, corpus, n, cache)
     else:
-        recipe = Recipe.for_task(task, "random" if variant == "random" else "wiki")
+        recipe = Recipe.for_task(task, "random") if variant == "random" else balanced(task)
         n = min(n, RANDOM_ROWS) if variant == "random" else n
-        pool = ood_pool(task, corpus, n, teacher, replace(recipe, balance=variant == "wiki"), seed=0, cache=cache)
+        pool = ood_pool(task, corpus, n, teacher, recipe, seed=0, cache=cache)
     pool.save(folder)
     return pool
 
 
+def balanced(task: Task) -> Recipe:
+    """The recipe of a task's main pool."""
+    return replace(Recipe.for_task(task), **RECIPE.get(task.name, {}))
+
+
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path) -> Pool:
     """The first `n` of the rows that a balanced pool of `n` rows is chosen from, with the answers that were given for it."""
-    recipe = Recipe.for_task(task)
+    recipe = balanced(task)
     drawn = ood_pool(task, corpus, round(n * recipe.oversample), teacher, replace(recipe, balance=False), seed=0)
     logits = teacher.label(drawn, cache=cache)[:n]
     rows = drawn.dataset.select(range(n)).add_column("logits", list(logits))
@@ -129,7 +134,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     """One student: make it, distil it, score it, write its result file."""
     rows = make_rows(task, teacher, variant, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    student = Student.create(teacher, corpus=texts, seed=seed, n_texts=task.n_texts, **size_of(task, teacher))
+    student = Student.create(teacher, ratio=30, corpus=texts, seed=seed, n_texts=task.n_texts)
     settings = TRAINING.get(task.name, PAIR_TRAINING)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     distiller = Distiller(teacher, student, rows, out, task=task, seed=seed, cache=args.work / "logits", resume=out.exists(), **settings)
@@ -145,14 +150,6 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
         "agreement_by_builder": by_builder(distiller, rows), "report": kept, **made_by(),
     })  # fmt: skip
     print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
-
-
-def size_of(task: Task, teacher: Teacher) -> dict[str, Any]:
-    """The size of a task's student, for `Student.create`."""
-    if task.name not in SHAPES:
-        return {"ratio": 30}
-    pieces, numbers, layers = SHAPES[task.name]
-    return {"shape": candidate_shapes(int(teacher.n_params / 30), task.n_labels, [pieces], [numbers], [layers], [3])[0]}
 
 
 def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:

@@ -131,7 +131,7 @@ def candidate_shapes(
 # One row per number of texts in an input. `share`: part of the budget that goes into the word table. `pieces_per_number`: pieces in the
 # vocabulary / numbers per piece. `layers`, `groups`: depth and how many layers have their own weights. `expansion`: feed-forward width / width.
 PREFERENCES: dict[int, dict[str, float]] = {
-    1: {"share": 0.67, "pieces_per_number": 330, "layers": 1, "groups": 1, "expansion": 3},
+    1: {"share": 0.67, "pieces_per_number": 1900, "layers": 1, "groups": 1, "expansion": 3},
     2: {"share": 0.30, "pieces_per_number": 150, "layers": 3, "groups": 3, "expansion": 2},
 }
 
@@ -152,7 +152,7 @@ def best_shape(
         raise UserError(f"a budget of {budget:,} parameters is too small for any student; give a larger n_params or a smaller ratio")
     p = PREFERENCES[n_texts]
     table = p["share"] * budget
-    numbers = table / vocab_size if vocab_size else math.sqrt(table / p["pieces_per_number"])
+    numbers = table / (vocab_size or min(math.sqrt(table * p["pieces_per_number"]), max_vocab))
     e = min(max(8 * round(numbers / 8), 8), 128)
     v = vocab_size or min(max(int(table / e), 200), max_vocab)
     for size in range(e, 7, -8):  # word vectors are never wider than the layers
