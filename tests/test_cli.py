@@ -454,6 +454,15 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
 # ---- one folder, one run
 
 
+def test_a_mistake_in_the_text_does_not_take_the_folder(call, models, tmp_path):
+    words = ["distill", "--teacher", models / "good", *SMALL, "--out", tmp_path / "run"]
+    code, _, err = call(*words, "--corpus", tmp_path / "mistyped.txt")
+    assert code == 2, err
+    one_line(err, "mistyped.txt")
+    code, _, err = call(*words)
+    assert code == 0, err
+
+
 def test_a_folder_holds_one_run(call, finished, models):
     out, words = finished
     before = (out / "student" / "model.safetensors").read_bytes()

@@ -340,9 +340,10 @@ def claim(
     asked = {"teacher": teacher.fingerprint, **{k: v for k, v in options.items() if k not in MAY_CHANGE}}
     asked = json.loads(json.dumps(asked))
     file = out / "command.json"
-    if not file.exists():
-        if out.is_dir() and any(out.iterdir()):
-            raise UserError(f"{out}: holds other files; choose a new or empty folder")
+    made = out.is_dir() and any(path != file for path in out.iterdir())
+    if made and not file.exists():
+        raise UserError(f"{out}: holds other files; choose a new or empty folder")
+    if not made:  # a start that came to nothing, perhaps by a mistake that is mended now, binds nobody
         write_json(file, {"command": line, "options": asked})
         return
     there = read_json(file).get("options", {})
