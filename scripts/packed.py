@@ -1,10 +1,10 @@
 """Fine-tuned teachers as small files: the difference from their public base, at a few bits per weight.
 
-    python scripts/packed.py pack --base ENCODER --teacher TEACHER_FOLDER --file sst2.safetensors
+    python scripts/packed.py pack --base ENCODER --teacher TEACHER_FOLDER [MORE_FOLDERS] --file sst2.safetensors
     python scripts/packed.py unpack --base ENCODER --file sst2.safetensors --teacher TEACHER_FOLDER
 
 So the benchmarks can be repeated by people who don't have the data that the teachers learned from. Fine-tuning changes weights by
-little, and the change stands coarse rounding (BitDelta, Liu et al. 2024, 2402.10193): 3 bits per weight and 1 bit per number of the
+little, and the change stands coarse rounding (BitDelta, Liu et al. 2024, 2402.10193): 4 bits per weight and 2 per number of the
 word vectors. What counts as the teacher of a benchmark is what `unpack` gives, not the model before rounding.
 """
 
@@ -25,7 +25,7 @@ CLIPS = torch.linspace(0.3, 1.0, 15)  # where the outermost level may lie, as a 
 
 def bits_of(name: str) -> int:
     """How many bits a change of this weight gets: most word vectors hardly move."""
-    return 1 if ".embeddings." in name else 3
+    return 2 if ".embeddings." in name else 4
 
 
 def quantise(change: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,17 +61,18 @@ def base_weights(base: str | Path, names: list[str]) -> dict[str, torch.Tensor]:
     return {name: found[name.split(".", 1)[1]].float() for name in names if name.split(".", 1)[-1] in found}
 
 
-def pack(base: str | Path, teacher: str | Path, file: str | Path) -> None:
-    """Write a teacher as its difference from the encoder that it was made from."""
-    weights = load_file(Path(teacher) / "model.safetensors")
+def pack(base: str | Path, teachers: list[Path], file: str | Path) -> None:
+    """Write a teacher, or the mean of several, as its difference from the encoder that it was made from."""
+    parts = [load_file(Path(teacher) / "model.safetensors") for teacher in teachers]
+    weights = {name: sum(part[name].float() for part in parts) / len(parts) for name in parts[0]}
     start, tensors = base_weights(base, list(weights)), {}
     for name, weight in weights.items():
         if name in start and weight.ndim == 2:
-            codes, steps = quantise(weight.float() - start[name], bits_of(name))
+            codes, steps = quantise(weight - start[name], bits_of(name))
             tensors[f"{name}:codes"], tensors[f"{name}:steps"] = squeeze(codes, bits_of(name)), steps
         else:
-            tensors[name] = weight.float() - start.get(name, torch.zeros(()))
-    save_file(tensors, file, metadata={name: (Path(teacher) / name).read_text("utf-8") for name in ("config.json", "tokenizer_config.json")})
+            tensors[name] = weight - start.get(name, torch.zeros(()))
+    save_file(tensors, file, metadata={name: (Path(teachers[0]) / name).read_text("utf-8") for name in ("config.json", "tokenizer_config.json")})
 
 
 def unpack(base: str | Path, file: str | Path, teacher: str | Path) -> None:
@@ -101,10 +102,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pack", "unpack"])
     parser.add_argument("--base", required=True, help="folder of the encoder that the teacher was made from")
-    parser.add_argument("--teacher", required=True, help="folder of the teacher")
+    parser.add_argument("--teacher", required=True, nargs="+", help="folder of the teacher; of several that are packed, the mean of the weights")
     parser.add_argument("--file", required=True, help="the small file")
     args = parser.parse_args()
-    (pack if args.what == "pack" else unpack)(args.base, *([args.teacher, args.file] if args.what == "pack" else [args.file, args.teacher]))
+    if args.what == "pack":
+        pack(args.base, args.teacher, args.file)
+    else:
+        unpack(args.base, args.file, args.teacher[0])
 
 
 if __name__ == "__main__":
