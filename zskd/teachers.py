@@ -513,7 +513,7 @@ def fine_tune(
     *parts, examples = [task.load(split, data) for split in ("train", *extra, "validation")]
     rows = [row for part in parts for row in part.rows]
     labels = np.concatenate([part.labels for part in parts])
-    _train(model, tokenizer, rows, labels, epochs, batch_size, lr, max_length, seed, precision, average)
+    _train(model, tokenizer, rows, labels, settings)
     model.config.zskd = {"task": task.name, "n_texts": task.n_texts}
     tokenizer.model_max_length = max_length
     with model_folder(out) as tmp:
@@ -539,31 +539,30 @@ class WeightAveraging(TrainerCallback):
 
 # %% ../nbs/30_teachers.ipynb #365d20bb
 def _train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray,
-    epochs: float, batch_size: int, lr: float, max_length: int, seed: int, precision: str, average: float,
-) -> None:  # fmt: skip
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray, settings: dict[str, Any]
+) -> None:
     "Train with the `Trainer` of transformers, in a scratch folder that stays empty."
-    encoded = _tokenize(tokenizer, rows, max_length)
+    encoded = _tokenize(tokenizer, rows, settings["max_length"])
     items = [{**{k: v[i] for k, v in encoded.items()}, "labels": int(y)} for i, y in enumerate(labels)]
-    device = pick_device()
-    settings = {
-        "num_train_epochs": epochs,
-        "per_device_train_batch_size": batch_size,
-        "learning_rate": lr,
+    device, average = pick_device(), settings["average"]
+    options = {
+        "num_train_epochs": settings["epochs"],
+        "per_device_train_batch_size": settings["batch_size"],
+        "learning_rate": settings["lr"],
         "lr_scheduler_type": "constant_with_warmup" if average else "linear",
-        "warmup_steps": int(0.06 * epochs * len(items) / batch_size),
+        "warmup_steps": int(0.06 * settings["epochs"] * len(items) / settings["batch_size"]),
         "weight_decay": 0.01,
         "train_sampling_strategy": "group_by_length",
-        "bf16": pick_dtype(device, precision) == torch.bfloat16,
+        "bf16": pick_dtype(device, settings["precision"]) == torch.bfloat16,
         "use_cpu": device.type == "cpu",
         "save_strategy": "no",
         "logging_steps": 200,
         "report_to": "none",
-        "seed": seed,
+        "seed": settings["seed"],
         "disable_tqdm": os.environ.get("TQDM_DISABLE") == "1",
     }
     with tempfile.TemporaryDirectory() as scratch:
-        args = TrainingArguments(scratch, **settings)
+        args = TrainingArguments(scratch, **options)
         trainer = Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer))
         trainer.remove_callback(PrinterCallback)  # without bars it would print raw dictionaries instead
         averaging = WeightAveraging(average) if average else None
