@@ -5,13 +5,14 @@
 # %% ../nbs/30_teachers.ipynb #0133d80b
 from __future__ import annotations
 
+import copy
 import operator
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,7 @@ def _check_trained(name: str, model: PreTrainedModel, missing: set[str]) -> None
 
 # %% ../nbs/30_teachers.ipynb #06c57dc7
 BLOCK = 8192  # rows tokenised and sorted together, and rows per shard of the cache
-BATCH_TOKENS = {"fp32": 1024, "bf16": 4096, "gpu": 65_536}  # tokens per batch; in float32 a processor is fastest while a batch fits its cache
+BATCH_TOKENS = {"fp32": 1024, "bf16": 2048, "gpu": 65_536}  # tokens per batch; in float32 a processor is fastest while a batch fits its cache
 TIE = 0.1  # two best logits closer than this in bfloat16 are computed again in float32
 
 
@@ -277,34 +278,34 @@ def _padded(encoded: dict[str, list[list[int]]], index: np.ndarray, pad: dict[st
     return batch
 
 # %% ../nbs/30_teachers.ipynb #8f670868
-def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, rows: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, rows: np.ndarray) -> np.ndarray:
     device = model.device
     out = np.zeros((len(encoded["input_ids"]), model.config.num_labels), np.float32)
     lengths = np.array([len(encoded["input_ids"][i]) for i in rows])
     pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
-    low = torch.autocast(device.type, dtype) if dtype != torch.float32 else nullcontext()
-    kind = "gpu" if device.type != "cpu" else "fp32" if dtype == torch.float32 else "bf16"
-    with torch.inference_mode(), low:
+    kind = "gpu" if device.type != "cpu" else "fp32" if model.dtype == torch.float32 else "bf16"
+    with torch.inference_mode():
         for index in token_batches(lengths, BATCH_TOKENS[kind]):
             batch = _padded(encoded, rows[index], pad, device)
             out[rows[index]] = model(**batch).logits.float().cpu().numpy()
     return out
 
 
-def _exact_forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, dtype: torch.dtype) -> np.ndarray:
-    "Logits of one block in `dtype`; close calls again in float32."
-    out = _forward(model, tokenizer, encoded, np.arange(len(encoded["input_ids"])), dtype)
-    if dtype == torch.float32:
+def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict) -> np.ndarray:
+    "Logits of one block by `fast`; close calls again by `model`, of which `fast` is the copy in lower precision."
+    out = _forward(fast, tokenizer, encoded, np.arange(len(encoded["input_ids"])))
+    if fast is model:
         return out
     best = np.sort(out, axis=1)
     close = np.flatnonzero(best[:, -1] - best[:, -2] < TIE)
     if len(close):
-        out[close] = _forward(model, tokenizer, encoded, close, torch.float32)[close]
+        out[close] = _forward(model, tokenizer, encoded, close)[close]
     return out
 
 # %% ../nbs/30_teachers.ipynb #ff6c3e60
 def _model_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, dtype: torch.dtype) -> Callable:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
+    fast = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
 
     def compute(rows: list[Row]) -> np.ndarray:
         blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
@@ -315,7 +316,7 @@ def _model_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ma
                 encoded = pending.result()
                 if i + 1 < len(blocks):
                     pending = ahead.submit(_tokenize, tokenizer, blocks[i + 1], max_length)
-                parts.append(_exact_forward(model, tokenizer, encoded, dtype))
+                parts.append(_exact_forward(model, fast, tokenizer, encoded))
         return np.concatenate(parts)
 
     return compute
@@ -334,7 +335,8 @@ def load(
         raise UserError(f"max_length={max_length}: must be at least 8 tokens")
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    model, tokenizer = load_classifier(name, "teacher", trained=True, attn_implementation="eager" if where.type == "cpu" else "sdpa")
+    plain = {"attn_implementation": "eager"} if where.type == "cpu" and dtype == torch.float32 else {}  # faster there, with batches so small
+    model, tokenizer = load_classifier(name, "teacher", trained=True, **plain)
     model.to(where).requires_grad_(False)
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
