@@ -10,6 +10,7 @@ from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
 from .distill import *  # noqa: F403
 from .evaluate import *  # noqa: F403
+from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .ood import *  # noqa: F403
 from .students import *  # noqa: F403

@@ -157,10 +157,19 @@ class Batch:
     inputs: dict[str, torch.Tensor]  # what the student's `forward` takes
     teacher_logits: torch.Tensor  # float32 [rows, n_classes], in the order of the student's classes
     rows: np.ndarray  # int [rows], row numbers in the pool; -1 for rows that a callback added
+    hidden_states: tuple[torch.Tensor, ...] = ()  # [rows, pieces, width] before the first and after each layer, if a callback wants them
 
 # %% ../nbs/50_distill.ipynb #9115f71c
 class Callback:
     "Base of all callbacks; every method may be left out."
+
+    hidden_states = False  # whether `loss` reads `batch.hidden_states`
+
+    def check(
+        self,
+        run: Distiller,  # as it was constructed
+    ) -> None:
+        "Raise `UserError` if the callback does not fit the run, before anything is computed."
 
     def on_start(
         self,
@@ -225,6 +234,15 @@ def extra_rows(
     "Inputs to add to a batch: the same in every process, a multiple of their number. The teacher is asked if its logits are not given."
 
 # %% ../nbs/50_distill.ipynb #0bc10a5b
+@patch
+def parameters(
+    self: Callback,
+    run: Distiller,  # its student is at hand, on the device of the run
+) -> list[torch.nn.Parameter]:  # on that device, the same in every process
+    "Weights of its own to train with the student's, without weight decay; asked for once, before the checkpoint is read."
+    return []
+
+
 @patch
 def state_dict(self: Callback) -> dict[str, torch.Tensor]:  # by name
     "Tensors to keep in the checkpoint; those of the first process are kept."
@@ -434,6 +452,8 @@ def _check(self: Distiller) -> None:
     self.epoch_steps = len(self.train) // s.batch_size
     self.steps = s.steps or max(1, round(s.epochs * self.epoch_steps))
     self.evaluate_every = s.evaluate_every or min(max(1, self.steps // 20), 1000)
+    for c in self.callbacks:
+        c.check(self)
 
 # %% ../nbs/50_distill.ipynb #48953f20
 @patch
@@ -610,7 +630,9 @@ def _prepare(self: Distiller) -> None:
     if self.accelerator.device.type == "cpu":
         self.model.set_attn_implementation("eager")  # in bfloat16 several times faster there, otherwise as fast
     self.dtype = pick_dtype(self.accelerator.device, s.precision)
-    optimizer = torch.optim.AdamW(parameter_groups(self.model, s.weight_decay), lr=s.lr, fused=True)
+    self.others = [p for c in self.callbacks for p in c.parameters(self)]
+    groups = parameter_groups(self.model, s.weight_decay) + [{"params": self.others, "weight_decay": 0.0}] * bool(self.others)
+    optimizer = torch.optim.AdamW(groups, lr=s.lr, fused=True)
     self.average = copy.deepcopy(self.model).eval().requires_grad_(False) if s.ema else self.model
     self.pairs = (list(self.average.parameters()), list(self.model.parameters()))
     self.net, self.optimizer = self.accelerator.prepare(self.model, optimizer)
@@ -731,10 +753,15 @@ def _train_step(self: Distiller) -> float:  # the loss
     if self.rank:  # the checkpoint knows the generators of the first process only
         set_seed(derive_seed(self.settings.seed, "train", self.rank, self.step))
     batch = self._batch()
+    wanted = {"output_hidden_states": True} if any(c.hidden_states for c in self.callbacks) else {}
     with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-        logits = self.net(**batch.inputs).logits
-    total, value = self._batch_loss(batch, logits.float())
+        answer = self.net(**batch.inputs, **wanted)
+    batch.hidden_states = answer.hidden_states or ()
+    total, value = self._batch_loss(batch, answer.logits.float())
     self.accelerator.backward(total)
+    if self.world > 1:  # those of the student are averaged by PyTorch
+        for p in self.others:
+            p.grad = self.accelerator.reduce(p.grad, "mean")
     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
     loss, norm = torch.stack([value, norm]).tolist()
     if not (math.isfinite(loss) and math.isfinite(norm)):

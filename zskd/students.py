@@ -31,8 +31,8 @@ from .teachers import Teacher, load_classifier, model_folder, token_batches
 # %% auto #0
 __all__ = ['PREFERENCES', 'PRESETS', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts', 'trim_vocabulary',
            'learn_vocabulary', 'whole_words', 'word_logits', 'spread', 'reaction_directions', 'basis', 'teacher_tables',
-           'start_embeddings', 'cosines', 'hidden_vectors', 'start_layers', 'Encoded', 'encode_rows', 'Student',
-           'preset_config']
+           'start_embeddings', 'cosines', 'hidden_vectors', 'start_layers', 'Encoded', 'text_engine', 'encode_rows',
+           'Student', 'preset_config']
 
 # %% ../nbs/31_students.ipynb #8c53d01a
 @dataclass(frozen=True)
@@ -600,7 +600,10 @@ def batch(
 
 # %% ../nbs/31_students.ipynb #99211ab5
 @lru_cache(maxsize=8)
-def _engine(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Tokenizer:
+def text_engine(
+    tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
+    max_length: int,  # most pieces of an input
+) -> Tokenizer:  # of the library `tokenizers`
     "A copy of a fast tokenizer's engine that fills nothing up and cuts the longer text first; made once, for that takes longer than a text."
     spec = {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
     engine = Tokenizer.from_str(json.dumps(spec))
@@ -614,7 +617,7 @@ def encode_rows(
     max_length: int = 128,  # pieces; the longer text of an input is cut first
 ) -> Encoded:
     "Tokenise inputs into flat arrays, with all cores. Raises `UserError` for rows that are no texts."
-    engine, rows = _engine(tokenizer, max_length), as_rows(rows)
+    engine, rows = text_engine(tokenizer, max_length), as_rows(rows)
     ids, types, lengths = [], [], []
     for start in range(0, len(rows), 8192):
         chunk = [row if len(row) == 2 else row[0] for row in rows[start : start + 8192]]

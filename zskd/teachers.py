@@ -43,8 +43,8 @@ from .tasks import Row, Task, as_rows, match_labels, score
 
 # %% auto #0
 __all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits',
-           'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'shard_path', 'write_shard',
-           'read_shard', 'model_folder', 'claim_folder', 'fine_tune', 'WeightAveraging']
+           'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'batch_tokens', 'shard_path',
+           'write_shard', 'read_shard', 'model_folder', 'claim_folder', 'fine_tune', 'WeightAveraging']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -61,12 +61,13 @@ class Teacher:
         model: PreTrainedModel | None = None,  # the model, where there is one at hand
         tokenizer: PreTrainedTokenizerBase | None = None,  # its tokenizer
         max_length: int | None = None,  # tokens read of an input; more are cut off
+        fast: PreTrainedModel | None = None,  # the model in the precision that is fastest on its device; `model` itself if that is float32
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
         self.compute, self.name, self.fingerprint = compute, name, fingerprint
         self.n_texts, self.n_params, self.max_length = n_texts, n_params, max_length
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.queries = 0  # texts asked so far, cached ones not counted
 
     def __repr__(self) -> str:
@@ -278,14 +279,22 @@ def _padded(encoded: dict[str, list[list[int]]], index: np.ndarray, pad: dict[st
     return batch
 
 # %% ../nbs/30_teachers.ipynb #8f670868
+def batch_tokens(
+    model: PreTrainedModel,  # on its device, in its precision
+) -> int:
+    "Tokens per batch with which a model is fastest."
+    if model.device.type != "cpu":
+        return BATCH_TOKENS["gpu"]
+    return BATCH_TOKENS["fp32" if model.dtype == torch.float32 else "bf16"]
+
+
 def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, rows: np.ndarray) -> np.ndarray:
     device = model.device
     out = np.zeros((len(encoded["input_ids"]), model.config.num_labels), np.float32)
     lengths = np.array([len(encoded["input_ids"][i]) for i in rows])
     pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
-    kind = "gpu" if device.type != "cpu" else "fp32" if model.dtype == torch.float32 else "bf16"
     with torch.inference_mode():
-        for index in token_batches(lengths, BATCH_TOKENS[kind]):
+        for index in token_batches(lengths, batch_tokens(model)):
             batch = _padded(encoded, rows[index], pad, device)
             out[rows[index]] = model(**batch).logits.float().cpu().numpy()
     return out
@@ -303,9 +312,8 @@ def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: Pre
     return out
 
 # %% ../nbs/30_teachers.ipynb #ff6c3e60
-def _model_logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, dtype: torch.dtype) -> Callable:
+def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Callable:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
-    fast = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
 
     def compute(rows: list[Row]) -> np.ndarray:
         blocks = [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
@@ -338,11 +346,12 @@ def load(
     plain = {"attn_implementation": "eager"} if where.type == "cpu" and dtype == torch.float32 else {}  # faster there, with batches so small
     model, tokenizer = load_classifier(name, "teacher", trained=True, **plain)
     model.to(where).requires_grad_(False)
+    fast = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
     return cls(
         _class_names(model, name),
-        _model_logits(model, tokenizer, max_length, dtype),
+        _model_logits(model, fast, tokenizer, max_length),
         name=_short_name(name),
         fingerprint=digest("model", weights_digest(model), pieces, str(max_length), str(dtype)),
         n_texts=(getattr(model.config, "zskd", None) or {}).get("n_texts"),
@@ -350,6 +359,7 @@ def load(
         model=model,
         tokenizer=tokenizer,
         max_length=max_length,
+        fast=fast,
     )
 
 # %% ../nbs/30_teachers.ipynb #1641817a
@@ -382,7 +392,7 @@ def for_task(
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
-                   self.n_params, self.model, self.tokenizer, self.max_length)  # fmt: skip
+                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast)  # fmt: skip
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
@@ -396,10 +406,10 @@ def shard_path(
 # %% ../nbs/30_teachers.ipynb #e8f27021
 def write_shard(
     path: Path,  # the file to write
-    logits: np.ndarray,  # float32 [n, n_classes]
+    logits: np.ndarray,  # [n, n_classes]; float32, or what a kind of answer needs
 ) -> None:
     "Store logits with their checksum, whole or not at all. Raises `RunError` on a full disk."
-    logits = np.ascontiguousarray(logits, dtype=np.float32)
+    logits = np.ascontiguousarray(logits)
     with atomic_path(path) as tmp:
         try:
             save_file({"logits": logits}, tmp, metadata={"sha256": digest(logits.tobytes())})
@@ -409,7 +419,7 @@ def write_shard(
 
 def read_shard(
     path: Path,  # the file to read
-) -> np.ndarray:  # float32 [n, n_classes]
+) -> np.ndarray:  # [n, n_classes], as written
     "Read a shard and verify it. Raises `RunError` if it was cut short or altered."
     try:
         with safe_open(path, framework="np") as f:
