@@ -6,6 +6,7 @@ Whatever is already in the work folder or among the results is not made again, s
 pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption. The variants are
 
     wiki        pool from the corpus, balanced by the teacher's own answers: the method
+    answers     the same pool, without the teacher's hidden states (for pairs; single texts go without them anyway)
     unbalanced  the same pool without balancing
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
@@ -37,7 +38,7 @@ from zskd.teachers import Teacher
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
-VARIANTS = ("wiki", "unbalanced", "random", "real")
+VARIANTS = ("wiki", "answers", "unbalanced", "random", "real")
 TEACHERS = {  # options of `zskd teacher`; where they stand twice, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
     "sst2": ["--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64", "--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64 --average 0.5"],
     "mnli": ["--epochs 2 --batch-size 32 --lr 8e-5 --extra train_snli_extra"],
@@ -70,6 +71,8 @@ def main() -> None:
     for name in args.tasks:
         teacher = make_teacher(TASKS[name], args)
         for variant in args.variants:
+            if variant == "answers" and not hidden_weight(TASKS[name], "wiki"):
+                continue
             for seed in args.seeds:
                 if not (RESULTS / f"{name}-{variant}-{seed}.json").exists():
                     run(TASKS[name], teacher, variant, seed, args)
@@ -118,7 +121,7 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
     n = POOL.get(task.name, PAIRS)
     if variant == "real":
         return task.load("train", args.data).rows
-    folder = args.work / "pools" / f"{task.name}-{variant}"
+    folder = args.work / "pools" / f"{task.name}-{'wiki' if variant == 'answers' else variant}"
     if (folder / "pool.json").exists():
         return Pool.load(folder)
     corpus, cache = load_corpus(args.corpus), args.work / "logits"
@@ -137,6 +140,11 @@ def balanced(task: Task) -> Recipe:
     return replace(Recipe.for_task(task), **RECIPE.get(task.name, {}))
 
 
+def hidden_weight(task: Task, variant: str) -> float | None:
+    """The weight of the hidden states in the loss; None without them."""
+    return None if variant == "answers" else HIDDEN.get(task.name, 1.0)
+
+
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path) -> Pool:
     """The first `n` of the rows that a balanced pool of `n` rows is chosen from, with the answers that were given for it."""
     recipe = balanced(task)
@@ -153,7 +161,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     student = Student.create(teacher, ratio=30, corpus=texts, seed=seed, n_texts=task.n_texts)
     settings = TRAINING.get(task.name, PAIR_TRAINING)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
-    weight, cache = HIDDEN.get(task.name, 1.0), args.work / "logits"
+    weight, cache = hidden_weight(task, variant), args.work / "logits"
     callbacks = [HiddenStates(weight)] if weight else []
     distiller = Distiller(teacher, student, rows, out, task, callbacks, cache, resume=out.exists(), seed=seed, **settings)
     distiller.fit()
