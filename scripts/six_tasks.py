@@ -30,7 +30,6 @@ from zskd.core import atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
-from zskd.hidden import HiddenStates
 from zskd.ood import Pool, Recipe, ood_pool
 from zskd.students import Student
 from zskd.tasks import TASKS, Task, score
@@ -53,7 +52,7 @@ RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}
 PAIRS = 40_000
 RANDOM_ROWS = 10_000  # at most; rows of random words are three times as long as the others, and so cost the teacher as much
 TRAINING: dict[str, dict[str, Any]] = {"sst2": {"steps": 1500, "lr": 1.5e-3}}  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
-HIDDEN = {"sst2": None}  # weight of the hidden states in the loss, None without; the other tasks have 1
+HIDDEN = {"sst2": 0.0}  # weight of the hidden states in the loss; the other tasks have 1
 PAIR_TRAINING = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "precision": "auto"}  # `auto`: bfloat16 where it is in hardware
 
 
@@ -140,9 +139,9 @@ def balanced(task: Task) -> Recipe:
     return replace(Recipe.for_task(task), **RECIPE.get(task.name, {}))
 
 
-def hidden_weight(task: Task, variant: str) -> float | None:
-    """The weight of the hidden states in the loss; None without them."""
-    return None if variant == "answers" else HIDDEN.get(task.name, 1.0)
+def hidden_weight(task: Task, variant: str) -> float:
+    """The weight of the hidden states in the loss."""
+    return 0.0 if variant == "answers" else HIDDEN.get(task.name, 1.0)
 
 
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path) -> Pool:
@@ -161,9 +160,8 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     student = Student.create(teacher, ratio=30, corpus=texts, seed=seed, n_texts=task.n_texts)
     settings = TRAINING.get(task.name, PAIR_TRAINING)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
-    weight, cache = hidden_weight(task, variant), args.work / "logits"
-    callbacks = [HiddenStates(weight)] if weight else []
-    distiller = Distiller(teacher, student, rows, out, task, callbacks, cache, resume=out.exists(), seed=seed, **settings)
+    settings = {**settings, "hidden": hidden_weight(task, variant), "seed": seed}
+    distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), **settings)
     distiller.fit()
     report = distiller.report(task.validation(args.data), zero_shot=False if variant == "real" else None).data
     kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece",
@@ -172,7 +170,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
              "--tasks", task.name, "--variants", variant, "--seeds", str(seed)]  # fmt: skip
     write_json(RESULTS / f"{task.name}-{variant}-{seed}.json", {
         "command": shown(words, args), "variant": variant, "seed": seed, "shape": student.notes["shape"],
-        "settings": {**distiller.settings.as_dict(), "hidden": weight},
+        "settings": distiller.settings.as_dict(),
         "rows": len(rows), "pool": rows.stats() if isinstance(rows, Pool) else None, "held_out": distiller.best,
         "agreement_by_builder": by_builder(distiller, rows), "report": kept, **made_by(),
     })  # fmt: skip

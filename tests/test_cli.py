@@ -312,7 +312,7 @@ def test_bad_options(call, models, tmp_path):
             (["--pool", tmp_path / "pool"], ["--n", "--pool"]),
             (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
             (["--epochs", "inf"], ["--epochs"]),
-            (["--hidden", -1], ["weight=-1"]),
+            (["--hidden", -1], ["hidden=-1"]),
             (["--colour", "red"], ["zskd distill", "--colour"]),
             (["--epochs", 6], ["--epochs", "--steps"]),
             (["--init", "my/start"], ["--preset", "--init"]),

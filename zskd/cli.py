@@ -302,13 +302,10 @@ def train(
 ) -> Any:  # a `Distiller`, finished
     "Distil. Raises `UserError` for settings out of range, `RunError` for a full disk."
     from zskd.distill import Distiller
-    from zskd.hidden import HiddenStates, shows_states
 
-    if hidden is None:
-        hidden = float(task.n_texts == 2 and shows_states(teacher))
     run = Distiller(
-        teacher, student, pool, out, task, [HiddenStates(hidden)] if hidden else [], cache, resume=resume, loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
-        device=device, **_given({"epochs": epochs, "steps": steps, "batch_size": batch_size}),
+        teacher, student, pool, out, task=task, cache=cache, resume=resume, loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
+        device=device, **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
     )  # fmt: skip
     run.fit()
     return run
@@ -568,16 +565,12 @@ def check_training(
     "Raise `UserError` for a loss or settings that cannot be, before the teacher is asked anything."
     from zskd.core import UserError, pick_device
     from zskd.distill import Settings, default_batch_size, hold_out
-    from zskd.hidden import HiddenStates
     from zskd.losses import describe_loss
 
     asked = _given(take(train, options))
     if "epochs" in asked and "steps" in asked:
         raise UserError("--epochs and --steps both say how long to train; give one of them")
     pick_device(asked.pop("device", "auto"))
-    if asked.get("hidden"):
-        HiddenStates(asked["hidden"])
-    asked.pop("hidden", None)
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n") or options_of(make_pool)["n"].default

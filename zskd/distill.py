@@ -58,6 +58,7 @@ class Settings:
     weight_decay: float = 0.01  # of AdamW; biases and layer norms have none
     clip: float | None = 1.0  # largest norm of the gradient; None does not clip
     ema: float | None = 0.999  # decay of the running average of the weights; None keeps none
+    hidden: float | None = None  # weight of `HiddenStates` in the loss, 0 leaves them out; None: 1 for pairs if the teacher shows its states, else 0
     held_out: float = 0.05  # rows kept for measuring agreement: a part below 1, otherwise a number
     evaluate_every: int | None = None  # steps; None gives about twenty evaluations, and one in 1,000 steps at least
     precision: str = "fp32"  # 'fp32', 'bf16', or 'auto' for what the device does faster
@@ -81,6 +82,7 @@ _SETTINGS_RANGE = {
     "weight_decay": (lambda x: x >= 0, "0 or more"),
     "clip": (lambda x: x is None or x > 0, "above 0, or None"),
     "ema": (lambda x: x is None or 0 < x < 1, "between 0 and 1, or None"),
+    "hidden": (lambda x: x is None or 0 <= x < math.inf, "0 or more, or None"),
     "held_out": (lambda x: 0 < x < math.inf, "a part between 0 and 1, or a number of rows"),
     "evaluate_every": (lambda x: x is None or x >= 1, "1 or more, or None"),
     "precision": (lambda x: x in ("auto", "bf16", "fp32"), "'auto', 'bf16' or 'fp32'"),
@@ -452,10 +454,25 @@ def _check(self: Distiller) -> None:
     self.epoch_steps = len(self.train) // s.batch_size
     self.steps = s.steps or max(1, round(s.epochs * self.epoch_steps))
     self.evaluate_every = s.evaluate_every or min(max(1, self.steps // 20), 1000)
+    self._add_hidden()
     for c in self.callbacks:
         c.check(self)
 
 # %% ../nbs/50_distill.ipynb #48953f20
+@patch
+def _add_hidden(self: Distiller) -> None:
+    "Settle the weight of the hidden states, and add their callback unless one is given."
+    from zskd.hidden import HiddenStates, shows_states
+
+    if any(isinstance(c, HiddenStates) for c in self.callbacks):
+        return
+    if self.settings.hidden is None:
+        pairs = len(self.pool) > 0 and len(as_rows(self.pool.rows([0]) if hasattr(self.pool, "rows") else self.pool[:1])[0]) == 2
+        self.settings = replace(self.settings, hidden=float(pairs and shows_states(self.teacher)))
+    if self.settings.hidden:
+        self.callbacks.append(HiddenStates(self.settings.hidden))
+
+
 @patch
 def _check_device(self: Distiller) -> None:
     device = pick_device(self.device)
