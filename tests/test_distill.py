@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zskd.core import RunError, UserError, ZskdError
+from zskd.core import ASSETS, RunError, UserError, ZskdError
 from zskd.distill import Callback, Distiller
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher
@@ -74,7 +74,8 @@ def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1,
     words = ["good", "bad", "fine", "dull", "day", "film", "plot"]
     rng = np.random.default_rng(0)
     rows = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(300)]
-    teacher = Teacher.from_callable(rule, ["negative", "positive"], name="rule")
+    shows_states = settings.get("hidden")
+    teacher = Teacher.load(ASSETS / "teacher") if shows_states else Teacher.from_callable(rule, ["negative", "positive"], name="rule")
     student = Student.create(teacher, shape=Shape(400, 16, 32, 1, 1, 2, 32), init="random", corpus=rows, max_length=16)
     for module in student.model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -253,7 +254,7 @@ def test_teacher_and_student_of_unequal_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}], ids=["kl", "dist", "rows of a callback"])
+@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}, {"hidden": 1.0}], ids=["kl", "dist", "rows of a callback", "hidden states"])
 def test_two_processes_give_the_student_of_one(tmp_path, settings):
     one = run(tmp_path / "one", dropout=0.0, lr=3e-3, **settings)
     two = run(tmp_path / "two", dropout=0.0, lr=3e-3, n=2, **settings)
@@ -268,11 +269,12 @@ def test_a_batch_that_two_processes_cannot_share(tmp_path):
     assert "gave 7 rows, which 2 processes cannot share equally" in run(tmp_path / "rows", more=7, n=2)["text"]
 
 
-def test_two_processes_with_dropout_killed_and_resumed(tmp_path):
-    assert run(tmp_path / "calm", n=2)["processes"] == 2
-    run(tmp_path / "run", "kill", 13, n=2)
+@pytest.mark.parametrize("hidden", [0.0, 1.0])
+def test_two_processes_with_dropout_killed_and_resumed(tmp_path, hidden):
+    assert run(tmp_path / "calm", n=2, hidden=hidden)["processes"] == 2
+    run(tmp_path / "run", "kill", 13, n=2, hidden=hidden)
     assert step(tmp_path / "run") == 10
-    run(tmp_path / "run", resume=True, n=2)
+    run(tmp_path / "run", resume=True, n=2, hidden=hidden)
     assert identical(tmp_path / "run", tmp_path / "calm")
 
 
