@@ -38,7 +38,7 @@ from .teachers import Teacher, token_batches
 # %% auto #0
 __all__ = ['SCHEDULES', 'WINDOW', 'Settings', 'epoch_batches', 'hold_out', 'default_batch_size', 'ema_decay', 'Batch', 'Callback',
            'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller', 'count_answers',
-           'parameter_groups']
+           'parameter_groups', 'preferred']
 
 # %% ../nbs/50_distill.ipynb #2ea84cf8
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # our name: the name in transformers
@@ -427,6 +427,7 @@ class Distiller:
         self.cache, self.resume, self.device = Path(cache) if cache else self.out / "logits", resume, device
         self.callbacks: list[Callback] = [LogCallback(), ProgressCallback(), *callbacks]
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
+        self.highest = 0.0
         self.seconds, self.extra_queries, self.distilled = {"label": 0.0, "train": 0.0}, 0, None
         self._check()
 
@@ -808,6 +809,19 @@ def _predict(self: Distiller, rows: np.ndarray) -> torch.Tensor:  # float32 [row
     return self.accelerator.reduce(out, "sum").cpu() if self.world > 1 else out.cpu()
 
 # %% ../nbs/50_distill.ipynb #b386bbef
+def preferred(
+    metrics: dict[str, float],  # of the latest evaluation
+    best: dict[str, float],  # of the one preferred so far; empty if there is none
+    highest: float,  # agreement of all evaluations, the latest included
+    rows: int,  # held out
+) -> bool:
+    "Whether the latest evaluation is to be preferred: the lowest divergence within a standard error of the highest agreement."
+    enough = highest - math.sqrt(highest * (1 - highest) / rows)
+    if not best or best["agreement"] < enough:
+        return True
+    return metrics["agreement"] >= enough and metrics["kl"] < best["kl"]
+
+
 @patch
 def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
     "Measure agreement with the teacher on the held-out rows, and remember the weights if they are the best so far."
@@ -815,7 +829,8 @@ def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
     agreement = (student.argmax(-1) == teacher.argmax(-1)).double().mean().item()
     divergence = (teacher.exp() * (teacher - student)).sum(-1).mean().item()
     self.metrics = {"step": self.step, "agreement": agreement, "kl": divergence}
-    if not self.best or (agreement, -divergence) > (self.best["agreement"], -self.best["kl"]):
+    self.highest = max(self.highest, agreement)
+    if preferred(self.metrics, self.best, self.highest, len(self.held)):
         self.best, self.best_changed = dict(self.metrics), True
         self.best_weights = {k: v.detach().cpu().clone() for k, v in self.average.state_dict().items()}
     for c in self.callbacks:
@@ -825,7 +840,7 @@ def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
 # %% ../nbs/50_distill.ipynb #40cfd34f
 @patch
 def _counters(self: Distiller) -> dict[str, Any]:
-    names = ("step", "steps", "best", "metrics", "majority", "seconds", "extra_queries")
+    names = ("step", "steps", "best", "highest", "metrics", "majority", "seconds", "extra_queries")
     return {name: getattr(self, name) for name in names}
 
 
