@@ -313,6 +313,7 @@ def test_bad_options(call, models, tmp_path):
             (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
             (["--epochs", "inf"], ["--epochs"]),
             (["--hidden", -1], ["hidden=-1"]),
+            (["--ratio", "nan"], ["--ratio nan"]),
             (["--colour", "red"], ["zskd distill", "--colour"]),
             (["--epochs", 6], ["--epochs", "--steps"]),
             (["--init", "my/start"], ["--preset", "--init"]),

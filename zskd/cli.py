@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import math
 import os
 import re
 import shlex
@@ -289,13 +290,13 @@ def train(
     cache: Path,  # folder of logits
     /,
     loss: str = "kl+0.1*logit_mse",  # names of losses, with weights and parameters
-    hidden: float | None = None,  # weight of the distance between the hidden states; 0 leaves it out (if not given: 1 for two texts, 0 for one)
+    hidden: float | None = None,  # weight of the distance between the hidden states, 0 leaves it out (if not given: 1 for two texts, 0 for one)
     epochs: float | None = None,  # passes over the pool (6 if neither this nor --steps is given)
     steps: int | None = None,  # number of steps, in place of --epochs
     batch_size: int | None = None,  # rows per step (if not given: a twentieth of the rows, but 32 to 256)
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
-    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by agreement with the teacher
+    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by, where it answers most like the teacher
     seed: int = 0,  # of every random choice
     resume: bool = False,  # go on with an earlier start of this run
     device: str = "auto",  # where to train: auto, cpu, cuda, …
@@ -574,6 +575,8 @@ def check_training(
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n") or options_of(make_pool)["n"].default
+    if n < 1:
+        raise UserError(f"--n {n}: must be at least 1")
     left = len(hold_out(n, settings.held_out, settings.seed)[0])
     batch_size = settings.batch_size or default_batch_size(left)
     if left < batch_size:
@@ -603,7 +606,7 @@ def check_size(
         raise UserError(f"{idle}: has no effect on a checkpoint that is given with --init; leave one of them out")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
-    if ratio is not None and ratio < 1:
+    if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"--ratio {ratio:g}: must be at least 1, so that the student is no larger than its teacher")
     if params is not None and params < 1:
         raise UserError(f"--params {params}: must be at least 1")

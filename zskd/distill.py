@@ -56,7 +56,7 @@ class Settings:
     warmup: float = 0.06  # part of the steps in which the learning rate rises to it
     schedule: str = "cosine"  # how it falls afterwards: 'cosine', 'linear' or 'constant'
     weight_decay: float = 0.01  # of AdamW; biases and layer norms have none
-    clip: float | None = 1.0  # largest norm of the gradient; None does not clip
+    clip: float | None = 1.0  # largest norm of the gradient of the student's weights; None does not clip
     ema: float | None = 0.999  # decay of the running average of the weights; None keeps none
     hidden: float | None = None  # weight of `HiddenStates` in the loss, 0 leaves them out; None: 1 for pairs if the teacher shows its states, else 0
     held_out: float = 0.05  # rows kept for measuring agreement: a part below 1, otherwise a number
@@ -415,7 +415,7 @@ class Distiller:
         out: str | Path,  # the run's folder
         task: Task | None = None,  # fixes the order of the classes, and is named in the report
         callbacks: Sequence[Callback] = (),  # what the run does beyond this
-        cache: str | Path | None = None,  # folder of the teacher's logits; None: `out/logits`
+        cache: str | Path | None = None,  # folder of the teacher's logits, and of its hidden states; None: `out/logits`
         resume: bool = False,  # go on with an earlier start of the same run
         device: str = "auto",  # 'auto' takes the GPU that accelerate finds, 'cuda' insists on one, 'cpu' takes none
         **kwargs: Any,  # the fields of `Settings`
@@ -423,7 +423,7 @@ class Distiller:
         "Raises `UserError` if teacher, student, pool, loss and device do not fit."
         self.settings = Settings(**kwargs)
         self.teacher = teacher.for_task(task) if task else teacher
-        self.start, self.pool, self.task, self.out = student, pool, task, Path(out)
+        self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
         self.cache, self.resume, self.device = Path(cache) if cache else self.out / "logits", resume, device
         self.callbacks: list[Callback] = [LogCallback(), ProgressCallback(), *callbacks]
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
@@ -439,7 +439,7 @@ class Distiller:
 @patch
 def _check(self: Distiller) -> None:
     n, s = len(self.pool), self.settings
-    n_texts = getattr(self.pool, "n_texts", None)
+    self.n_texts = n_texts = getattr(self.pool, "n_texts", None) if hasattr(self.pool, "rows") else len(self.pool[0]) if self.pool else None
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"pool: has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}")
     if n_texts and n_texts != (meant := self.start.notes.get("n_texts", n_texts)):
@@ -455,6 +455,9 @@ def _check(self: Distiller) -> None:
     self.epoch_steps = len(self.train) // s.batch_size
     self.steps = s.steps or max(1, round(s.epochs * self.epoch_steps))
     self.evaluate_every = s.evaluate_every or min(max(1, self.steps // 20), 1000)
+    for c in self.callbacks:
+        if not isinstance(c, Callback):
+            raise UserError(f"callbacks: {c!r} is no object of a subclass of Callback")
     self._add_hidden()
     for c in self.callbacks:
         c.check(self)
@@ -465,13 +468,18 @@ def _add_hidden(self: Distiller) -> None:
     "Settle the weight of the hidden states, and add their callback unless one is given."
     from zskd.hidden import HiddenStates, shows_states
 
-    if any(isinstance(c, HiddenStates) for c in self.callbacks):
-        return
-    if self.settings.hidden is None:
-        pairs = len(self.pool) > 0 and len(as_rows(self.pool.rows([0]) if hasattr(self.pool, "rows") else self.pool[:1])[0]) == 2
-        self.settings = replace(self.settings, hidden=float(pairs and shows_states(self.teacher)))
-    if self.settings.hidden:
-        self.callbacks.append(HiddenStates(self.settings.hidden))
+    given, weight = [c for c in self.callbacks if isinstance(c, HiddenStates)], self.settings.hidden
+    if given and weight not in (None, given[0].weight):
+        raise UserError(f"hidden={weight:g} contradicts the callback HiddenStates({given[0].weight:g}); give one of them")
+    if weight is None:
+        weight = given[0].weight if given else float(self.n_texts == 2 and shows_states(self.teacher))
+        if self.n_texts == 2 and not weight:
+            _warn_once(f"teacher {self.teacher.name}: shows no hidden states; from answers alone a student of pairs learns more slowly, and less")
+    self.settings = replace(self.settings, hidden=weight)
+    if weight and not given:
+        self.callbacks.append(HiddenStates(weight))
+    if weight:
+        self.about_loss.append(f"{weight:g} * hidden: Mean squared distance of the last hidden states (Jiao et al., 1909.10351, eq. 8)")
 
 
 @patch
@@ -779,7 +787,7 @@ def _train_step(self: Distiller) -> float:  # the loss
     self.accelerator.backward(total)
     if self.world > 1:  # those of the student are averaged by PyTorch
         for p in self.others:
-            p.grad = self.accelerator.reduce(p.grad, "mean")
+            p.grad = self.accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
     norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.clip or math.inf)
     loss, norm = torch.stack([value, norm]).tolist()
     if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -815,7 +823,7 @@ def preferred(
     highest: float,  # agreement of all evaluations, the latest included
     rows: int,  # held out
 ) -> bool:
-    "Whether the latest evaluation is to be preferred: the lowest divergence within a standard error of the highest agreement."
+    "Whether the latest evaluation is to be preferred: by its divergence, within a standard error of the highest agreement."
     enough = highest - math.sqrt(highest * (1 - highest) / rows)
     if not best or best["agreement"] < enough:
         return True
@@ -905,7 +913,7 @@ def _finish(self: Distiller) -> None:
 # %% ../nbs/50_distill.ipynb #eb1fb892
 @patch
 def fit(self: Distiller) -> Student:
-    "Train, and return the student with the best agreement. Raises `UserError` for a folder of another run, `RunError` for a full disk or a loss that is no number."
+    "Train, and return the student that did best on the held-out rows. Raises `UserError` for a folder of another run, `RunError` for a full disk or a loss that is no number."
     if self.distilled is not None:
         return self.distilled
     try:

@@ -163,10 +163,10 @@ def best_shape(
 
 
 def _positive(**sizes: float | None) -> None:
-    "Raise `UserError` for a size that is given and not positive."
+    "Raise `UserError` for a size that is given and not positive, or without end."
     for name, size in sizes.items():
-        if size is not None and size <= 0:
-            raise UserError(f"{name}={size}: must be positive; give a larger {name} or leave it out")
+        if size is not None and not 0 < size < math.inf:
+            raise UserError(f"{name}={size}: must be positive and finite; give another {name} or leave it out")
 
 # %% ../nbs/31_students.ipynb #1788e295
 def _wordpiece(tokenizer: Any) -> dict | None:
