@@ -481,7 +481,7 @@ def _add_hidden(self: Distiller) -> None:
     if weight:
         self.about_loss.append(f"{weight:g} * hidden: Mean squared distance of the last hidden states (Jiao et al., 1909.10351, eq. 8)")
 
-
+# %% ../nbs/50_distill.ipynb #c0ffee42
 @patch
 def _check_device(self: Distiller) -> None:
     device = pick_device(self.device)
