@@ -25,7 +25,7 @@ import torch
 from provenance import made_by
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainingArguments, pipeline
 
-from zskd.core import pick_dtype, read_json, write_json
+from zskd.core import cpu_has_bf16, read_json, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Distiller
 from zskd.losses import kl
@@ -79,26 +79,29 @@ def matmul_peak(dtype: torch.dtype) -> float:
 
 
 def labelling(folder: str, texts: list[str]) -> dict:
-    """Texts/s, share of the matrix-product peak, and the ratio to a transformers pipeline on the same texts."""
-    teacher = Teacher.load(folder)
-    c = teacher.model.config
-    lengths = np.array([len(t) for t in teacher.tokenizer(texts, truncation=True, max_length=teacher.max_length)["input_ids"]], dtype=float)
-    per_token = 2 * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
-    flop = c.num_hidden_layers * (per_token * lengths.sum() + 4 * c.hidden_size * (lengths**2).sum())  # padding is not counted
-    dtype = pick_dtype(torch.device("cpu"))
-    logits: list[np.ndarray] = []
-    ours = best_time(lambda: logits.append(teacher.logits(texts)), repeats=2)
-    peak = matmul_peak(dtype)
+    """Texts/s, share of the matrix-product peak, and the ratio to a transformers pipeline on the same texts, in each precision."""
     float32 = {"dtype": torch.float32, "device": "cpu"}  # weights that are stored in half precision would be slow on a processor
-    pipe = pipeline("text-classification", model=folder, batch_size=64, truncation=True, max_length=teacher.max_length, **float32)
+    pipe = pipeline("text-classification", model=folder, batch_size=64, truncation=True, max_length=128, **float32)
     pipe(texts[:64])
     start = time.perf_counter()
     answers = pipe(texts)
     theirs = time.perf_counter() - start
-    said = [teacher.labels.index(answer["label"]) for answer in answers]
-    same = float((logits[-1].argmax(1) == np.array(said)).mean())
-    return {"texts": len(texts), "precision": str(dtype), "tokens_per_text": lengths.mean(), "label_texts_per_s": len(texts) / ours,
-            "share_of_matmul_peak": flop / ours / peak, "pipeline_ratio": theirs / ours, "same_predictions": same}  # fmt: skip
+    precisions = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
+    return {"texts": len(texts), **{p: asking(folder, texts, p, theirs, [a["label"] for a in answers]) for p in precisions}}
+
+
+def asking(folder: str, texts: list[str], precision: str, theirs: float, said: list[str]) -> dict:
+    """What `labelling` tells of one precision, beside a pipeline that took `theirs` seconds and `said` these labels."""
+    teacher = Teacher.load(folder, precision=precision)
+    c = teacher.model.config
+    lengths = np.array([len(t) for t in teacher.tokenizer(texts, truncation=True, max_length=teacher.max_length)["input_ids"]], dtype=float)
+    per_token = 2 * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
+    flop = c.num_hidden_layers * (per_token * lengths.sum() + 4 * c.hidden_size * (lengths**2).sum())  # padding is not counted
+    logits: list[np.ndarray] = []
+    ours = best_time(lambda: logits.append(teacher.logits(texts)), repeats=2)
+    same = float((logits[-1].argmax(1) == np.array([teacher.labels.index(label) for label in said])).mean())
+    return {"tokens_per_text": lengths.mean(), "label_texts_per_s": len(texts) / ours, "gflop_per_s": flop / ours / 1e9,
+            "share_of_matmul_peak": flop / ours / matmul_peak(teacher.fast.dtype), "pipeline_ratio": theirs / ours, "same_predictions": same}  # fmt: skip
 
 
 def training(folder: str, texts: list[str], batch_size: int = 64, steps: int = 30) -> dict:
