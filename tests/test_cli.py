@@ -277,6 +277,14 @@ def test_bad_corpus(call, texts, tmp_path, name, code, parts):
     assert not (tmp_path / "pool").exists()
 
 
+def test_a_size_that_is_no_number(call, models, tmp_path):
+    small = [w for w in SMALL if w not in ("--preset", "bert-tiny")]
+    for ratio in ("nan", "inf"):
+        code, _, err = call("distill", "--teacher", models / "good", *small, "--ratio", ratio, "--out", tmp_path / "run")
+        assert code == 2
+        one_line(err, f"--ratio {ratio}", "at least 1")
+
+
 def test_hub_out_of_reach(call, models, tmp_path):
     code, _, err = call("distill", "--teacher", "nobody/no-such-model", "--out", tmp_path / "run")
     assert code == 1
@@ -312,8 +320,7 @@ def test_bad_options(call, models, tmp_path):
             (["--pool", tmp_path / "pool"], ["--n", "--pool"]),
             (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
             (["--epochs", "inf"], ["--epochs"]),
-            (["--hidden", -1], ["hidden=-1"]),
-            (["--ratio", "nan"], ["--ratio nan"]),
+            (["--hidden", -1], ["--hidden -1"]),
             (["--colour", "red"], ["zskd distill", "--colour"]),
             (["--epochs", 6], ["--epochs", "--steps"]),
             (["--init", "my/start"], ["--preset", "--init"]),

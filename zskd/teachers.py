@@ -517,12 +517,12 @@ def fine_tune(
         raise UserError(f"epochs={epochs}: must be above 0")
     if not 0 <= average < 1:
         raise UserError(f"average={average}: must be 0 or more, and below 1")
-    *parts, examples = [task.load(split, data) for split in ("train", *extra, "validation")]
     set_seed(seed)
     names = dict(enumerate(task.labels))
     model, tokenizer = load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
         problem_type="single_label_classification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
         ignore_mismatched_sizes=True)  # fmt: skip
+    *parts, examples = [task.load(split, data) for split in ("train", *extra, "validation")]
     claim_folder(out)
     rows = [row for part in parts for row in part.rows]
     labels = np.concatenate([part.labels for part in parts])
