@@ -2,13 +2,15 @@
 
     python scripts/shapes.py --teacher TEACHER_FOLDER --task sst2 --corpus wiki_00.txt --held-out wiki_01.txt --shapes 12681x40x1 30522x20x1
 
-A shape is written PIECESxNUMBERSxLAYERS, and its layers are as wide as the budget allows. All learn from the same pool, for the same
-number of steps. The results go to `nbs/benchmarks/results/shapes.json`, those of shapes that are not asked for stay there.
+A shape is written PIECESxNUMBERSxLAYERS, with `s` behind it if all layers share one set of weights, and its layers are as wide as the
+budget allows. All learn from the same pool, for the same number of steps. The results go to `nbs/benchmarks/results/shapes.json`, those
+of shapes that are not asked for stay there.
 """
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 import time
@@ -36,29 +38,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, help="folder of the teacher")
     parser.add_argument("--task", required=True, choices=list(TASKS))
-    parser.add_argument("--corpus", required=True, nargs="+", help="text files for the pool")
+    parser.add_argument("--corpus", nargs="+", help="text files for the pool")
+    parser.add_argument("--pool", help="folder of a pool, in place of --corpus")
     parser.add_argument("--held-out", required=True, nargs="+", help="other text files")
     parser.add_argument("--shapes", required=True, nargs="+")
     parser.add_argument("--ratio", type=float, default=30, help="how many times smaller the student must be (default 30)")
     parser.add_argument("--n", type=int, default=80_000, help="rows of the pool (default 80000)")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch-size", type=int, help="rows per step (default: as the Distiller has it)")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--cache", help="folder of the teacher's logits")
     args = parser.parse_args()
     task = TASKS[args.task]
     teacher = Teacher.load(args.teacher).for_task(task)
-    pool = ood_pool(task, load_corpus(args.corpus), args.n, teacher, seed=0, cache=args.cache)
+    pool = Pool.load(args.pool) if args.pool else ood_pool(task, load_corpus(args.corpus), args.n, teacher, seed=0, cache=args.cache)
     held = ood_pool(task, load_corpus(args.held_out), HELD, None, replace(Recipe.for_task(task), balance=False), seed=77)
     for text in args.shapes:
-        pieces, numbers, layers = map(int, text.split("x"))
-        budget = int(teacher.n_params / args.ratio)
-        shape = candidate_shapes(budget, task.n_labels, [pieces], [numbers], [layers], [3 if task.n_texts == 1 else 2])[0]
+        pieces, numbers, layers = map(int, text.rstrip("s").split("x"))
+        budget, expansion = int(teacher.n_params / args.ratio), 3 if task.n_texts == 1 else 2
+        fitting = candidate_shapes(budget, task.n_labels, [pieces], [numbers], [layers], [expansion])
+        shape = next(shape for shape in fitting if (shape.groups < shape.layers) == text.endswith("s"))
         tried = read_json(RESULT)["tried"] if RESULT.exists() else {}
-        tried[f"{args.task} {text}"] = {**attempt(teacher, shape, pool, held, args), **made_by()}
-        files = {name: " ".join(Path(f).name for f in getattr(args, name)) for name in ("corpus", "held_out")}
-        command = (f"python scripts/shapes.py --teacher {Path(args.teacher).name} --task {args.task} --corpus {files['corpus']} "
-                   f"--held-out {files['held_out']} --shapes {' '.join(args.shapes)} --ratio {args.ratio:g} --n {args.n} --steps {args.steps}")  # fmt: skip
-        write_json(RESULT, {"command": command, "tried": tried})
-        print(text, tried[f"{args.task} {text}"], file=sys.stderr, flush=True)
+        found = {"command": command(args, text), **attempt(teacher, shape, pool, held, args), **made_by()}
+        write_json(RESULT, {"tried": {**tried, f"{args.task} {text}": found}})
+        print(text, found, file=sys.stderr, flush=True)
+
+
+def command(args: argparse.Namespace, shape: str) -> str:
+    """The command line that tries this shape alone, with folders replaced by general names."""
+    words = ["python", "scripts/shapes.py", "--teacher", Path(args.teacher).name, "--task", args.task]
+    words += ["--pool", Path(args.pool).name] if args.pool else ["--corpus", *(Path(f).name for f in args.corpus), "--n", str(args.n)]
+    words += ["--held-out", *(Path(f).name for f in args.held_out), "--ratio", f"{args.ratio:g}", "--steps", str(args.steps)]
+    words += ["--batch-size", str(args.batch_size)] if args.batch_size else []
+    return shlex.join([*words, "--lr", f"{args.lr:g}", "--precision", args.precision, "--shapes", shape])
 
 
 def attempt(teacher: Teacher, shape: Shape, pool: Pool, held: Pool, args: argparse.Namespace) -> dict[str, Any]:
@@ -68,7 +81,8 @@ def attempt(teacher: Teacher, shape: Shape, pool: Pool, held: Pool, args: argpar
     student = Student.create(teacher, shape=shape, corpus=texts, n_texts=TASKS[args.task].n_texts)
     with tempfile.TemporaryDirectory() as out:
         began = time.process_time()
-        run = Distiller(teacher, student, pool, out, steps=args.steps, cache=args.cache)
+        settings = {"steps": args.steps, "batch_size": args.batch_size, "lr": args.lr, "precision": args.precision}
+        run = Distiller(teacher, student, pool, out, cache=args.cache, **settings)
         logits = run.fit().logits(held.rows())
     return {
         "shape": student.notes["shape"], "params": student.n_params, "rows": len(pool), "steps": args.steps,

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from zskd import cli, teachers
 from zskd.core import ASSETS
 from zskd.ood import Pool
+from zskd.teachers import BLOCK
 
 ZSKD = str(Path(sys.executable).parent / "zskd")
 SMALL = ["--n", "300", "--steps", "6", "--batch-size", "32", "--preset", "bert-tiny", "--init", "random"]
@@ -162,6 +163,30 @@ def test_full_disk_as_a_process(tmp_path, models):
     code, _, err = run("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool", preexec_fn=limit(5_000))
     assert code == 1 and not (tmp_path / "pool").exists()
     one_line(err, "pool", "space")
+    assert run("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool")[0] == 0
+    code, _, err = run("label", "--teacher", models / "good", "--pool", tmp_path / "pool", preexec_fn=limit(1_000))
+    assert code == 1 and not list((tmp_path / "logits").iterdir())
+    one_line(err, tmp_path / "logits", "space")
+    score = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--data", "demo", "--student", tmp_path / "run" / "student"]
+    code, _, err = run(*score, "--limit", 20, "--out", tmp_path / "scores", preexec_fn=limit(1_000))
+    assert code == 1 and not list((tmp_path / "scores").glob("*"))
+    one_line(err, tmp_path / "scores", "space")
+
+
+def test_labelling_is_killed_and_goes_on(tmp_path):
+    pool, logits = tmp_path / "pool", tmp_path / "logits"
+    assert run("pool", "--task", "sst2", "--n", BLOCK + 1500, "--out", pool)[0] == 0
+    words = ["label", "--teacher", ASSETS / "teacher", "--pool", pool]
+    process = subprocess.Popen([ZSKD, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not list(logits.glob("*.safetensors")) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert len(list(logits.glob("*.safetensors"))) == 1
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert f"{BLOCK + 1500:,} rows, 1,500 of them asked now" in out
 
 
 def test_interrupt_and_resume_as_a_process(tmp_path, models):
@@ -528,7 +553,9 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
     words = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--student", tmp_path / "run" / "student", "--data", "demo"]
     code, text, err = call(*words, "--limit", 50, "--out", out)
     assert code == 0 and "accuracy" in text, err
-    assert json.loads((out / "report.json").read_text())["n"] == 50
+    report = json.loads((out / "report.json").read_text())
+    assert (report["n"], report["seed"], report["queries"]["ood"]) == (50, 0, 450)  # the run has left word with its student
+    assert report["baselines"]["undistilled"]["accuracy"] > 0 and "Wikipedia" in str(report["sources"])
     assert "<html" in (out / "report.html").read_text()
 
 

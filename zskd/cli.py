@@ -296,7 +296,7 @@ def train(
     batch_size: int | None = None,  # rows per step (if not given: a twentieth of the rows, but 32 to 256)
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
-    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by, where it answers most like the teacher
+    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by: the one that answers most like the teacher
     seed: int = 0,  # of every random choice
     resume: bool = False,  # go on with an earlier start of this run
     device: str = "auto",  # where to train: auto, cpu, cuda, …
@@ -650,6 +650,7 @@ def evaluate(
 ) -> None:
     "Score a student beside its teacher on real examples of the task."
     from zskd.core import UserError
+    from zskd.distill import undistilled
     from zskd.evaluate import evaluate as compare
     from zskd.students import Student
 
@@ -660,7 +661,8 @@ def evaluate(
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     model, task = open_teacher(teacher, **take(open_teacher, options))
     small = Student.load(student)
-    report = compare(model, small, task.load(split, data, limit))
+    known = {**small.notes.get("run", {}), "undistilled": undistilled(small, student)}
+    report = compare(model, small, task.load(split, data, limit), **known)
     print(report.table())
     if out:
         report.save(Path(out))

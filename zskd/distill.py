@@ -38,7 +38,7 @@ from .teachers import Teacher, token_batches
 # %% auto #0
 __all__ = ['SCHEDULES', 'WINDOW', 'Settings', 'epoch_batches', 'hold_out', 'default_batch_size', 'ema_decay', 'Batch', 'Callback',
            'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller', 'count_answers',
-           'parameter_groups', 'preferred']
+           'parameter_groups', 'preferred', 'undistilled']
 
 # %% ../nbs/50_distill.ipynb #2ea84cf8
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # our name: the name in transformers
@@ -271,7 +271,7 @@ class LogCallback(Callback):
     def on_start(self, run: Distiller) -> None:
         self.every = self.every or max(1, run.steps // 200)
         run.log("start" if run.step == 0 else "resume", step=run.step, steps=run.steps, train_rows=len(run.train), held_rows=len(run.held),
-                majority=run.majority, about_loss=run.about_loss)  # fmt: skip
+                majority=run.majority, about_loss=run.about_loss, sources=run.facts()["sources"])  # fmt: skip
 
     def on_step(self, run: Distiller, step: int, loss: float) -> None:
         self.losses.append(loss)
@@ -594,7 +594,8 @@ def _student(self: Distiller, weights: dict[str, torch.Tensor], notes: dict[str,
     student.model.load_state_dict(weights)
     student.model.eval()
     if notes is None:
-        notes = {**student.notes, "teacher": self.teacher.name, "pool_rows": len(self.pool), **{f"best_{k}": v for k, v in self.best.items()}}
+        best = {f"best_{k}": v for k, v in self.best.items()}
+        notes = {**student.notes, "teacher": self.teacher.name, "pool_rows": len(self.pool), **best, "run": self.facts()}
     student.notes = dict(notes)
     return student
 
@@ -944,9 +945,29 @@ def report(
     "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`."
     from zskd.evaluate import evaluate
 
-    student, sources = self.fit(), getattr(self.pool, "sources", None)  # a list of texts does not say where it comes from
-    queries = {"ood": getattr(self.pool, "made", {}).get("candidates", len(self.pool)), "adversarial": self.extra_queries}
-    known = {"undistilled": self.start, "queries": queries, "seconds": self.seconds, "seed": self.settings.seed, "sources": sources}
-    result = evaluate(self.teacher, student, examples, **{**known, **kwargs})
+    student = self.fit()
+    result = evaluate(self.teacher, student, examples, **{"undistilled": self.start, **self.facts(), **kwargs})
     result.save(self.out)
     return result
+
+
+@patch
+def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, seed, sources
+    "What a report says of a run beside its scores; kept with the student, so that it can be scored later."
+    made, sources = getattr(self.pool, "made", {}), getattr(self.pool, "sources", None)  # a list of texts does not say where it comes from
+    queries = {"ood": made.get("candidates", len(self.pool)), "adversarial": self.extra_queries}
+    return {"queries": queries, "seconds": dict(self.seconds), "seed": self.settings.seed, "sources": sources and list(sources)}
+
+
+def undistilled(
+    student: Student,  # that a run made
+    folder: str | Path,  # its folder in that run
+) -> Student | None:  # None where the run's checkpoint is not beside the folder
+    "A student as it was before its training. Raises `RunError` if the run's checkpoint is damaged."
+    checkpoints = Checkpoints(Path(folder).expanduser().parent / "checkpoints")
+    if "start" not in checkpoints.index.get("files", {}):
+        return None
+    start = copy.copy(student)
+    start.model = copy.deepcopy(student.model)
+    start.model.load_state_dict(checkpoints.load("start"))
+    return start
