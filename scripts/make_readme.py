@@ -2,6 +2,7 @@
 """Write README.md from nbs/index.ipynb.
 
 Where Quarto is on the PATH, nbdev_readme does it; elsewhere nbconvert's Markdown exporter, after taking out what nbdev's directives hide.
+Both leave the links as the notebook has them; these are then made to start at the top of the repository.
 
     python scripts/make_readme.py            write README.md
     python scripts/make_readme.py --check    exit 1 if README.md is not what the notebook says
@@ -9,6 +10,7 @@ Where Quarto is on the PATH, nbdev_readme does it; elsewhere nbconvert's Markdow
 from __future__ import annotations
 
 import argparse
+import posixpath
 import re
 import shutil
 import subprocess
@@ -23,7 +25,8 @@ NOTEBOOK = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
 MARK = "<!-- Made from nbs/index.ipynb by scripts/make_readme.py. Edit the notebook, not this file. -->"
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
-LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)")
+CODE = r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ {0,3}(?P=fence)|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"  # a block, or within a line
+LINK = re.compile(CODE + r"|(?P<head>\]\(|(?:href|src)=\")(?P<target>[^)\s\"]+)", re.MULTILINE)
 RESULT_TYPES = ("text/markdown", "text/plain")  # the first one that an output has
 
 
@@ -66,10 +69,20 @@ def texts(
 def from_root(
     target: str,  # target of a link in the notebook
 ) -> str:  # the same, as seen from the top of the repository
-    "A relative link of a notebook in nbs/ is one folder deeper in the README."
-    if re.match(r"[a-z][a-z0-9+.-]*:|#|/", target):
+    "A relative link of a notebook in nbs/ is one folder deeper in the README. Pictures that Quarto lays beside the README stay."
+    if re.match(r"[a-z][a-z0-9+.-]*:|#|/|index_files/", target):
         return target
-    return target[3:] if target.startswith("../") else f"nbs/{target}"
+    path, mark, place = target.partition("#")
+    page = re.sub(r"\.html$", ".ipynb", path)  # Quarto may name the page that a notebook becomes
+    path = page if (ROOT / "nbs" / page).exists() else path
+    return posixpath.normpath(posixpath.join("nbs", path)) + mark + place
+
+
+def relinked(
+    markdown: str,  # as it was made from the notebook, by either tool
+) -> str:  # for the top of the repository
+    "Make all links, save what looks like one in code, start at the top of the repository."
+    return LINK.sub(lambda m: m["head"] + from_root(m["target"]) if m["head"] else m[0], markdown)
 
 
 def readme(
@@ -79,8 +92,6 @@ def readme(
     nb = nbformat.read(notebook, as_version=4)
     cells = []
     for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            cell.source = LINK.sub(lambda m: m[1] + from_root(m[2]), cell.source)
         if cell.cell_type == "code":
             show_code, show_output = visible(cell)
             cell.outputs = texts(cell.outputs) if show_output else []
@@ -93,26 +104,42 @@ def readme(
     body, _ = MarkdownExporter().from_notebook_node(nb)
     body = re.sub(r"```python\n+```\n", "", body)  # code that is hidden, while its output shows
     body = "\n".join(line.rstrip() for line in body.splitlines())
-    return f"{MARK}\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, body).strip()}\n"
+    return relinked(f"{MARK}\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, body).strip()}\n")
 
 
 def words(
     markdown: str,  # a README
 ) -> list[str]:  # what it says
-    "What stays the same whichever tool wrote a README: its words, without link targets, comments and names of languages."
+    "The words of a README, which are the same whichever tool wrote it; without link targets, comments and names of languages."
     text = re.sub(r"<!--.*?-->", "", markdown, flags=re.DOTALL)
     text = re.sub(r"^\s*```.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\]\([^)]*\)", "]", text)
     return re.findall(r"\w+", text)
 
 
+def links(
+    markdown: str,  # a README
+) -> list[str]:  # where its links lead, in their order
+    "Targets of the links of a README, without those that nbdev adds to names in code."
+    added = re.compile(r"\[`[^`]+`\]\(https?:[^)]*\)")
+    return [m["target"] for m in LINK.finditer(added.sub("", markdown)) if m["head"]]
+
+
+def same(
+    old: str,  # the README that is there
+    new: str,  # the README that nbconvert makes of the notebook
+) -> bool:  # whether they say the same
+    "Compare to the letter if nbconvert wrote the first, otherwise by words and targets of links."
+    return old == new if old.startswith(MARK) else words(old) == words(new) and links(old) == links(new)
+
+
 def check() -> str | None:  # what is wrong, None if nothing is
-    "Compare README.md with the notebook: to the letter if nbconvert wrote it, by its words if Quarto did."
+    "Compare README.md with the notebook."
     if not README.exists():
         return "README.md is not there"
-    old, new = README.read_text(encoding="utf-8"), readme(NOTEBOOK)
-    same = old == new if old.startswith(MARK) else words(old) == words(new)
-    return None if same else "README.md is not what nbs/index.ipynb says"
+    if not same(README.read_text(encoding="utf-8"), readme(NOTEBOOK)):
+        return "README.md is not what nbs/index.ipynb says"
+    return None
 
 
 def main() -> int:
@@ -125,7 +152,10 @@ def main() -> int:
         print(f"{problem}; run python scripts/make_readme.py" if problem else "README.md is in step with nbs/index.ipynb")
         return 1 if problem else 0
     if args.tool == "quarto" or (args.tool == "auto" and shutil.which("quarto")):
-        return subprocess.run(["nbdev_readme"], cwd=ROOT).returncode
+        failed = subprocess.run(["nbdev_readme"], cwd=ROOT).returncode
+        if not failed:
+            README.write_text(relinked(README.read_text(encoding="utf-8")), encoding="utf-8")
+        return failed
     README.write_text(readme(NOTEBOOK), encoding="utf-8")
     return 0
 
