@@ -31,7 +31,7 @@ from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
 from zskd.ood import Pool, Recipe, ood_pool
-from zskd.students import Student
+from zskd.students import Shape, Student
 from zskd.tasks import TASKS, Task, score
 from zskd.teachers import Teacher
 
@@ -54,6 +54,7 @@ RANDOM_ROWS = {"sst2": 10_000, "qnli": 10_000}  # the other tasks have 5,000; ro
 TRAINING: dict[str, dict[str, Any]] = {  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
     "sst2": {"steps": 1500, "lr": 1.5e-3, "precision": "auto", "held_out": 5000, "hidden": 0.0},
 }
+PAIR_SHAPE = Shape(5678, 40, 128, 3, 3, 4, 392)  # of the students of pairs; `best_shape` has a better one since
 PAIR_TRAINING = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "precision": "auto", "hidden": 1.0}  # `auto`: bfloat16 where it is in hardware
 
 
@@ -159,7 +160,8 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     """One student: make it, distil it, score it, write its result file."""
     rows = make_rows(task, teacher, variant, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    student = Student.create(teacher, ratio=30, corpus=texts, seed=seed, n_texts=task.n_texts)
+    size = {"ratio": 30} if task.n_texts == 1 else {"shape": PAIR_SHAPE}
+    student = Student.create(teacher, **size, corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     settings = {**settings_of(task, variant), "seed": seed}
     distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), **settings)

@@ -234,8 +234,11 @@ _READERS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "csv": "csv", 
 
 
 def _reader(path: str) -> str:
-    "Which reader a file gets, by its name: 'lines' unless the suffix says otherwise."
-    return _READERS.get(Path(path.lower().removesuffix(".gz")).suffix[1:], "lines")
+    "Which reader a file gets, by its name: 'lines' unless the suffix says otherwise. Raises `UserError` for a packed parquet file."
+    name = path.lower()
+    if name.endswith(".parquet.gz"):
+        raise UserError(f"{path}: is a parquet file inside gzip, which cannot be streamed; unpack it with gunzip (parquet is compressed by itself)")
+    return _READERS.get(Path(name.removesuffix(".gz")).suffix[1:], "lines")
 
 
 def _file_texts(path: str, column: str) -> Iterator[str]:
@@ -341,7 +344,7 @@ def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None
 # %% ../nbs/20_corpora.ipynb #b71550d0
 @patch
 def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
-    "The paragraphs in order: one line each, white space made regular, empty ones left out."
+    "The paragraphs in order: one line each, white space made regular, empty ones left out. Raises `UserError` or `RunError` for a part that can't be read."
     parts = ((line for text in part.texts() for line in text.splitlines()) for part in self.parts)
     lines = chain.from_iterable(_clean_lines(part, self.clean) for part in parts)
     return islice((p for line in lines if (p := " ".join(line.split()))), self.limit)
@@ -423,7 +426,7 @@ def _find_files(source: str) -> list[str] | None:
         found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         files = [str(p) for p in found if p.name.lower().endswith(_SUFFIXES)]
         if not files:
-            raise UserError(f"{source}: this folder holds no text files ({', '.join(_KINDS)}, or these with .gz)")
+            raise UserError(f"{source}: this folder holds no text files ({', '.join(_KINDS)}, or all but parquet with .gz)")
         return files
     if path.exists():
         return [str(path)]
@@ -446,6 +449,8 @@ def _parts(source: str | Path, column: str, split: str) -> list[Part]:
     if files is None:
         name = HUB_CORPORA.get(source, source)
         return [Part(name, partial(_hub_texts, source, column, split), lambda: f"hub:{name}:{split}")]
+    for f in files:
+        _reader(f)  # refuses now what it would refuse when its turn comes
     return [Part(f, partial(_file_texts, f, column), partial(_file_id, f)) for f in files]
 
 # %% ../nbs/20_corpora.ipynb #ccd10453

@@ -48,9 +48,9 @@ def sample_blocks(
     corpus: Corpus,  # any corpus; read once from beginning to end
     max_sentences: int,  # how many sentences to keep, about
     words: tuple[int, int] = (3, 50),  # shortest and longest sentence to keep
-    seed: int = 0,
+    seed: int = 0,  # the same seed keeps the same paragraphs
 ) -> list[list[str]]:  # paragraphs as lists of sentences, in random order
-    "A uniform sample of a corpus' paragraphs that fits in memory (bottom-k sampling)."
+    "A uniform sample of a corpus' paragraphs that fits in memory (bottom-k sampling). Raises what reading the corpus raises."
     rng, heap, held = random.Random(seed), [], 0
     for number, paragraph in enumerate(progress(corpus.paragraphs(), "reading corpus", unit=" paragraphs")):
         key = rng.random()
@@ -114,14 +114,22 @@ class TextSample:
         self.premise_sentences, self.question_words = premise_sentences, question_words
         self.common, self.is_name = frozenset(self.vocabulary[: min(50, len(self.vocabulary) // 10)]), frozenset(self.names)
 
-    def block(self, i: int) -> tuple[int, int]:
-        "First sentence, and one past the last sentence, of the paragraph that sentence `i` is in."
-        b = bisect_right(self.starts, i)
-        return self.starts[b - 1], self.starts[b]
-
-    def any(self, rng: random.Random) -> int:
+    def any(
+        self,
+        rng: random.Random,  # decides
+    ) -> int:
         "The index of a random sentence."
         return int(rng.random() * len(self.sentences))
+
+# %% ../nbs/21_ood.ipynb #17a2796a
+@patch
+def block(
+    self: TextSample,
+    i: int,  # index of a sentence
+) -> tuple[int, int]:  # index of its paragraph's first sentence, and one past the last
+    "The paragraph that sentence `i` is in."
+    b = bisect_right(self.starts, i)
+    return self.starts[b - 1], self.starts[b]
 
 # %% ../nbs/21_ood.ipynb #68248f74
 _TREEBANK_EDITS = [  # done only if one of the characters is there
@@ -151,17 +159,18 @@ Make = Callable[[random.Random, TextSample], "Row | None"]
 @dataclass(frozen=True)
 class Builder:
     "One way to make a row."
-    name: str
-    make: Make
+
+    name: str  # its key in `BUILDERS`
+    make: Make  # gives a row, or None where it finds nothing to make one of
     texts: int  # 1 or 2
     english: bool  # works on English only; gives nothing elsewhere
     endless: bool  # makes rows from random words, so it never runs out
-    about: str
+    about: str  # what a row is, in a few words
 
 
 BUILDERS: dict[str, Builder] = {}  # every builder by name
 
-
+# %% ../nbs/21_ood.ipynb #7803ac90
 def builder(
     texts: int,  # how many texts its rows have
     english: bool = False,  # whether it holds English words
@@ -225,7 +234,10 @@ def _few_words(rng: random.Random, text: TextSample) -> Row | None:
 
 
 @builder(texts=1, endless=True)
-def random_words(rng: random.Random, text: TextSample) -> Row | None:
+def random_words(
+    rng: random.Random,  # decides
+    text: TextSample,  # its vocabulary is drawn from
+) -> Row | None:
     "1 to 60 words drawn uniformly from the vocabulary"
     return (join_words(_random_words(rng, text)),)
 
@@ -440,6 +452,15 @@ def _same_paragraph(rng: random.Random, text: TextSample) -> Row | None:
     first, end = text.block(i)
     return (text.sentences[i], text.sentences[_between(rng, first, end - 1)]) if end - first > 1 else None
 
+
+@builder(texts=2)
+def _previous_sentence(rng: random.Random, text: TextSample) -> Row | None:
+    "the sentence before"
+    i = text.any(rng)
+    first, stop = text.block(i)
+    end = min(i + _between(rng, *text.premise_sentences), stop)
+    return (join_words(text.sentences[i:end]), text.sentences[i - 1]) if i > first else None
+
 # %% ../nbs/21_ood.ipynb #e0716ee5
 QUESTION_WORDS = (  # English
     "What is", "What are", "What does", "How do", "How does", "How can I", "How is", "Why is", "Why do", "Why does", "Is", "Are", "Can",
@@ -561,7 +582,7 @@ def _answered(rng: random.Random, text: TextSample, answer: Callable[[int, str],
     found = answer(i, question) if question else None
     return (question, found) if found else None
 
-
+# %% ../nbs/21_ood.ipynb #d49e3706
 @builder(texts=2)
 def _answer_here(rng: random.Random, text: TextSample) -> Row | None:
     "the sentence that the question was made from"
@@ -634,6 +655,17 @@ _RANDOM = {1: {"random_words": 1.0}, 2: {"random_edit": 0.5, "random_pair": 0.5}
 _WORDS = {"entailment": (4, 40), "paraphrase": (8, 35), "question_pair": (5, 40), "question_sentence": (8, 50)}
 _ASKING = ("What", "Who", "When", "How many", "Which", "Where", "How", "Why", "In what", "For what")  # English
 
+# %% ../nbs/21_ood.ipynb #01efe2c0
+def _check_builders(builders: dict[str, float]) -> None:
+    "Raise `UserError` for an unknown builder, for weights that make no sense, and for builders that can't stand in one pool."
+    unknown = [name for name in builders if name not in BUILDERS]
+    if unknown:
+        raise UserError(f"recipe: builder {unknown[0]!r} is unknown; there are {', '.join(BUILDERS)}")
+    if not builders or min(builders.values()) < 0 or not sum(builders.values()):
+        raise UserError("recipe: give at least one builder a weight above 0, and none a weight below 0")
+    if len({BUILDERS[name].texts for name in builders}) > 1:
+        raise UserError("recipe: builders of one text and of two texts can't be mixed in one pool")
+
 # %% ../nbs/21_ood.ipynb #0b6d05bb
 @dataclass(frozen=True)
 class Recipe:
@@ -651,13 +683,7 @@ class Recipe:
 
     def __post_init__(self):
         "Raises `UserError` for an unknown builder, or for weights or numbers that make no sense."
-        unknown = [name for name in self.builders if name not in BUILDERS]
-        if unknown:
-            raise UserError(f"recipe: builder {unknown[0]!r} is unknown; there are {', '.join(BUILDERS)}")
-        if not self.builders or min(self.builders.values()) < 0 or not sum(self.builders.values()):
-            raise UserError("recipe: give at least one builder a weight above 0, and none a weight below 0")
-        if len({BUILDERS[name].texts for name in self.builders}) > 1:
-            raise UserError("recipe: builders of one text and of two texts can't be mixed in one pool")
+        _check_builders(self.builders)
         if self.oversample < 1 or self.bins < 1 or not 0 <= self.spread <= 1 or not 1 <= self.words[0] <= self.words[1]:
             raise UserError("recipe: oversample and bins must be at least 1, spread between 0 and 1, words a range from 1 up")
         if not 1 <= self.premise_sentences[0] <= self.premise_sentences[1] or not self.question_words or self.max_sentences < 1:
@@ -746,25 +772,35 @@ PATIENCE = 1000  # failures in a row after which a builder counts as exhausted
 @dataclass
 class Draws:
     "Rows while they are being drawn."
+
     rows: dict[Row, str] = field(default_factory=dict)  # row -> name of its builder, in the order drawn
     duplicates: int = 0  # rows thrown away because they were there already
     short: dict[str, int] = field(default_factory=dict)  # builder -> rows that it could not find
 
-    def extend(self, name: str, quota: int, rng: random.Random, text: TextSample, style: str) -> int:
-        "Draw `quota` new rows from one builder; gives how many it found."
-        make, start, failures = BUILDERS[name].make, len(self.rows), 0
-        while len(self.rows) - start < quota and failures < PATIENCE:
-            row = make(rng, text)
-            failures += 1
-            if row is None:
-                continue
-            row = tuple(map(to_phrase, row)) if style == "phrase" else row
-            if row in self.rows:
-                self.duplicates += 1
-            elif all(row) and (len(row) == 1 or row[0] != row[1]):
-                self.rows[row] = name
-                failures = 0
-        return len(self.rows) - start
+# %% ../nbs/21_ood.ipynb #57228fe1
+@patch
+def extend(
+    self: Draws,
+    name: str,  # a key of `BUILDERS`
+    quota: int,  # how many new rows to draw
+    rng: random.Random,  # the builder's own stream
+    text: TextSample,  # what to draw from
+    style: str,  # `'phrase'` for Penn Treebank look
+) -> int:  # how many it found
+    "Draw new rows from one builder, until its quota is there or `PATIENCE` is at its end."
+    make, start, failures = BUILDERS[name].make, len(self.rows), 0
+    while len(self.rows) - start < quota and failures < PATIENCE:
+        row = make(rng, text)
+        failures += 1
+        if row is None:
+            continue
+        row = tuple(map(to_phrase, row)) if style == "phrase" else row
+        if row in self.rows:
+            self.duplicates += 1
+        elif all(row) and (len(row) == 1 or row[0] != row[1]):
+            self.rows[row] = name
+            failures = 0
+    return len(self.rows) - start
 
 # %% ../nbs/21_ood.ipynb #a5acce73
 def draw_rows(
@@ -879,7 +915,7 @@ def rows(
 def split(
     self: Pool,
     held_out: float | int = 0.05,  # a share below 1, or a number of rows
-    seed: int = 0,
+    seed: int = 0,  # the same seed holds out the same rows
 ) -> tuple[Pool, Pool]:  # the larger part and the held-out part
     "Two pools without a common row. Raises `UserError` if one of them would be empty."
     n = round(len(self) * held_out) if 0 < held_out < 1 else int(held_out)
@@ -1005,7 +1041,7 @@ def stats(
     self: Pool,
     teacher_logits: np.ndarray | None = None,  # `[n, C]` in the order of the rows; by default those that the pool holds
 ) -> PoolStats:  # `builders` and `all`: rows, words, overlap (pairs), classes and confidence (with logits); and `made`'s counts
-    "Rows per builder, the teacher's classes, lengths in words, and the Jaccard overlap of the words of a pair."
+    "Rows per builder, the teacher's classes, lengths in words, the Jaccard overlap of a pair. Raises `UserError` for logits of other rows."
     logits = self.logits if teacher_logits is None else np.asarray(teacher_logits)
     if logits is not None and len(logits) != len(self):
         raise UserError(f"teacher_logits: has {len(logits)} rows, but the pool has {len(self)}")

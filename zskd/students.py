@@ -132,8 +132,15 @@ def candidate_shapes(
 # vocabulary / numbers per piece. `layers`, `groups`: depth and how many layers have their own weights. `expansion`: feed-forward width / width.
 PREFERENCES: dict[int, dict[str, float]] = {
     1: {"share": 0.67, "pieces_per_number": 1900, "layers": 1, "groups": 1, "expansion": 3},
-    2: {"share": 0.30, "pieces_per_number": 150, "layers": 3, "groups": 3, "expansion": 2},
+    2: {"share": 0.383, "pieces_per_number": 500, "layers": 3, "groups": 3, "expansion": 2},
 }
+
+# %% ../nbs/31_students.ipynb #299f7d67
+def _positive(**sizes: float | None) -> None:
+    "Raise `UserError` for a size that is given and not positive, or without end."
+    for name, size in sizes.items():
+        if size is not None and not 0 < size < math.inf:
+            raise UserError(f"{name}={size}: must be positive and finite; give another {name} or leave it out")
 
 # %% ../nbs/31_students.ipynb #a7f898ca
 def best_shape(
@@ -160,13 +167,6 @@ def best_shape(
         if shape is not None and shape.hidden_size >= size:
             return shape
     raise UserError(f"a budget of {budget:,} parameters is too small for {v:,} pieces; give a larger n_params, a smaller ratio or vocab_size")
-
-
-def _positive(**sizes: float | None) -> None:
-    "Raise `UserError` for a size that is given and not positive, or without end."
-    for name, size in sizes.items():
-        if size is not None and not 0 < size < math.inf:
-            raise UserError(f"{name}={size}: must be positive and finite; give another {name} or leave it out")
 
 # %% ../nbs/31_students.ipynb #1788e295
 def _wordpiece(tokenizer: Any) -> dict | None:
@@ -293,7 +293,7 @@ def word_logits(
     words: Sequence[str],  # words of the language
     n_texts: int = 1,  # 2 asks about a word paired with itself
 ) -> np.ndarray:  # float32 [words, classes]; every row and every column has mean 0
-    "What a teacher answers to single words, as centred logits relative to the average word."
+    "What a teacher answers to single words, as centred logits relative to the average word. Raises `UserError` if it reads other rows."
     z = np.asarray(teacher.logits([(w,) * n_texts for w in words]), dtype=np.float32)
     z = z - z.mean(1, keepdims=True)
     return z - z.mean(0, keepdims=True)
@@ -640,6 +640,7 @@ class Student:
         max_length: int = 128,  # pieces per input
         notes: dict[str, Any] | None = None,  # how it was made
     ):
+        "Put model and tokenizer together; neither is changed."
         self.model, self.tokenizer, self.max_length, self.notes = model, tokenizer, max_length, dict(notes or {})
         names = model.config.id2label
         self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))

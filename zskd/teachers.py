@@ -39,12 +39,12 @@ from transformers import (
 )
 
 from .core import RunError, UserError, atomic_path, count_parameters, digest, pick_device, pick_dtype, progress, read_json, write_json
-from .tasks import Row, Task, as_rows, match_labels, score
+from .tasks import Examples, Row, Task, as_rows, match_labels, score
 
 # %% auto #0
 __all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits',
            'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'batch_tokens', 'shard_path',
-           'write_shard', 'read_shard', 'model_folder', 'claim_folder', 'fine_tune', 'WeightAveraging']
+           'write_shard', 'read_shard', 'claim_folder', 'model_folder', 'fine_tune', 'WeightAveraging']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -93,7 +93,7 @@ def check_logits(
         raise UserError(f"teacher: returned NaN or infinity for {int(bad.sum())} of {len(rows)} inputs, the first is {text!r}")
     return logits
 
-
+# %% ../nbs/30_teachers.ipynb #09d42f20
 @patch
 def logits(
     self: Teacher,
@@ -133,6 +133,24 @@ def _labels_to_logits(answers: Any, labels: tuple[str, ...]) -> np.ndarray:
     rest = (1 - HARD_LABEL_CONFIDENCE) / (len(labels) - 1)
     return np.log(np.where(np.arange(len(labels)) == ids[:, None], HARD_LABEL_CONFIDENCE, rest))
 
+# %% ../nbs/30_teachers.ipynb #f491fc7d
+def _reader(
+    returns: str,  # 'probabilities', 'logits' or 'labels'
+    labels: tuple[str, ...],  # class names
+) -> Callable[[Any], np.ndarray]:  # what a function said, to logits
+    "How to read answers of one kind. Raises `UserError` for an unknown kind, and when reading for answers of another."
+    convert = {"probabilities": _probabilities_to_logits, "logits": np.asarray, "labels": lambda a: _labels_to_logits(a, labels)}
+    if returns not in convert:
+        raise UserError(f"returns={returns!r} is unknown; use one of {', '.join(convert)}")
+
+    def read(said: Any) -> np.ndarray:
+        try:
+            return convert[returns](said)
+        except (TypeError, ValueError) as e:
+            raise UserError(f"teacher: its answers are no {returns} ({e}); say returns='labels' if it names classes") from e
+
+    return read
+
 # %% ../nbs/30_teachers.ipynb #658df5cb
 @patch(cls_method=True)
 def from_callable(
@@ -145,19 +163,12 @@ def from_callable(
     batch_size: int = 256,  # inputs per call
 ) -> Teacher:
     "Make a teacher of any function. Raises `UserError` for an unknown `returns`, and for fewer than two different labels."
-    convert = {"probabilities": _probabilities_to_logits, "logits": np.asarray, "labels": lambda a: _labels_to_logits(a, tuple(labels))}
-    if returns not in convert:
-        raise UserError(f"returns={returns!r} is unknown; use one of {', '.join(convert)}")
+    read = _reader(returns, tuple(labels))
     if len(set(labels)) < max(2, len(labels)):
         raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes, with different names")
 
     def answer(batch: list) -> np.ndarray:
-        said = fn(batch)
-        try:
-            logits = convert[returns](said)
-        except (TypeError, ValueError) as e:
-            raise UserError(f"teacher: its answers are no {returns} ({e}); say returns='labels' if it names classes") from e
-        return check_logits(logits, batch if n_texts == 2 else [(t,) for t in batch], labels)
+        return check_logits(read(fn(batch)), batch if n_texts == 2 else [(t,) for t in batch], labels)
 
     def compute(rows: list[Row]) -> np.ndarray:
         inputs = [r[0] for r in rows] if n_texts == 1 else rows
@@ -241,6 +252,18 @@ def _check_trained(name: str, model: PreTrainedModel, missing: set[str]) -> None
     if missing:
         raise UserError(f"{name}: lacks weights ({min(missing)} is missing); was it saved whole?")
 
+# %% ../nbs/30_teachers.ipynb #345b026c
+def _on_device(
+    name: str | Path,  # folder, or hub name
+    device: torch.device,  # where to compute
+    dtype: torch.dtype,  # in which precision
+) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # the model in float32, its copy in `dtype`, its tokenizer
+    "A trained classifier, ready to be asked. If `dtype` is float32, the copy is the model itself."
+    plain = {"attn_implementation": "eager"} if device.type == "cpu" and dtype == torch.float32 else {}  # faster there, with batches so small
+    model, tokenizer = load_classifier(name, "teacher", trained=True, **plain)
+    model.to(device).requires_grad_(False)
+    return model, model if dtype == model.dtype else copy.deepcopy(model).to(dtype), tokenizer
+
 # %% ../nbs/30_teachers.ipynb #06c57dc7
 BLOCK = 8192  # rows per shard of the cache
 AHEAD = 2048  # rows sorted by length together, and tokenised while the model works on those before
@@ -288,7 +311,7 @@ def batch_tokens(
         return BATCH_TOKENS["gpu"]
     return BATCH_TOKENS["fp32" if model.dtype == torch.float32 else "bf16"]
 
-
+# %% ../nbs/30_teachers.ipynb #6f2df6b6
 def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, rows: np.ndarray) -> np.ndarray:
     device = model.device
     out = np.zeros((len(encoded["input_ids"]), model.config.num_labels), np.float32)
@@ -344,10 +367,7 @@ def load(
         raise UserError(f"max_length={max_length}: must be at least 8 tokens")
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    plain = {"attn_implementation": "eager"} if where.type == "cpu" and dtype == torch.float32 else {}  # faster there, with batches so small
-    model, tokenizer = load_classifier(name, "teacher", trained=True, **plain)
-    model.to(where).requires_grad_(False)
-    fast = model if dtype == model.dtype else copy.deepcopy(model).to(dtype)
+    model, fast, tokenizer = _on_device(name, where, dtype)
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
     return cls(
@@ -439,7 +459,7 @@ def label(
     cache: str | Path | None = None,  # folder to keep the logits in; None keeps nothing
     desc: str = "label",  # in front of the progress bar
 ) -> np.ndarray:  # float32 [n, n_classes], in the order given
-    "Ask the teacher about many rows, shard by shard; what the pool or the cache holds is read. Raises `RunError` for a damaged shard."
+    "Ask the teacher about many rows, shard by shard; what pool or cache hold is read. Raises `RunError` for a damaged shard, `UserError` as `logits`."
     if self.fingerprint and getattr(rows, "made", {}).get("teacher") == self.fingerprint and rows.logits is not None:
         return check_logits(rows.logits, rows, self.labels)  # the pool was balanced by these very answers
     fetch = (lambda i, j: rows.rows(range(i, j))) if hasattr(rows, "rows") else (lambda i, j: as_rows(rows[i:j]))
@@ -460,6 +480,19 @@ def label(
     return out
 
 # %% ../nbs/30_teachers.ipynb #2c72f4d8
+def claim_folder(
+    folder: str | Path,  # where a folder is to be
+) -> Path:  # its absolute path
+    "Make a folder if it is not there. Raises `UserError` if a file is in the way, `RunError` if it cannot be made."
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise UserError(f"{folder}: is a file, not a folder; choose another output folder")
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise RunError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
+    return Path(folder).resolve()
+
+# %% ../nbs/30_teachers.ipynb #815332df
 @contextmanager
 def model_folder(
     folder: str | Path,  # made if it is not there; files of the same names in it are replaced
@@ -480,19 +513,6 @@ def model_folder(
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
 
-
-def claim_folder(
-    folder: str | Path,  # where a folder is to be
-) -> Path:  # its absolute path
-    "Make a folder if it is not there. Raises `UserError` if a file is in the way, `RunError` if it cannot be made."
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise UserError(f"{folder}: is a file, not a folder; choose another output folder")
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise RunError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
-    return Path(folder).resolve()
-
 # %% ../nbs/30_teachers.ipynb #d642e669
 def fine_tune(
     task: Task,  # what to learn
@@ -510,60 +530,87 @@ def fine_tune(
     average: float = 0,  # share of the training, its last part, whose weights are averaged; above 0 the learning rate stays at its peak
 ) -> dict[str, Any]:  # scores on the validation set
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
-    out, settings = Path(out).expanduser(), {"base": _short_name(base), "epochs": epochs, "batch_size": batch_size, "lr": lr,
-        "max_length": max_length, "dropout": dropout, "seed": seed, "extra": list(extra), "precision": precision,
-        "average": average}  # fmt: skip
-    if not epochs > 0:
-        raise UserError(f"epochs={epochs}: must be above 0")
-    if not 0 <= average < 1:
-        raise UserError(f"average={average}: must be 0 or more, and below 1")
+    out = Path(out).expanduser()
+    settings = _training_settings(base=_short_name(base), epochs=epochs, batch_size=batch_size, lr=lr, max_length=max_length,
+        dropout=dropout, seed=seed, extra=list(extra), precision=precision, average=average)  # fmt: skip
     set_seed(seed)
+    model, tokenizer = _base_classifier(base, task, dropout)
+    rows, labels, examples = _training_data(task, data, extra)
+    claim_folder(out)
+    _train(model, tokenizer, rows, labels, settings)
+    _save_teacher(model, tokenizer, task, max_length, out)
+    result = score(Teacher.load(out, max_length=max_length).logits(examples.rows).argmax(1), examples.labels, task)
+    write_json(out / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})
+    return result
+
+# %% ../nbs/30_teachers.ipynb #befeac82
+def _training_settings(**settings: Any) -> dict[str, Any]:
+    "The settings of a training by name. Raises `UserError` for numbers that make no sense."
+    if not settings["epochs"] > 0:
+        raise UserError(f"epochs={settings['epochs']}: must be above 0")
+    if not 0 <= settings["average"] < 1:
+        raise UserError(f"average={settings['average']}: must be 0 or more, and below 1")
+    return settings
+
+
+def _base_classifier(base: str | Path, task: Task, dropout: float) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    "The encoder to begin with, under a classifier for the task's labels."
     names = dict(enumerate(task.labels))
-    model, tokenizer = load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
+    return load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
         problem_type="single_label_classification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
         ignore_mismatched_sizes=True)  # fmt: skip
-    *parts, examples = [task.load(split, data) for split in ("train", *extra, "validation")]
-    claim_folder(out)
-    rows = [row for part in parts for row in part.rows]
-    labels = np.concatenate([part.labels for part in parts])
-    _train(model, tokenizer, rows, labels, settings)
+
+# %% ../nbs/30_teachers.ipynb #2d9786e9
+def _training_data(task: Task, data: str | Path | None, extra: Sequence[str]) -> tuple[list[Row], np.ndarray, Examples]:
+    "Rows and labels of the training set and any further splits, and the validation set."
+    *parts, validation = [task.load(split, data) for split in ("train", *extra, "validation")]
+    return [row for part in parts for row in part.rows], np.concatenate([part.labels for part in parts]), validation
+
+
+def _save_teacher(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, max_length: int, out: Path) -> None:
+    "Write a trained classifier; an earlier teacher's `teacher.json` goes, for without it this one is not yet complete."
     model.config.zskd = {"task": task.name, "n_texts": task.n_texts}
     tokenizer.model_max_length = max_length
     with model_folder(out) as tmp:
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
-        (out / "teacher.json").unlink(missing_ok=True)  # of an earlier teacher; without it this one is not yet complete
-    result = score(Teacher.load(out, max_length=max_length).logits(examples.rows).argmax(1), examples.labels, task)
-    write_json(out / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})
-    return result
+        (out / "teacher.json").unlink(missing_ok=True)
 
 # %% ../nbs/30_teachers.ipynb #5a7e01c3
 class WeightAveraging(TrainerCallback):
     "Keeps the mean of the weights over the last `share` of the training's steps, every tenth of them."
 
-    def __init__(self, share: float) -> None:
+    def __init__(
+        self,
+        share: float,  # of the steps, above 0
+    ) -> None:
+        "Begin with no mean."
         self.share, self.average = share, None
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: torch.nn.Module, **_: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,  # not looked at
+        state: TrainerState,  # tells the step and how many there are
+        control: TrainerControl,  # not looked at
+        model: torch.nn.Module,  # whose weights are averaged
+        **_: Any,
+    ) -> None:
+        "Called by the `Trainer` after each step."
         left = state.max_steps - state.global_step
         if left <= self.share * state.max_steps and left % 10 == 0:
             self.average = self.average or AveragedModel(model)
             self.average.update_parameters(model)
 
-# %% ../nbs/30_teachers.ipynb #365d20bb
-def _train(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray, settings: dict[str, Any]
-) -> None:
-    "Train with the `Trainer` of transformers, in a scratch folder that stays empty."
-    encoded = _tokenize(tokenizer, rows, settings["max_length"])
-    items = [{**{k: v[i] for k, v in encoded.items()}, "labels": int(y)} for i, y in enumerate(labels)]
-    device, average = pick_device(), settings["average"]
-    options = {
+# %% ../nbs/30_teachers.ipynb #311c2414
+def _training_options(settings: dict[str, Any], n: int) -> dict[str, Any]:
+    "What the `Trainer` is told: the settings in its own words, for `n` inputs."
+    device = pick_device()
+    return {
         "num_train_epochs": settings["epochs"],
         "per_device_train_batch_size": settings["batch_size"],
         "learning_rate": settings["lr"],
-        "lr_scheduler_type": "constant_with_warmup" if average else "linear",
-        "warmup_steps": int(0.06 * settings["epochs"] * len(items) / settings["batch_size"]),
+        "lr_scheduler_type": "constant_with_warmup" if settings["average"] else "linear",
+        "warmup_steps": int(0.06 * settings["epochs"] * n / settings["batch_size"]),
         "weight_decay": 0.01,
         "train_sampling_strategy": "group_by_length",
         "bf16": pick_dtype(device, settings["precision"]) == torch.bfloat16,
@@ -574,8 +621,17 @@ def _train(
         "seed": settings["seed"],
         "disable_tqdm": os.environ.get("TQDM_DISABLE") == "1",
     }
+
+# %% ../nbs/30_teachers.ipynb #365d20bb
+def _train(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray, settings: dict[str, Any]
+) -> None:
+    "Train with the `Trainer` of transformers, in a scratch folder that stays empty."
+    encoded = _tokenize(tokenizer, rows, settings["max_length"])
+    items = [{**{k: v[i] for k, v in encoded.items()}, "labels": int(y)} for i, y in enumerate(labels)]
+    average = settings["average"]
     with tempfile.TemporaryDirectory() as scratch:
-        args = TrainingArguments(scratch, **options)
+        args = TrainingArguments(scratch, **_training_options(settings, len(items)))
         trainer = Trainer(model, args, train_dataset=items, data_collator=DataCollatorWithPadding(tokenizer))
         trainer.remove_callback(PrinterCallback)  # without bars it would print raw dictionaries instead
         averaging = WeightAveraging(average) if average else None
