@@ -955,8 +955,10 @@ def report(
 def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, seed, sources
     "What a report says of a run beside its scores; kept with the student, so that it can be scored later."
     made, sources = getattr(self.pool, "made", {}), getattr(self.pool, "sources", None)  # a list of texts does not say where it comes from
-    queries = {"ood": made.get("candidates", len(self.pool)), "adversarial": self.extra_queries}
-    return {"queries": queries, "seconds": dict(self.seconds), "seed": self.settings.seed, "sources": sources and list(sources)}
+    words = self.start.notes.get("word_queries", 0)  # that its student was created by
+    queries = {"ood": made.get("candidates", len(self.pool)), "words": words, "adversarial": self.extra_queries}
+    seconds = {**self.seconds, "label": self.seconds["label"] + made.get("seconds", 0)}
+    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources)}
 
 
 def undistilled(

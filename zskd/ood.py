@@ -12,6 +12,7 @@ import os
 import random
 import re
 import shutil
+import time
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -1130,7 +1131,9 @@ def ood_pool(
     made = {"candidates": len(drawn), "duplicates": draws.duplicates, "short": draws.short, "corpus": corpus.fingerprint}
     if not balanced:
         return Pool(_columns(drawn, None), task.name, recipe, seed, corpus.sources, (), made)
+    began = time.perf_counter()
     logits, labels = _label(teacher, [row for row, _ in drawn], task, cache), tuple(teacher.labels)
+    made["seconds"] = round(time.perf_counter() - began, 3)  # in which the teacher answered
     chosen = balance(logits, n, recipe.bins, recipe.spread)
     before, after = _histogram(logits, labels), _histogram(logits[chosen], labels)
     made |= {"classes_before": before, "rare": [c for c in labels if after[c] < n // len(labels)]}

@@ -876,7 +876,7 @@ def _fresh(
 ) -> Student:  # fmt: skip
     "A student of the sizes given, with the start asked for."
     reads_pieces = _wordpiece(teacher.tokenizer) is not None
-    from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
+    from_teacher, before = init == "teacher" and reads_pieces and teacher.model is not None, teacher.queries
     weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, "")
     texts = _sample(corpus) if reads_pieces or corpus is not None else []
     tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
@@ -890,7 +890,7 @@ def _fresh(
     if from_teacher:
         how = _start(model, teacher, kept, first, texts, n_texts)
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
-    return Student(model, tokenizer, max_length, {**notes, "queries": about} if about else notes)
+    return Student(model, tokenizer, max_length, {**notes, "reactions": about, "word_queries": teacher.queries - before} if about else notes)
 
 # %% ../nbs/31_students.ipynb #c7cd1f83
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
