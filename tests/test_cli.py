@@ -559,6 +559,45 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
     assert "<html" in (out / "report.html").read_text()
 
 
+# ---- zskd pretrain
+
+
+def test_pretrain_and_start_from_it(call, models, tmp_path):
+    out = tmp_path / "compact"
+    words = ["pretrain", "--encoder", "demo", "--params", 150_000, "--n", 400, "--epochs", 1, "--words", 0.1, "--out", out]
+    code, text, err = call(*words)
+    assert code == 0 and f"{out}/encoder" in text, err
+    weights = (out / "encoder" / "model.safetensors").read_bytes()
+    code, _, err = call(*words)
+    assert code == 2
+    one_line(err, out, "--resume")
+    code, text, err = call(*words, "--resume")  # there is nothing left to do
+    assert code == 0 and (out / "encoder" / "model.safetensors").read_bytes() == weights, err
+    code, _, err = call(*words, "--resume", "--seed", 1)
+    assert code == 2
+    one_line(err, "another configuration", "--seed")
+    run = ["distill", "--teacher", models / "good", "--task", "sst2", "--n", 300, "--steps", 6, "--init", out / "encoder", "--out", tmp_path / "run"]
+    code, text, err = call(*run)
+    assert code == 0 and "student" in text, err
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--encoder", "nowhere/at/all"], ["nowhere/at/all", "no such folder"]),
+        (["--encoder", "demo", "--n", 2], ["--n 2", "at least one row"]),
+        (["--encoder", "demo", "--n", 200, "--params", 300], ["too small"]),
+        (["--encoder", "demo", "--states", 0], ["states", "above 0"]),
+        (["--encoder", "demo", "--words", -1], ["--words -1"]),
+        (["--encoder", "demo", "--n", 200, "--batch-size", 4000], ["--batch-size 4000"]),
+    ],
+)
+def test_bad_pretraining(call, tmp_path, words, parts):
+    code, _, err = call("pretrain", *words, "--out", tmp_path / "run")
+    assert code == 2
+    one_line(err, *parts)
+
+
 # ---- zskd teacher and zskd demo
 
 

@@ -13,6 +13,7 @@ from .evaluate import *  # noqa: F403
 from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .ood import *  # noqa: F403
+from .pretrain import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403

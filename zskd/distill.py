@@ -228,6 +228,15 @@ def loss(
 
 
 @patch
+def on_batch(
+    self: Callback,
+    run: Distiller,  # in training
+    batch: Batch,  # this process's rows
+) -> None:
+    "Before the student reads a batch, whose `inputs` may be changed."
+
+
+@patch
 def extra_rows(
     self: Callback,
     run: Distiller,  # in training
@@ -780,6 +789,8 @@ def _train_step(self: Distiller) -> float:  # the loss
     if self.rank:  # the checkpoint knows the generators of the first process only
         set_seed(derive_seed(self.settings.seed, "train", self.rank, self.step))
     batch = self._batch()
+    for c in self.callbacks:
+        c.on_batch(self, batch)
     wanted = {"output_hidden_states": True} if any(c.hidden_states for c in self.callbacks) else {}
     with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
         answer = self.net(**batch.inputs, **wanted)
@@ -810,7 +821,7 @@ def _predict(self: Distiller, rows: np.ndarray) -> torch.Tensor:  # float32 [row
     out = torch.zeros(len(rows), self.targets.shape[1], device=self.accelerator.device)
     self.average.eval()
     with torch.inference_mode():
-        for i, at in enumerate(token_batches(self.lengths[rows], 16_384)):
+        for i, at in enumerate(token_batches(self.lengths[rows], 4096)):
             if i % self.world == self.rank:
                 out[torch.from_numpy(at).to(out.device)] = self.average(**self.student.inputs(self.tokens, rows[at])).logits.float()
     if self.average is self.model:
@@ -832,11 +843,21 @@ def preferred(
 
 
 @patch
+def measure(
+    self: Distiller,
+    student_logits: torch.Tensor,  # float32 [rows, n_classes]
+    teacher_logits: torch.Tensor,  # float32 [rows, n_classes]
+) -> tuple[float, float]:  # agreement (0 to 1) and KL (nats)
+    "How much the student answers like the teacher."
+    student, teacher = student_logits.log_softmax(-1), teacher_logits.log_softmax(-1)
+    agreement = (student.argmax(-1) == teacher.argmax(-1)).double().mean().item()
+    return agreement, (teacher.exp() * (teacher - student)).sum(-1).mean().item()
+
+
+@patch
 def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
     "Measure agreement with the teacher on the held-out rows, and remember the weights if they are the best so far."
-    student, teacher = self._predict(self.held).log_softmax(-1), self.targets[self.held].log_softmax(-1)
-    agreement = (student.argmax(-1) == teacher.argmax(-1)).double().mean().item()
-    divergence = (teacher.exp() * (teacher - student)).sum(-1).mean().item()
+    agreement, divergence = self.measure(self._predict(self.held), self.targets[self.held])
     self.metrics = {"step": self.step, "agreement": agreement, "kl": divergence}
     self.highest = max(self.highest, agreement)
     if preferred(self.metrics, self.best, self.highest, len(self.held)):

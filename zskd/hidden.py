@@ -64,7 +64,7 @@ def align_rows(
     engines = text_engine(student_tokenizer, student_length), text_engine(teacher_tokenizer, teacher_length)
     found, begin = [np.zeros(0, np.int64)], 0
     for start in range(0, len(rows), BLOCK):
-        chunk = [row if len(row) == 2 else row[0] for row in as_rows(rows[start : start + BLOCK])]
+        chunk = [row if len(row) == 2 else row[0] for row in as_rows(rows[start : start + BLOCK], mixed=True)]
         for mine, theirs in zip(*(engine.encode_batch(chunk) for engine in engines), strict=True):
             at = align_pieces(piece_ends(mine), piece_ends(theirs))
             found.append(np.where(at < 0, -1, begin + at))
@@ -137,7 +137,7 @@ def leading_states(
     "The teacher's last states in their leading directions. Raises `UserError` for a teacher that shows none, `RunError` for a damaged shard or a full disk."
     if not shows_states(teacher):
         raise UserError(f"teacher {teacher.name}: shows no hidden states, or has no fast tokenizer")
-    rows, cache = as_rows(rows), Path(cache) if cache else None
+    rows, cache = as_rows(rows, mixed=True), Path(cache) if cache else None
 
     def encode(start: int, stop: int) -> Encoded:
         return encode_rows(teacher.tokenizer, rows[start:stop], teacher.max_length)
@@ -190,7 +190,7 @@ class HiddenStates(Callback):
 def on_start(self: HiddenStates, run: Distiller) -> None:
     "Ask the teacher for its states; what the cache holds is read."
     began = time.perf_counter()
-    rows = run.pool.rows() if hasattr(run.pool, "rows") else as_rows(run.pool)
+    rows = run.pool.rows() if hasattr(run.pool, "rows") else as_rows(run.pool)  # texts and pairs may be mixed in a pool that says so
     with run.accelerator.main_process_first():
         self.states = leading_states(run.teacher, rows, self.size, run.cache)
     tokenizers = run.start.tokenizer, run.teacher.tokenizer

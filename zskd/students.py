@@ -613,11 +613,11 @@ def text_engine(
 # %% ../nbs/31_students.ipynb #d0dc0fdc
 def encode_rows(
     tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
-    rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
+    rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts, which may be mixed
     max_length: int = 128,  # pieces; the longer text of an input is cut first
 ) -> Encoded:
     "Tokenise inputs into flat arrays, with all cores. Raises `UserError` for rows that are no texts."
-    engine, rows = text_engine(tokenizer, max_length), as_rows(rows)
+    engine, rows = text_engine(tokenizer, max_length), as_rows(rows, mixed=True)
     ids, types, lengths = [], [], []
     for start in range(0, len(rows), 8192):
         chunk = [row if len(row) == 2 else row[0] for row in rows[start : start + 8192]]
@@ -694,7 +694,7 @@ def inputs(
 def logits(
     self: Student,
     rows: Sequence[str | Row] | Encoded,  # texts, tuples of 1 or 2 texts, or what `encode` made of them
-    batch_tokens: int = 16_384,  # pieces per batch, filling included
+    batch_tokens: int = 4096,  # pieces per batch, filling included
 ) -> np.ndarray:  # float32 [n, C], in the order given
     "The student's logits, in batches of inputs of like length, without gradient and dropout. Raises `UserError` for rows that are no texts."
     encoded = rows if isinstance(rows, Encoded) else self.encode(rows)

@@ -29,8 +29,9 @@ Row = tuple[str, ...]  # one text, or two
 
 def as_rows(
     texts: Iterable[str | Sequence[str]],  # strings, or sequences of one or two strings
-) -> list[Row]:  # tuples, all of one length
-    "Make rows of texts. Raises `UserError` for what is no text, for more than two texts in one, and for single texts mixed with pairs."
+    mixed: bool = False,  # whether single texts may stand beside pairs
+) -> list[Row]:  # tuples, all of one length unless `mixed`
+    "Make rows of texts. Raises `UserError` for what is no text, for more than two texts in one, and for single texts among pairs where they may not be."
     if isinstance(texts, str):
         raise UserError(f"texts: got one string ({texts[:40]!r}); give a list of them")
     rows = [(t,) if isinstance(t, str) else t if isinstance(t, tuple) else _as_row(i, t) for i, t in enumerate(texts)]
@@ -38,7 +39,7 @@ def as_rows(
     for i, row in enumerate(rows):
         if not 1 <= len(row) <= 2:
             raise UserError(f"texts: item {i} has {len(row)} texts; an input has one or two")
-        if len(row) != width:
+        if len(row) != width and not mixed:
             raise UserError(f"texts: item {i} has {len(row)} texts and item 0 has {width}; all must have one, or all two")
         if not all(isinstance(t, str) for t in row):
             _as_row(i, row)
