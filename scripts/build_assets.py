@@ -111,7 +111,7 @@ def build_generator(base: str, text: list[str], paragraphs: list[str], work: Pat
     encoder, pieces = open_encoder(base), open_encoder(ASSETS / "teacher")
     start = Student.create(pieces, shape=GENERATOR, labels=encoder.labels, n_texts=2, sensitivity=False)
     rows, what = mixed_text(load_corpus(text), n), objectives(words=0.3)
-    run = Pretrainer(encoder, start, rows, work / "generator", resume=(work / "generator").exists(), steps=4000, batch_size=64, lr=2e-3,
+    run = Pretrainer(encoder, start, rows, work / "generator", resume=(work / "generator").exists(), steps=2200, batch_size=64, lr=2e-3,
                      precision="auto", cache=work / "states", **what)  # fmt: skip
     words = next(c for c in run.callbacks if isinstance(c, MaskedWords))
     save_encoder(run.fit(), ASSETS / "generator", words, half=True)
