@@ -216,13 +216,13 @@ def _csv_texts(path: str, column: str, tab: bool) -> Iterator[str]:
 # %% ../nbs/20_corpora.ipynb #bdf643a3
 def _parquet_texts(path: str, column: str) -> Iterator[str]:
     try:
-        with pq.ParquetFile(path) as f:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as f:  # by default it would read far ahead
             schema = f.schema_arrow
             if column not in schema.names:
                 raise _no_column(path, column, schema.names)
             if schema.field(column).type not in (pa.string(), pa.large_string(), pa.string_view()):
                 raise UserError(f"{path}: column {column!r} holds {schema.field(column).type}, not text; choose another with column=")
-            for batch in f.iter_batches(batch_size=1024, columns=[column]):
+            for batch in f.iter_batches(batch_size=1024, columns=[column], use_threads=False):
                 for text in batch.column(0).to_pylist():
                     yield text or ""
     except (pa.ArrowException, OSError) as e:
