@@ -17,19 +17,16 @@ import tempfile
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling
 
 from zskd.core import ASSETS, read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.pretrain import MaskedWords, Pretrainer, mixed_text, objectives, open_encoder, save_encoder
-from zskd.students import Shape, Student, trim_vocabulary
+from zskd.students import trim_vocabulary
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher, fine_tune, load_classifier
 
 MAX_LENGTH = 128
 VOCABULARY = 8000
 LAYERS = (0, 1, 2)  # of the encoder; fewer layers are what makes the teacher small
-GENERATOR = Shape(VOCABULARY, 64, 192, 4, 4, 6, 576)
 
 
 def main() -> None:
@@ -38,9 +35,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="folder with an uncased BERT encoder")
     parser.add_argument("--data", required=True, help="folder that holds SST-2/train.tsv and SST-2/dev.tsv")
     parser.add_argument("--text", required=True, nargs="+", help="text files or globs, one paragraph a line")
-    parser.add_argument("--work", default="runs/assets", type=Path, help="folder for what training keeps; an interrupted one goes on from there")
-    steps = ["text", "eval", "teacher", "generator"]
-    parser.add_argument("--only", nargs="+", choices=steps, default=steps)
+    parser.add_argument("--only", nargs="+", choices=["text", "eval", "teacher"], default=["text", "eval", "teacher"])
     args = parser.parse_args()
     paragraphs = list(load_corpus(args.text, clean=False).paragraphs())
     notes = read_json(ASSETS / "assets.json") if (ASSETS / "assets.json").exists() else {}
@@ -50,8 +45,6 @@ def main() -> None:
         notes["eval"] = build_eval(args.data)
     if "teacher" in args.only:
         notes["teacher"] = build_teacher(args.base, args.data, paragraphs)
-    if "generator" in args.only:
-        notes["generator"] = build_generator(args.base, args.text, paragraphs, args.work)
     write_json(ASSETS / "assets.json", notes)
 
 
@@ -104,35 +97,6 @@ def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
     full, sample = task.load("validation", data), task.load("validation", ASSETS / "eval")
     accuracy = {name: float((stored.logits(e.rows).argmax(1) == e.labels).mean()) for name, e in (("dev", full), ("sample", sample))}
     return {"parameters": stored.n_params, "accuracy": accuracy, "fine_tuning": {k: result[k] for k in ("accuracy", "f1")}}
-
-
-def build_generator(base: str, text: list[str], paragraphs: list[str], work: Path, n: int = 120_000, held: int = 2000) -> dict:
-    """A masked language model with the teacher's vocabulary: a compact encoder, distilled from the base, that names masked words."""
-    encoder, pieces = open_encoder(base), open_encoder(ASSETS / "teacher")
-    start = Student.create(pieces, shape=GENERATOR, labels=encoder.labels, n_texts=2, sensitivity=False)
-    rows, what = mixed_text(load_corpus(text), n), objectives(words=0.3)
-    run = Pretrainer(encoder, start, rows, work / "generator", resume=(work / "generator").exists(), steps=2200, batch_size=64, lr=2e-3,
-                     precision="auto", cache=work / "states", **what)  # fmt: skip
-    words = next(c for c in run.callbacks if isinstance(c, MaskedWords))
-    save_encoder(run.fit(), ASSETS / "generator", words, half=True)
-    return {"parameters": start.n_params, "run": run.best, "masked_words": masked_words(ASSETS / "generator", paragraphs[-held:])}
-
-
-def masked_words(folder: Path, texts: list[str]) -> dict:
-    """How many masked pieces a stored model names, beside naming the commonest of them each time. Its text was not held out from the sampling of rows."""
-    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
-    masks = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, seed=0)
-    items = [{"input_ids": ids} for ids in tokenizer(texts, truncation=True, max_length=64)["input_ids"]]
-    right, truth = [], []
-    for i in range(0, len(items), 100):
-        batch = masks(items[i : i + 100])
-        at = batch["labels"] >= 0
-        with torch.inference_mode():
-            scores = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-        right.append(scores.argmax(-1)[at] == batch["labels"][at])
-        truth.append(batch["labels"][at])
-    pieces = torch.cat(truth)
-    return {"pieces": len(pieces), "named": torch.cat(right).float().mean().item(), "commonest": (pieces.mode().values == pieces).float().mean().item()}
 
 
 if __name__ == "__main__":
