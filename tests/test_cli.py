@@ -555,7 +555,7 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
     assert code == 0 and "accuracy" in text, err
     report = json.loads((out / "report.json").read_text())
     assert (report["n"], report["seed"], report["queries"]["ood"]) == (50, 0, 450)  # the run has left word with its student
-    assert report["baselines"]["undistilled"]["accuracy"] > 0 and "Wikipedia" in str(report["sources"])
+    assert report["baselines"]["undistilled"]["accuracy"] > 0 and report["sources"] == ["sample"]
     assert "<html" in (out / "report.html").read_text()
 
 
@@ -599,6 +599,45 @@ def test_bad_pretraining(call, tmp_path, words, parts):
 
 
 # ---- zskd teacher and zskd demo
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--epochs", "inf"], "--epochs inf"),
+        (["--batch-size", 0], "--batch-size 0"),
+        (["--lr", "nan"], "--lr nan"),
+        (["--lr", -1], "--lr -1"),
+        (["--seed", -1], "--seed -1"),
+        (["--max-length", 4], "--max-length 4"),
+        (["--extra", "validation"], "validation"),
+    ],
+)
+def test_bad_settings_of_a_teacher(call, tmp_path, words, part):
+    code, _, err = call("teacher", "--task", "sst2", "--base", ASSETS / "teacher", "--data", ASSETS / "eval", *words, "--out", tmp_path / "t")
+    assert code == 2 and not (tmp_path / "t").exists()
+    one_line(err, part)
+
+
+def test_a_student_beside_the_checkpoints_of_another_run(call, finished, models, tmp_path):
+    out, _ = finished
+    shutil.copytree(out / "checkpoints", tmp_path / "checkpoints")
+    words = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--data", "demo", "--limit", 20, "--out", tmp_path / "scores"]
+    code, _, err = call(*words, "--student", models / "good")
+    assert code == 0, err
+    shutil.copytree(models / "good", tmp_path / "student")
+    code, _, err = call(*words, "--student", tmp_path / "student")
+    assert code == 0, err
+    assert json.loads((tmp_path / "scores" / "report.json").read_text())["baselines"]["undistilled"] is None
+
+
+def test_recipes_that_cannot_be(call, tmp_path):
+    for wrong in ('{"builders": {"sentence": Infinity}}', '{"builders": {"sentence": NaN}}', '{"builders": {"sentence": 1}, "bins": 2.5}',
+                  '{"builders": {"sentence": 1}, "oversample": Infinity}', '{"builders": {"sentence": 1}, "balance": "no"}'):  # fmt: skip
+        (tmp_path / "recipe.json").write_text(wrong)
+        code, _, err = call("pool", "--texts", 1, "--recipe", tmp_path / "recipe.json", "--n", 5, "--out", tmp_path / "pool")
+        assert code == 2, wrong
+        one_line(err, "recipe")
 
 
 def test_teacher(call, models, tmp_path):

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ __all__ = ['COMMANDS', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FI
            'open_teacher', 'shape_of', 'make_pool', 'make_student', 'train', 'spell', 'claim', 'ask', 'teacher', 'pool',
            'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool', 'check_no_teacher', 'check_rows',
            'check_training', 'check_size', 'tell', 'evaluate', 'pretrain', 'clear', 'demo', 'in_flags', 'explain',
-           'main', 'prepare']
+           'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -237,7 +238,7 @@ def make_pool(
     folder: Path,  # where the pool is kept
     cache: Path,  # where the teacher's logits are kept
     /,
-    corpus: list[str] | None = None,  # text files, patterns, folders or hub data sets; the built-in sample if not given
+    corpus: list[str] | None = None,  # text files with a paragraph a line, patterns, folders or hub data sets; the built-in sample if not given
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
     n: int = 20_000,  # rows to make
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
@@ -445,7 +446,7 @@ def label(
     check_rows(pool, rows, task)
     cache = Path(logits) if logits else Path(pool).parent / "logits"
     ask(model, rows, cache)
-    print(f"{cache}: holds the logits")
+    print(f"{cache}: holds the logits" if cache.is_dir() and any(cache.iterdir()) else f"{pool}: holds the answers already")
 
 # %% ../nbs/80_cli.ipynb #5addf50c
 @command(
@@ -608,8 +609,8 @@ def check_size(
         raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
     if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"--ratio {ratio:g}: must be at least 1, so that the student is no larger than its teacher")
-    if params is not None and params < 1:
-        raise UserError(f"--params {params}: must be at least 1")
+    if params is not None and not 1 <= params <= (teacher.n_params or math.inf):
+        raise UserError(f"--params {params}: must be at least 1, and no more than the teacher has ({teacher.n_params:,})" if teacher.n_params else f"--params {params}: must be at least 1")
     if preset is None and not ready and (params is not None or teacher.n_params):
         best_shape(params if params is not None else int(teacher.n_params / (ratio or 30)), task.n_texts, task.n_labels, vocab_size=vocab_size)
 
@@ -622,7 +623,7 @@ def tell(
 ) -> None:
     "Score the student where there is something to score on, and say where everything is."
     out = run.out
-    best = f"agrees with the teacher on {run.best['agreement']:.1%} of held-out text"
+    best = f"agrees with the teacher on {run.best['agreement']:.1%} of {len(run.held):,} held-out rows, of which {run.majority:.0%} have its commonest answer"
     print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best} (step {run.best['step']} of {run.steps})")
     if examples is not None:
         report = run.report(examples)
@@ -662,7 +663,7 @@ def evaluate(
     model, task = open_teacher(teacher, **take(open_teacher, options))
     small = Student.load(student)
     known = {**small.notes.get("run", {}), "undistilled": undistilled(small, student)}
-    report = compare(model, small, task.load(split, data, limit), **known)
+    report = compare(model, small, task.load(split, data, limit), allow_unnamed=options["allow_unnamed"], **known)
     print(report.table())
     if out:
         report.save(Path(out))
@@ -865,6 +866,7 @@ def main(
         return 2
     prepare()
     try:
+        check_seed(values)
         COMMANDS[name].function(**values)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -880,8 +882,19 @@ def main(
     return 0
 
 # %% ../nbs/80_cli.ipynb #2fe13286
+def check_seed(
+    options: dict[str, Any],  # of any command
+) -> None:
+    "Raise `UserError` for a seed below 0."
+    from zskd.core import UserError
+
+    if options.get("seed", 0) < 0:
+        raise UserError(f"--seed {options['seed']}: must be 0 or more")
+
+
 def prepare() -> None:
-    "Print line by line, and keep the libraries below from talking."
+    "Print line by line, warnings in one line, and keep the libraries below from talking."
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="replace")

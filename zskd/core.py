@@ -234,7 +234,7 @@ def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
     if differ:
         k = differ[0]
         raise UserError(
-            f"{self.path}: holds a run of another configuration ({k}: {str(old.get(k))[:200]!r} there, {str(config.get(k))[:200]!r} asked);"
+            f"{self.path}: holds a run of another configuration ({k}: {repr(old.get(k))[:200]} there, {repr(config.get(k))[:200]} asked);"
             " choose another folder or repeat the old settings"
         )
     if not resume:

@@ -967,7 +967,9 @@ def report(
     from zskd.evaluate import evaluate
 
     student = self.fit()
-    result = evaluate(self.teacher, student, examples, **{"undistilled": self.start, **self.facts(), **kwargs})
+    known = set(self.pool.rows() if hasattr(self.pool, "rows") else self.pool)
+    seen = {"zero_shot": False} if any(row in known for row in examples.rows) else {}  # the text holds what it is scored on
+    result = evaluate(self.teacher, student, examples, **{"undistilled": self.start, **self.facts(), **seen, **kwargs})
     result.save(self.out)
     return result
 
@@ -990,7 +992,10 @@ def undistilled(
     checkpoints = Checkpoints(Path(folder).expanduser().parent / "checkpoints")
     if "start" not in checkpoints.index.get("files", {}):
         return None
+    weights, mine = checkpoints.load("start"), student.model.state_dict()
+    if {k: v.shape for k, v in weights.items()} != {k: v.shape for k, v in mine.items()}:  # of another run
+        return None
     start = copy.copy(student)
     start.model = copy.deepcopy(student.model)
-    start.model.load_state_dict(checkpoints.load("start"))
+    start.model.load_state_dict(weights)
     return start

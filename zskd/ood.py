@@ -662,8 +662,9 @@ def _check_builders(builders: dict[str, float]) -> None:
     unknown = [name for name in builders if name not in BUILDERS]
     if unknown:
         raise UserError(f"recipe: builder {unknown[0]!r} is unknown; there are {', '.join(BUILDERS)}")
-    if not builders or min(builders.values()) < 0 or not sum(builders.values()):
-        raise UserError("recipe: give at least one builder a weight above 0, and none a weight below 0")
+    weights = list(builders.values())
+    if not all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights) or not sum(weights):
+        raise UserError("recipe: give at least one builder a weight above 0, and none a weight below 0 or without end")
     if len({BUILDERS[name].texts for name in builders}) > 1:
         raise UserError("recipe: builders of one text and of two texts can't be mixed in one pool")
 
@@ -685,6 +686,10 @@ class Recipe:
     def __post_init__(self):
         "Raises `UserError` for an unknown builder, or for weights or numbers that make no sense."
         _check_builders(self.builders)
+        if not isinstance(self.balance, bool) or not isinstance(self.bins, int) or not isinstance(self.max_sentences, int) or isinstance(self.question_words, str):
+            raise UserError("recipe: balance must be true or false, bins and max_sentences whole numbers, question_words a list")
+        if not self.oversample <= 100:
+            raise UserError(f"recipe: oversample={self.oversample}: must be a number from 1 to 100")
         if self.oversample < 1 or self.bins < 1 or not 0 <= self.spread <= 1 or not 1 <= self.words[0] <= self.words[1]:
             raise UserError("recipe: oversample and bins must be at least 1, spread between 0 and 1, words a range from 1 up")
         if not 1 <= self.premise_sentences[0] <= self.premise_sentences[1] or not self.question_words or self.max_sentences < 1:

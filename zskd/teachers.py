@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 import os
 import shutil
@@ -194,6 +195,8 @@ def check_model_folder(
     if not any(n.endswith(".safetensors") for n in names):
         if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
             raise UserError(f"{folder}: has pickle weights only, which can run code when opened; convert them with save_pretrained (safetensors)")
+        if (folder / "encoder" / "config.json").exists():
+            raise UserError(f"{folder}: is the folder of a pretraining; its encoder is {folder}/encoder")
         if (folder / "student" / "config.json").exists():
             raise UserError(f"{folder}: is the folder of a run; its student is {folder}/student")
         raise UserError(f"{folder}: has no weights (model.safetensors); was the download interrupted?")
@@ -546,10 +549,16 @@ def fine_tune(
 # %% ../nbs/30_teachers.ipynb #befeac82
 def _training_settings(**settings: Any) -> dict[str, Any]:
     "The settings of a training by name. Raises `UserError` for numbers that make no sense."
-    if not settings["epochs"] > 0:
-        raise UserError(f"epochs={settings['epochs']}: must be above 0")
+    for name, least in {"batch_size": 1, "seed": 0, "max_length": 8}.items():
+        if settings[name] < least:
+            raise UserError(f"{name}={settings[name]}: must be at least {least}")
+    for name in ("epochs", "lr"):
+        if not 0 < settings[name] < math.inf:
+            raise UserError(f"{name}={settings[name]}: must be above 0, and finite")
     if not 0 <= settings["average"] < 1:
         raise UserError(f"average={settings['average']}: must be 0 or more, and below 1")
+    if "validation" in settings["extra"]:
+        raise UserError("extra: the validation set is what the teacher is scored on; it cannot be trained on as well")
     return settings
 
 
