@@ -82,7 +82,7 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, kind):
     assert done.returncode == 0, done.stderr
     n, growth = map(float, done.stdout.split())
     assert n == 300_000 if kind != "one.txt" else n < 40
-    assert growth < 14, f"{growth:.1f} MB more for 27 MB more text"
+    assert growth < 20, f"{growth:.1f} MB more for 27 MB more text"  # Arrow takes 16 MB at a time; all lines at once would be 45
 
 
 def test_sampling_memory_is_bounded(tmp_path):

@@ -43,7 +43,7 @@ from .core import RunError, UserError, atomic_path, count_parameters, digest, pi
 from .tasks import Examples, Row, Task, as_rows, match_labels, score
 
 # %% auto #0
-__all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'Teacher', 'check_logits',
+__all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'FILL', 'Teacher', 'check_logits',
            'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'batch_tokens', 'shard_path',
            'write_shard', 'read_shard', 'claim_folder', 'model_folder', 'fine_tune', 'WeightAveraging']
 
@@ -272,6 +272,7 @@ BLOCK = 8192  # rows per shard of the cache
 AHEAD = 2048  # rows sorted by length together, and tokenised while the model works on those before
 BATCH_TOKENS = {"fp32": 1024, "bf16": 2048, "gpu": 65_536}  # tokens per batch; in float32 a processor is fastest while a batch fits its cache
 TIE = 0.1  # two best logits closer than this in bfloat16 are computed again in float32
+FILL = 8  # rows are filled up to a multiple of this many tokens: for each new shape of a batch, oneDNN compiles kernels and keeps them
 
 
 def token_batches(
@@ -292,8 +293,7 @@ def _tokenize(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_lengt
     return dict(tokenizer([r[0] for r in rows], pair, truncation=True, max_length=max_length, return_attention_mask=False))
 
 
-def _padded(encoded: dict[str, list[list[int]]], index: np.ndarray, pad: dict[str, int], device: torch.device) -> dict[str, torch.Tensor]:
-    longest = max(len(encoded["input_ids"][i]) for i in index)
+def _padded(encoded: dict[str, list[list[int]]], index: np.ndarray, pad: dict[str, int], longest: int, device: torch.device) -> dict[str, torch.Tensor]:
     batch = {}
     for key, values in encoded.items():
         array = np.full((len(index), longest), pad.get(key, 0), dtype=np.int64)
@@ -319,11 +319,14 @@ def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded
     device = model.device
     out = np.zeros((len(encoded["input_ids"]), model.config.num_labels), np.float32)
     lengths = np.array([len(encoded["input_ids"][i]) for i in rows])
+    filled = np.minimum(-(-lengths // FILL) * FILL, lengths.max())  # no longer than what the model may read
     pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
     with torch.inference_mode():
-        for index in token_batches(lengths, batch_tokens(model)):
-            batch = _padded(encoded, rows[index], pad, device)
-            out[rows[index]] = model(**batch).logits.float().cpu().numpy()
+        for index in token_batches(filled, batch_tokens(model)):
+            longest = int(filled[index].max())
+            size = min(max(1, batch_tokens(model) // longest), 1 << (len(index) - 1).bit_length())  # a last batch, too, has one of few sizes
+            batch = _padded(encoded, rows[np.resize(index, size)], pad, longest, device)
+            out[rows[index]] = model(**batch).logits[: len(index)].float().cpu().numpy()
     return out
 
 
