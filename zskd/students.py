@@ -834,17 +834,17 @@ def _vocabulary(
     return tokenizer, kept, f"{len(kept):,} of the teacher's {full:,}" + (f", by {by}, in {where}" if size < full else "")
 
 # %% ../nbs/31_students.ipynb #5f34662e
-def _reactions(teacher: Teacher, n_texts: int) -> tuple[np.ndarray, np.ndarray | None, str]:
-    "Weights for `trim_vocabulary`, the reaction directions (None where they predict nothing), and a word on them."
+def _reactions(teacher: Teacher, n_texts: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
+    "Weights for `trim_vocabulary`, the reaction directions (None where they predict nothing), and notes on them."
     ids, words = whole_words(teacher.tokenizer)
     z = word_logits(teacher, words, n_texts)
     strength = np.linalg.norm(z, axis=1)
     weights = np.ones(len(teacher.tokenizer))
     weights[ids] += 4 * strength / max(strength.mean(), 1e-9)
     directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z)
-    if r < 0.3:
-        return weights, None, f"reactions to {len(words):,} words, not predictable (r = {r:.2f})"
-    return weights, directions, f"reactions to {len(words):,} words (r = {r:.2f})"
+    known = r >= 0.3
+    notes = {"reactions": f"to {len(words):,} words{'' if known else ', not predictable'} (r = {r:.2f})", "word_queries": len(words)}
+    return weights, directions if known else None, notes
 
 # %% ../nbs/31_students.ipynb #458b8016
 def _sizes(
@@ -876,8 +876,8 @@ def _fresh(
 ) -> Student:  # fmt: skip
     "A student of the sizes given, with the start asked for."
     reads_pieces = _wordpiece(teacher.tokenizer) is not None
-    from_teacher, before = init == "teacher" and reads_pieces and teacher.model is not None, teacher.queries
-    weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, "")
+    from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
+    weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, {})
     texts = _sample(corpus) if reads_pieces or corpus is not None else []
     tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
     if shape is not None:
@@ -890,7 +890,7 @@ def _fresh(
     if from_teacher:
         how = _start(model, teacher, kept, first, texts, n_texts)
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
-    return Student(model, tokenizer, max_length, {**notes, "reactions": about, "word_queries": teacher.queries - before} if about else notes)
+    return Student(model, tokenizer, max_length, {**notes, **about})
 
 # %% ../nbs/31_students.ipynb #c7cd1f83
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
