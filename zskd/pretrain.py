@@ -26,7 +26,7 @@ from .losses import LOSSES, minilm_relations
 from .ood import Pool, ood_pool
 from .students import Student, best_shape, encode_rows
 from .tasks import TASKS, Row
-from .teachers import Teacher, load_classifier, model_folder, weights_digest
+from .teachers import Teacher, _on_device, _short_name, model_folder, weights_digest
 
 # %% auto #0
 __all__ = ['SHARES', 'SIZE', 'Mixture', 'mixed_text', 'open_encoder', 'sentence_vectors', 'Pretrainer', 'nearness', 'neighbours',
@@ -102,17 +102,16 @@ def open_encoder(
     max_length: int = 128,  # pieces read of an input; more are cut off
 ) -> Teacher:  # its classes are directions of its sentence vectors
     "An encoder as something to distil. Raises `UserError` for a bad folder or a tokenizer that is not fast, `RunError` if the hub cannot be reached."
-    model, tokenizer = load_classifier(name, "encoder")
+    where = pick_device(device)
+    dtype = pick_dtype(where, precision)
+    model, fast, tokenizer = _on_device(name, where, dtype, "encoder", trained=False)
     if not tokenizer.is_fast:
         raise UserError(f"{name}: has no fast tokenizer, so its pieces cannot be found in the text; give another encoder")
-    where = pick_device(device)
-    model.to(where).requires_grad_(False)
-    dtype = pick_dtype(where, precision)
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
     labels = [f"direction {i}" for i in range(min(SIZE, model.config.hidden_size))]
     fingerprint = digest("encoder", weights_digest(model.base_model), tokenizer.backend_tokenizer.to_str(), str(max_length), str(dtype))
-    return Teacher(labels, _no_classes, Path(name).name if Path(name).is_dir() else str(name), fingerprint, n_params=count_parameters(model.base_model), model=model, tokenizer=tokenizer,
-                   max_length=max_length, fast=model if dtype == model.dtype else copy.deepcopy(model).to(dtype))  # fmt: skip
+    return Teacher(labels, _no_classes, _short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
+                   tokenizer=tokenizer, max_length=max_length, fast=fast)  # fmt: skip
 
 
 def _no_classes(rows: list[Row]) -> np.ndarray:
@@ -266,9 +265,7 @@ def measure(
     teacher_logits: torch.Tensor,  # float32 [rows, size]
 ) -> tuple[float, float]:  # share of rows with the same nearest other row, KL of nearness in nats
     "How much the student's sentences lie as the encoder's do."
-    student, teacher = nearness(student_logits), nearness(teacher_logits)
-    agreement = (student.argmax(-1) == teacher.argmax(-1)).double().mean().item()
-    return agreement, (teacher.exp() * (teacher - student)).sum(-1).mean().item()
+    return super(Pretrainer, self).measure(nearness(student_logits), nearness(teacher_logits))
 
 
 def objectives(
@@ -277,7 +274,7 @@ def objectives(
     relations: float = 0.0,  # weight of the relations between pieces
     words: float = 0.0,  # weight of the masked words
 ) -> dict[str, Any]:  # `loss` and `callbacks`, for a `Pretrainer`
-    "What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, and for relations without states."
+    "What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, and for sentences or states without any."
     for name, weight in {"sentences": sentences, "states": states, "relations": relations, "words": words}.items():
         if not 0 <= weight < math.inf:
             raise UserError(f"{name}={weight!r}: must be 0 or more, and finite")

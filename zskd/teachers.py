@@ -260,10 +260,12 @@ def _on_device(
     name: str | Path,  # folder, or hub name
     device: torch.device,  # where to compute
     dtype: torch.dtype,  # in which precision
+    role: str = "teacher",  # as in `load_classifier`
+    trained: bool = True,  # as in `load_classifier`
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # the model in float32, its copy in `dtype`, its tokenizer
-    "A trained classifier, ready to be asked. If `dtype` is float32, the copy is the model itself."
+    "A classifier, ready to be asked. If `dtype` is float32, the copy is the model itself."
     plain = {"attn_implementation": "eager"} if device.type == "cpu" and dtype == torch.float32 else {}  # faster there, with batches so small
-    model, tokenizer = load_classifier(name, "teacher", trained=True, **plain)
+    model, tokenizer = load_classifier(name, role, trained=trained, **plain)
     model.to(device).requires_grad_(False)
     return model, model if dtype == model.dtype else copy.deepcopy(model).to(dtype), tokenizer
 
