@@ -83,7 +83,7 @@ _SETTINGS_RANGE = {
     "clip": (lambda x: x is None or x > 0, "above 0, or None"),
     "ema": (lambda x: x is None or 0 < x < 1, "between 0 and 1, or None"),
     "hidden": (lambda x: x is None or 0 <= x < math.inf, "0 or more, and finite"),
-    "held_out": (lambda x: 0 < x < math.inf, "a part between 0 and 1, or a number of rows"),
+    "held_out": (lambda x: 0 < x < 1 or 1 <= x < math.inf and x % 1 == 0, "a part between 0 and 1, or a whole number of rows"),
     "evaluate_every": (lambda x: x is None or x >= 1, "1 or more, or None"),
     "precision": (lambda x: x in ("auto", "bf16", "fp32"), "'auto', 'bf16' or 'fp32'"),
     "seed": (lambda x: x >= 0, "0 or more"),

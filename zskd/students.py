@@ -23,16 +23,16 @@ from fastcore.basics import patch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import UserError, count_parameters, derive_seed, read_json, write_json
+from .core import ASSETS, UserError, count_parameters, derive_seed, read_json, write_json
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
 from .teachers import Teacher, load_classifier, model_folder, token_batches
 
 # %% auto #0
-__all__ = ['PREFERENCES', 'PRESETS', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts', 'trim_vocabulary',
+__all__ = ['PREFERENCES', 'PRESETS', 'EMBEDDED', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts', 'trim_vocabulary',
            'learn_vocabulary', 'whole_words', 'word_logits', 'spread', 'reaction_directions', 'basis', 'teacher_tables',
-           'start_embeddings', 'cosines', 'hidden_vectors', 'start_layers', 'Encoded', 'text_engine', 'encode_rows',
-           'Student', 'preset_config']
+           'start_embeddings', 'cosines', 'hidden_vectors', 'start_layers', 'copy_layers', 'Encoded', 'text_engine',
+           'encode_rows', 'Student', 'preset_config']
 
 # %% ../nbs/31_students.ipynb #8c53d01a
 @dataclass(frozen=True)
@@ -557,6 +557,62 @@ def start_layers(
     _start_head(model, teacher_model, q, first, size(first))
     return True
 
+# %% ../nbs/31_students.ipynb #720b46be
+def _norms(layer: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module]:
+    "The two layer norms of an ALBERT or BERT layer, that of the attention first."
+    if hasattr(layer, "ffn"):
+        return layer.attention.LayerNorm, layer.full_layer_layer_norm
+    return layer.attention.output.LayerNorm, layer.output.LayerNorm
+
+
+def _copy_layer(new_layer: torch.nn.Module, old_layer: torch.nn.Module, units: np.ndarray) -> None:
+    "Set a layer to another of the same width, with the feed-forward units that write most; `units` [2, width] are their means and deviations."
+    new, old = _linears(new_layer), _linears(old_layer)
+    for name in ("query", "key", "value", "out"):
+        _set(new[name], *_weights(old[name]))
+    for mine, theirs in zip(_norms(new_layer), _norms(old_layer), strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    (up, bias), (down, out) = _weights(old["up"]), _weights(old["down"])
+    order = np.argsort(-units[1] * np.linalg.norm(down, axis=0))
+    best, rest = np.sort(order[: new["up"].out_features]), order[new["up"].out_features :]
+    _set(new["up"], up[best], bias[best])
+    _set(new["down"], down[:, best], out + down[:, rest] @ units[0][rest])
+
+# %% ../nbs/31_students.ipynb #f9ba5804
+def _match_inputs(model: torch.nn.Module, teacher_model: torch.nn.Module, kept: np.ndarray, ridge: float = 1e-3) -> None:
+    "Fit the map from a student's word vectors to its layers to what the teacher's first layer reads (ridge regression over all pieces)."
+    into = model.base_model.encoder.embedding_hidden_mapping_in
+    ids = torch.as_tensor(np.random.default_rng(0).permutation(len(kept))[: len(kept) // 32 * 32].reshape(-1, 32))
+    with torch.no_grad():
+        x = model.base_model.embeddings(input_ids=ids).flatten(0, 1).double()
+        y = teacher_model.base_model.embeddings(input_ids=torch.as_tensor(kept)[ids].to(teacher_model.device)).flatten(0, 1).double().cpu()
+    deviation = x - x.mean(0)
+    gram = deviation.T @ deviation
+    gram += torch.eye(len(gram)) * ridge * gram.trace() / len(gram)
+    weight = torch.linalg.solve(gram, deviation.T @ (y - y.mean(0)))
+    _set(into, weight.T.numpy(), (y.mean(0) - x.mean(0) @ weight).numpy())
+
+# %% ../nbs/31_students.ipynb #dc6aecb6
+def copy_layers(
+    model: torch.nn.Module,  # an ALBERT student in evaluation mode, whose embeddings were set by `start_embeddings`
+    teacher_model: torch.nn.Module,  # where the layers come from
+    tokenizer: PreTrainedTokenizerBase,  # the teacher's
+    rows: Sequence[str | Row],  # some inputs, on which the teacher's feed-forward units are looked at
+    kept: np.ndarray,  # the teacher's id of each of the student's pieces
+) -> bool:  # whether the student is as wide as the teacher, with as many heads, and the layers of a kind that can be copied
+    "Set a student's layers, pooler and classifier to some of the teacher's, as they are."
+    old, new, a, b = _layers(teacher_model), _layers(model), model.config, teacher_model.config
+    if not old or None in map(_linears, old) or len(new) > len(old) or not hasattr(model.base_model.encoder, "embedding_hidden_mapping_in"):
+        return False
+    if (a.hidden_size, a.num_attention_heads) != (b.hidden_size, b.num_attention_heads):
+        return False
+    _match_inputs(model, teacher_model, kept)
+    seen, first = hidden_vectors(teacher_model, tokenizer, rows)
+    for layer, t in zip(new, np.linspace(0, len(old) - 1, len(new)).round().astype(int), strict=True):
+        _copy_layer(layer, old[t], seen[t]["units"])
+    _start_head(model, teacher_model, np.eye(a.hidden_size), first, 1.0)
+    return True
+
 # %% ../nbs/31_students.ipynb #06b67107
 @dataclass(frozen=True)
 class Encoded:
@@ -816,6 +872,19 @@ def _lowercases(tokenizer: Any) -> bool:
     return normalizer is not None and "A" not in normalizer.normalize_str("A")
 
 # %% ../nbs/31_students.ipynb #3c25a535
+def _shared_pieces(tokenizer: Any, teacher: Teacher, max_length: int) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
+    "A tokenizer that was given, the teacher's ids of its pieces, and a word on it."
+    spec, theirs = _wordpiece(tokenizer), teacher.tokenizer.get_vocab() if _wordpiece(teacher.tokenizer) is not None else {}
+    if spec is None:
+        raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
+    vocab = tokenizer.get_vocab()
+    pieces = sorted(vocab, key=vocab.get)
+    unknown = [piece for piece in pieces if piece not in theirs]
+    if unknown:
+        raise UserError(f"tokenizer: {len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, {unknown[0]!r} for one; leave it out, and one is made")
+    return _as_tokenizer(spec, _special_names(tokenizer), max_length), np.array([theirs[p] for p in pieces]), f"{len(pieces):,} pieces that were given"
+
+
 def _vocabulary(
     teacher: Teacher, size: int, texts: list[str], given: bool, weights: np.ndarray | None, max_length: int, lowercase: bool | None
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray | None, str]:
@@ -866,20 +935,25 @@ def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np
     "Take what can be taken from a teacher with vectors; says what."
     columns = start_embeddings(model, teacher.model, kept, first)
     rows = list(zip(texts[:128], texts[1:], strict=False)) if n_texts == 2 else texts[:128]
+    if rows and copy_layers(model, teacher.model, teacher.tokenizer, rows, kept):
+        return "the teacher's words and some of its layers as they are"
     layers = bool(rows) and start_layers(model, teacher.model, teacher.tokenizer, rows, columns)
     return "the teacher's words and layers" if layers else "the teacher's words"
 
 # %% ../nbs/31_students.ipynb #7d45adb6
 def _fresh(
     teacher: Teacher, shape: Shape | None, size: int, preset: str | None, init: str, corpus: Any, labels: tuple[str, ...], max_length: int,
-    n_texts: int, sensitivity: bool, lowercase: bool | None,
+    n_texts: int, sensitivity: bool, lowercase: bool | None, given: Any,
 ) -> Student:  # fmt: skip
     "A student of the sizes given, with the start asked for."
     reads_pieces = _wordpiece(teacher.tokenizer) is not None
     from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
     weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, {})
     texts = _sample(corpus) if reads_pieces or corpus is not None else []
-    tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
+    if given is None:
+        tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
+    else:
+        tokenizer, kept, vocab = _shared_pieces(given, teacher, max_length)
     if shape is not None:
         shape = replace(shape, vocab_size=len(tokenizer))
         config = shape.config(labels, max_length, tokenizer.pad_token_id)
@@ -893,9 +967,12 @@ def _fresh(
     return Student(model, tokenizer, max_length, {**notes, **about})
 
 # %% ../nbs/31_students.ipynb #c7cd1f83
+EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "compact-wide")}  # compact encoders in the package, by the name that `init` takes
+
+
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
-    "A student from a folder or the hub, with a classifier for these labels."
-    student = _pretrained(init, max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
+    "A student from the package, a folder or the hub, with a classifier for these labels."
+    student = _pretrained(EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
     if budget is not None and student.n_params > budget:
         raise UserError(f"{init}: has {student.n_params:,} parameters, more than {budget:,}; give a smaller checkpoint or a smaller ratio")
     student.notes = {"init": init, "shape": student.model.config.model_type, "vocab": "the checkpoint's"}
@@ -909,7 +986,7 @@ def create(
     ratio: float | None = None,  # how many times smaller than the teacher, at least; 30 where no size is given
     n_params: int | None = None,  # parameters at most
     preset: str | None = None,  # a name of `PRESETS`
-    init: str | Path = "teacher",  # 'teacher', 'random', or the folder or hub name of a checkpoint
+    init: str | Path = "teacher",  # 'teacher', 'random', a name of `EMBEDDED`, or the folder or hub name of a checkpoint
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
     corpus: Any = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
     seed: int = 0,  # the run's seed
@@ -919,8 +996,13 @@ def create(
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
     lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
+    tokenizer: Any = None,  # a WordPiece tokenizer whose pieces are all among the teacher's; None: one is made
 ) -> Student:
     "A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of reach."
+    if tokenizer is not None and (vocab_size, lowercase) != (None, None):
+        raise UserError("tokenizer: decides about pieces and case; leave vocab_size and lowercase out")
+    if tokenizer is not None and shape is None:
+        vocab_size = len(tokenizer)
     (labels, n_texts), init = _kind(teacher, labels, n_texts), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
     with torch.random.fork_rng(devices=[]):
@@ -929,7 +1011,7 @@ def create(
             student = _checkpoint(init, budget, labels, max_length)
         else:
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length)
-            student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase)
+            student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
             if chosen is not None and shape is None:
                 student.notes["n_texts"] = n_texts  # its shape was chosen for inputs of so many texts
     student.notes["ratio"] = student.ratio(teacher)

@@ -378,12 +378,13 @@ def load(
     model, fast, tokenizer = _on_device(name, where, dtype)
     max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
+    own = getattr(model.config, "zskd", None)  # what this package noted in it
     return cls(
         _class_names(model, name),
         _model_logits(model, fast, tokenizer, max_length),
         name=_short_name(name),
         fingerprint=digest("model", weights_digest(model), pieces, str(max_length), str(dtype)),
-        n_texts=(getattr(model.config, "zskd", None) or {}).get("n_texts"),
+        n_texts=own.get("n_texts") if isinstance(own, dict) else None,
         n_params=count_parameters(model),
         model=model,
         tokenizer=tokenizer,
