@@ -1,32 +1,62 @@
 """Rebuild the files embedded in the package (`zskd/assets/`) from public data.
 
-    python scripts/build_assets.py --base ENCODER --data GLUE_FOLDER --text wikipedia_*.txt
+    python scripts/build_assets.py --base ENCODER --data GLUE_FOLDER --text wikipedia_*.txt --other news.txt --work FOLDER
 
 ENCODER is a folder with an uncased BERT encoder (all-MiniLM-L6-v2 made the files in the repository), GLUE_FOLDER
-holds `SST-2/train.tsv` and `SST-2/dev.tsv`, and the text files hold one paragraph a line. Every step can be run
-alone with `--only`. What was made, and how well it does, is written to `zskd/assets/assets.json`.
+holds `SST-2/train.tsv` and `SST-2/dev.tsv`, and the text files hold one paragraph a line; masked words are counted on the other one. Every step can be run
+alone with `--only`; the compact encoders read no task data, take about an hour each on one core, and go on where they were
+broken off. What was made, and how well it does, is written to `zskd/assets/assets.json`.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import random
 import re
+import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLanguageModeling
 
-from zskd.core import ASSETS, read_json, write_json
+from zskd.core import ASSETS, count_parameters, read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.students import trim_vocabulary
+from zskd.pretrain import Mixture, Pretrainer, compact_student, mixed_text, objectives, open_encoder
+from zskd.students import Shape, Student, trim_vocabulary
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher, fine_tune, load_classifier
 
 MAX_LENGTH = 128
 VOCABULARY = 8000
 LAYERS = (0, 1, 2)  # of the encoder; fewer layers are what makes the teacher small
+ROWS = 300_000  # of mixed text, for the compact encoders
+WIDE = Shape(8000, 64, 384, 2, 2, 12, 232)  # of the larger one: as wide as the encoder, whose layers it starts from
+STEPS = ["text", "eval", "teacher", "small", "wide"]
+CARD = """---
+license: apache-2.0
+language: en
+base_model: sentence-transformers/all-MiniLM-L6-v2
+---
+
+# {name}
+
+{parameters:,} parameters: {shape}. A compact encoder for students of zskd to start from: `Student.create(teacher, init="{name}")`, or
+`AutoModel.from_pretrained(folder)`.
+
+- **Source**: all-MiniLM-L6-v2 (22.7 million parameters, Apache-2.0). That encoder was itself trained on pairs of sentences, natural language inference and
+  duplicate questions among them.
+- **Text**: {rows:,} rows made from English Wikipedia (dump of 2015, CC BY-SA), single texts and pairs. No task data.
+- **Vocabulary**: {vocabulary}
+- **Objective**: {objective}
+- **Steps**: {steps}
+- **Command**: `python scripts/build_assets.py --only {step} ...`; its arguments stand at the head of that script.
+- **Limits**: English in lower case, inputs of up to 128 pieces. It is a start for training, not a classifier.
+"""
 
 
 def main() -> None:
@@ -35,7 +65,9 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="folder with an uncased BERT encoder")
     parser.add_argument("--data", required=True, help="folder that holds SST-2/train.tsv and SST-2/dev.tsv")
     parser.add_argument("--text", required=True, nargs="+", help="text files or globs, one paragraph a line")
-    parser.add_argument("--only", nargs="+", choices=["text", "eval", "teacher"], default=["text", "eval", "teacher"])
+    parser.add_argument("--other", required=True, help="a text file of another source, one paragraph a line")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the runs of the compact encoders")
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     args = parser.parse_args()
     paragraphs = list(load_corpus(args.text, clean=False).paragraphs())
     notes = read_json(ASSETS / "assets.json") if (ASSETS / "assets.json").exists() else {}
@@ -45,6 +77,12 @@ def main() -> None:
         notes["eval"] = build_eval(args.data)
     if "teacher" in args.only:
         notes["teacher"] = build_teacher(args.base, args.data, paragraphs)
+    if {"small", "wide"} & set(args.only):
+        encoder, rows = open_encoder(args.base), mixed_text(load_corpus(args.text), ROWS)
+    if "small" in args.only:
+        notes["compact-small"] = build_small(encoder, rows, args.work)
+    if "wide" in args.only:
+        notes["compact-wide"] = build_wide(encoder, rows, args.work, list(load_corpus(args.other, clean=False).paragraphs())[:3000])
     write_json(ASSETS / "assets.json", notes)
 
 
@@ -97,6 +135,68 @@ def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
     full, sample = task.load("validation", data), task.load("validation", ASSETS / "eval")
     accuracy = {name: float((stored.logits(e.rows).argmax(1) == e.labels).mean()) for name, e in (("dev", full), ("sample", sample))}
     return {"parameters": stored.n_params, "accuracy": accuracy, "fine_tuning": {k: result[k] for k in ("accuracy", "f1")}}
+
+
+def pretrained(encoder: Teacher, start: Student, rows: Mixture, out: Path, **settings: Any) -> Pretrainer:
+    """A run of general distillation, begun or continued, to its end; the encoder's states are kept for the next."""
+    run = Pretrainer(encoder, start, rows, out, resume=out.exists(), cache=out.parent / "states", batch_size=64, **settings)
+    run.fit()
+    return run
+
+
+def build_small(encoder: Teacher, rows: Mixture, work: Path) -> dict:
+    """The compact encoder that `zskd pretrain --n 300000 --epochs 5` makes: at most 757,000 parameters with a classifier of three classes."""
+    start = compact_student(encoder, 757_000, [text for row in rows.rows(range(50_000)) for text in row])
+    run = pretrained(encoder, start, rows, work / "small", epochs=5, lr=2e-3, precision="auto", **objectives())
+    return noted("small", run, vocabulary="the encoder's pieces that this text uses most.", shape=start.notes["shape"], steps=f"{run.steps:,} of 64 rows.",
+                 objective="the encoder's last hidden states in their 64 leading directions, and the nearness of sentences in a batch (weight 0.1).")  # fmt: skip
+
+
+def build_wide(encoder: Teacher, rows: Mixture, work: Path, other: list[str]) -> dict:
+    """A compact encoder with the embedded teacher's vocabulary that also names masked words: first the encoder's states, then both."""
+    start = compact_student(encoder, 2_300_000, None, tokenizer=AutoTokenizer.from_pretrained(ASSETS / "teacher"), shape=WIDE)
+    settings = {"lr": 1e-3, "precision": "bf16", "held_out": 2000}
+    first = pretrained(encoder, start, rows, work / "wide-states", steps=2000, evaluate_every=166, **settings, **objectives())
+    again = Student.create(encoder, init=work / "wide-states" / "encoder", labels=encoder.labels, n_texts=2)
+    run = pretrained(encoder, again, rows, work / "wide", steps=6000, evaluate_every=500, ema=None, **settings, **objectives(words=1.0, share=0.2))
+    made = noted("wide", run, pooler=False, shape=str(WIDE), steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows.",
+                 vocabulary="that of the embedded SST-2 teacher, whose pieces were counted in Wikipedia and in the SST-2 training sentences.",
+                 objective="the encoder's last hidden states in their 64 leading directions, the nearness of sentences in a batch (weight 0.1), and then "
+                           "masked words as well (weight 1, a fifth of the pieces). The head that names them is kept: "
+                           "`AutoModelForMaskedLM.from_pretrained(folder)`.")  # fmt: skip
+    return {**made, "masked_words": masked_words(ASSETS / "compact-wide", other)}
+
+
+def noted(step: str, run: Pretrainer, pooler: bool = True, **facts: str) -> dict:
+    """Store a run's encoder in float16, with its model card and, unless it is to be a masked language model, its pooler; what `assets.json` keeps of it."""
+    folder = ASSETS / f"compact-{step}"
+    shutil.copytree(run.out / "encoder", folder, dirs_exist_ok=True)
+    weights = {name: w.half() for name, w in load_file(folder / "model.safetensors").items() if pooler or ".pooler." not in name}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": "float16"})
+    (folder / "tokenizer.json").write_text(json.dumps(read_json(folder / "tokenizer.json"), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
+    write_json(folder / "zskd.json", {"max_length": run.distilled.max_length, "notes": {"shape": facts["shape"], "vocab": facts["vocabulary"].rstrip(".")}})
+    made = {"parameters": count_parameters(run.distilled.model.base_model), "rows": len(run.pool), "held_out": run.best}
+    text = CARD.format(name=f"compact-{step}", step=step, **made, **facts)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    return {**made, "shape": facts["shape"], "steps": facts["steps"]}
+
+
+def masked_words(folder: Path, texts: list[str]) -> dict[str, float]:
+    """How many masked pieces of texts a stored model names, beside naming the commonest of them each time."""
+    model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+    masks = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, mask_replace_prob=1, random_replace_prob=0, seed=0)
+    items = [{"input_ids": ids} for ids in tokenizer(texts, truncation=True, max_length=64)["input_ids"]]
+    right, truth = [], []
+    for i in range(0, len(items), 100):
+        batch = masks(items[i : i + 100])
+        at = batch["labels"] >= 0
+        with torch.inference_mode():
+            scores = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+        right.append(scores.argmax(-1)[at] == batch["labels"][at])
+        truth.append(batch["labels"][at])
+    pieces = torch.cat(truth)
+    return {"pieces": len(pieces), "named": torch.cat(right).float().mean().item(), "commonest": (pieces.mode().values == pieces).float().mean().item()}
 
 
 if __name__ == "__main__":

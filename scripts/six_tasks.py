@@ -10,6 +10,8 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
     unbalanced  the same pool without balancing
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
+    compact     as `wiki`, with a student that starts from the embedded compact encoder
+    compact-real    as `real`, with such a student
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ from zskd.teachers import Teacher
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
-VARIANTS = ("wiki", "answers", "unbalanced", "random", "real")
+VARIANTS = ("wiki", "answers", "unbalanced", "random", "real", "compact", "compact-real")
+ROWS_OF = {"answers": "wiki", "compact": "wiki", "compact-real": "real"}  # variants that learn from another one's rows
 TEACHERS = {  # options of `zskd teacher`; where they stand twice, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
     "sst2": ["--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64", "--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64 --average 0.5"],
     "mnli": ["--epochs 2 --batch-size 32 --lr 8e-5 --extra train_snli_extra"],
@@ -119,10 +122,10 @@ def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
     """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
-    n = POOL.get(task.name, PAIRS)
+    n, variant = POOL.get(task.name, PAIRS), ROWS_OF.get(variant, variant)
     if variant == "real":
         return task.load("train", args.data).rows
-    folder = args.work / "pools" / f"{task.name}-{'wiki' if variant == 'answers' else variant}"
+    folder = args.work / "pools" / f"{task.name}-{variant}"
     if (folder / "pool.json").exists():
         return Pool.load(folder)
     corpus, cache = load_corpus(args.corpus), args.work / "logits"
@@ -160,13 +163,13 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     """One student: make it, distil it, score it, write its result file."""
     rows = make_rows(task, teacher, variant, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    size = {"ratio": 30} if task.n_texts == 1 else {"shape": PAIR_SHAPE}
+    size = {"init": "compact-small"} if variant.startswith("compact") else {"ratio": 30} if task.n_texts == 1 else {"shape": PAIR_SHAPE}
     student = Student.create(teacher, **size, corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     settings = {**settings_of(task, variant), "seed": seed}
     distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), **settings)
     distiller.fit()
-    report = distiller.report(task.validation(args.data), zero_shot=False if variant == "real" else None).data
+    report = distiller.report(task.validation(args.data), zero_shot=False if variant.endswith("real") else None).data
     kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece",
                                    "per_class_f1", "baselines", "scores", "queries")}  # fmt: skip
     words = ["python", "scripts/six_tasks.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus,

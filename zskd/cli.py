@@ -269,7 +269,7 @@ def make_student(
     ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if no size is given)
     params: int | None = None,  # parameters at most, in place of --ratio
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
-    init: str = "teacher",  # first weights: teacher, random, or a checkpoint's folder or hub name
+    init: str = "teacher",  # first weights: teacher, random, compact-small or compact-wide, or a checkpoint's folder or hub name
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
     seed: int = 0,  # of every random choice
 ) -> Any:  # a `Student`

@@ -18,7 +18,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from .core import RunError, UserError, derive_seed, digest, file_digest, progress, read_json, write_json
+from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, progress, read_json, write_json
 from .corpora import Corpus, join_words, load_corpus, split_sentences, split_words
 from .tasks import Row, Task, get_task
 
@@ -461,6 +461,45 @@ def _previous_sentence(rng: random.Random, text: TextSample) -> Row | None:
     first, stop = text.block(i)
     end = min(i + _between(rng, *text.premise_sentences), stop)
     return (join_words(text.sentences[i:end]), text.sentences[i - 1]) if i > first else None
+
+# %% ../nbs/21_ood.ipynb #e8ec94f9
+@lru_cache(maxsize=1)
+def _masked_model() -> tuple[Any, Any, dict[str, int]]:
+    "The masked language model that comes with the package, its tokenizer, and the numbers of its pieces that are words of letters."
+    from transformers import AutoModelForMaskedLM, AutoTokenizer  # here, for it takes seconds and most pools do without
+
+    folder = str(ASSETS / "compact-wide")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    words = {p: i for p, i in sorted(tokenizer.get_vocab().items()) if p.isalpha() and (len(p) > 1 or p in "ai")}
+    return AutoModelForMaskedLM.from_pretrained(folder, dtype="float32").eval(), tokenizer, words
+
+
+def _expected_words(words: list[str], at: Sequence[int], k: int = 20) -> list[tuple[list[str], list[float]]]:
+    "For each place `at`, the `k` words that a masked language model finds likeliest there, with their odds against the first; fewer places where a sentence is cut off."
+    model, tokenizer, known = _masked_model()
+    masked = [tokenizer.mask_token if i in at else word for i, word in enumerate(words)]
+    batch = tokenizer(" ".join(masked), truncation=True, return_tensors="pt")
+    logits = model(**batch).logits.detach()[0, batch["input_ids"][0] == tokenizer.mask_token_id].numpy()
+    names, scores = list(known), logits[:, list(known.values())]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return [([names[i] for i in ids], np.exp(row[ids] - row[ids[0]]).tolist()) for ids, row in zip(best, scores, strict=True)]
+
+# %% ../nbs/21_ood.ipynb #9d081e9b
+@builder(texts=2, english=True)
+@_edited
+def _infill(rng, words, text):
+    "15 to 30 % of the words drawn anew from a masked language model (English)"
+    places = [i for i, word in enumerate(words) if _bare(word).isalpha()]
+    known = _masked_model()[2]
+    if sum(_bare(words[i]).lower() in known for i in places) <= len(words) // 2:
+        return None  # another language
+    share = 0.15 + 0.15 * rng.random()
+    at = sorted(rng.sample(places, max(1, min(len(places), round(share * len(words))))))
+    out = words.copy()
+    for i, (likely, p) in zip(at, _expected_words(words, at), strict=False):
+        new = [w != _bare(words[i]).lower() for w in likely]
+        out[i] = _swap(words[i], rng.choices(likely, [x * ok for x, ok in zip(p, new, strict=True)])[0])
+    return out
 
 # %% ../nbs/21_ood.ipynb #e0716ee5
 QUESTION_WORDS = (  # English

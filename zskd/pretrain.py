@@ -24,7 +24,7 @@ from .distill import Batch, Callback, Distiller
 from .hidden import HiddenStates, leading_states, piece_places
 from .losses import LOSSES, minilm_relations
 from .ood import Pool, ood_pool
-from .students import Student, best_shape, encode_rows
+from .students import Shape, Student, best_shape, encode_rows
 from .tasks import TASKS, Row
 from .teachers import Teacher, _on_device, _short_name, model_folder, weights_digest
 
@@ -273,6 +273,7 @@ def objectives(
     states: float = 1.0,  # weight of the distance between states
     relations: float = 0.0,  # weight of the relations between pieces
     words: float = 0.0,  # weight of the masked words
+    share: float = 0.15,  # of the pieces that are masked
 ) -> dict[str, Any]:  # `loss` and `callbacks`, for a `Pretrainer`
     "What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, and for sentences or states without any."
     for name, weight in {"sentences": sentences, "states": states, "relations": relations, "words": words}.items():
@@ -281,7 +282,7 @@ def objectives(
     if not sentences or not states:
         raise UserError("sentences=0 or states=0: there is nothing to measure by or nothing to learn; give both a weight above 0")
     hidden = HiddenStates(states, SIZE)
-    callbacks = [hidden, *([Relations(hidden, relations)] if relations else []), *([MaskedWords(words)] if words else [])]
+    callbacks = [hidden, *([Relations(hidden, relations)] if relations else []), *([MaskedWords(words, share)] if words else [])]
     return {"loss": f"{sentences}*neighbours", "callbacks": callbacks}
 
 # %% ../nbs/54_pretrain.ipynb #fc0afde2
@@ -289,7 +290,6 @@ def save_encoder(
     student: Student,  # that a `Pretrainer` made
     folder: str | Path,  # made if it is not there
     words: MaskedWords | None = None,  # whose head is kept
-    half: bool = False,  # whether to store float16
 ) -> Path:
     "Write a compact encoder as a Hugging Face folder. Raises `UserError` if a file is in the way, `RunError` on a full disk."
     model = copy.deepcopy(student.model.base_model)
@@ -298,7 +298,7 @@ def save_encoder(
         weights = {f"albert.{k}": v for k, v in weights.items()} | {f"predictions.{k}": v for k, v in words.head.state_dict().items()}
         model = AlbertForMaskedLM(model.config)
     with model_folder(folder) as tmp:
-        model.save_pretrained(tmp, state_dict={k: v.half() if half else v for k, v in weights.items()})
+        model.save_pretrained(tmp, state_dict=weights)
         student.tokenizer.save_pretrained(tmp)
         write_json(tmp / "zskd.json", {"max_length": student.max_length, "notes": student.notes})
     return Path(folder)
@@ -316,14 +316,17 @@ def _finish(self: Pretrainer) -> None:
 def compact_student(
     encoder: Teacher,  # from `open_encoder`
     n_params: int,  # parameters at most, with a classifier of three classes
-    corpus: Sequence[str],  # texts that tell which pieces are used
+    corpus: Sequence[str] | None = None,  # texts that tell which pieces are used; None: the embedded sample
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
-    pieces_of: Teacher | None = None,  # another encoder whose whole vocabulary is taken, and its word vectors
+    tokenizer: Any = None,  # another model's, whose pieces are all among the encoder's, in place of a vocabulary of its own
+    shape: Shape | None = None,  # a shape of your own
     seed: int = 0,  # of what is random
     max_length: int = 128,  # pieces per input
 ) -> Student:  # ready for a `Pretrainer`
     "A student with as many outputs as the encoder has directions. Raises `UserError` if nothing fits the size."
-    source = pieces_of or encoder
-    full = len(source.tokenizer)
-    shape = best_shape(n_params, 2, 3, max_length, full if pieces_of else vocab_size, full)
-    return Student.create(source, shape=shape, corpus=corpus, seed=seed, labels=encoder.labels, max_length=max_length, n_texts=2, sensitivity=False)
+    full = len(encoder.tokenizer)
+    shape = shape or best_shape(n_params, 2, 3, max_length, vocab_size if tokenizer is None else len(tokenizer), full)
+    if shape.n_params(3, max_length) > n_params:
+        raise UserError(f"shape: {shape} has {shape.n_params(3, max_length):,} parameters, more than {n_params:,}; make it smaller")
+    return Student.create(encoder, shape=shape, corpus=corpus, seed=seed, labels=encoder.labels, max_length=max_length, n_texts=2,
+                          sensitivity=False, tokenizer=tokenizer)  # fmt: skip
