@@ -159,7 +159,7 @@ def build_wide(encoder: Teacher, rows: Mixture, work: Path, other: list[str]) ->
     first = pretrained(encoder, start, rows, work / "wide-states", steps=2000, evaluate_every=166, **settings, **objectives())
     again = Student.create(encoder, init=work / "wide-states" / "encoder", labels=encoder.labels, n_texts=2)
     run = pretrained(encoder, again, rows, work / "wide", steps=6000, evaluate_every=500, ema=None, **settings, **objectives(words=1.0, share=0.2))
-    made = noted("wide", run, pooler=False, shape=str(WIDE), steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows.",
+    made = noted("wide", run, shape=str(WIDE), steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows; of these the encoder of step {run.best['step']:,}.",
                  vocabulary="that of the embedded SST-2 teacher, whose pieces were counted in Wikipedia and in the SST-2 training sentences.",
                  objective="the encoder's last hidden states in their 64 leading directions, the nearness of sentences in a batch (weight 0.1), and then "
                            "masked words as well (weight 1, a fifth of the pieces). The head that names them is kept: "
@@ -167,12 +167,11 @@ def build_wide(encoder: Teacher, rows: Mixture, work: Path, other: list[str]) ->
     return {**made, "masked_words": masked_words(ASSETS / "compact-wide", other)}
 
 
-def noted(step: str, run: Pretrainer, pooler: bool = True, **facts: str) -> dict:
-    """Store a run's encoder in float16, with its model card and, unless it is to be a masked language model, its pooler; what `assets.json` keeps of it."""
+def noted(step: str, run: Pretrainer, **facts: str) -> dict:
+    """Store a run's encoder in float16, with its model card; what `assets.json` keeps of it."""
     folder = ASSETS / f"compact-{step}"
     shutil.copytree(run.out / "encoder", folder, dirs_exist_ok=True)
-    weights = {name: w.half() for name, w in load_file(folder / "model.safetensors").items() if pooler or ".pooler." not in name}
-    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    save_file({name: w.half() for name, w in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors", {"format": "pt"})
     write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": "float16"})
     (folder / "tokenizer.json").write_text(json.dumps(read_json(folder / "tokenizer.json"), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
     write_json(folder / "zskd.json", {"max_length": run.distilled.max_length, "notes": {"shape": facts["shape"], "vocab": facts["vocabulary"].rstrip(".")}})

@@ -463,23 +463,37 @@ def _previous_sentence(rng: random.Random, text: TextSample) -> Row | None:
     return (join_words(text.sentences[i:end]), text.sentences[i - 1]) if i > first else None
 
 # %% ../nbs/21_ood.ipynb #e8ec94f9
+_FUNCTION_WORDS = {  # English, and hardly words of a neighbouring language
+    "the", "and", "to", "that", "with", "by", "from", "his", "her", "are", "were", "which", "this", "has", "have", "not", "been", "their", "its",
+    "but", "they", "who", "would", "when",
+}  # fmt: skip
+
+
 @lru_cache(maxsize=1)
 def _masked_model() -> tuple[Any, Any, dict[str, int]]:
     "The masked language model that comes with the package, its tokenizer, and the numbers of its pieces that are words of letters."
-    from transformers import AutoModelForMaskedLM, AutoTokenizer  # here, for it takes seconds and most pools do without
+    from transformers import AutoModelForMaskedLM, AutoTokenizer, logging  # here, for it takes seconds and most pools do without
 
     folder = str(ASSETS / "compact-wide")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     words = {p: i for p, i in sorted(tokenizer.get_vocab().items()) if p.isalpha() and (len(p) > 1 or p in "ai")}
-    return AutoModelForMaskedLM.from_pretrained(folder, dtype="float32").eval(), tokenizer, words
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # of a pooler that a masked language model does not have
+    try:
+        return AutoModelForMaskedLM.from_pretrained(folder, dtype="float32").eval(), tokenizer, words
+    finally:
+        logging.set_verbosity(told)
 
 
 def _expected_words(words: list[str], at: Sequence[int], k: int = 20) -> list[tuple[list[str], list[float]]]:
-    "For each place `at`, the `k` words that a masked language model finds likeliest there, with their odds against the first; fewer places where a sentence is cut off."
+    "For each place `at`, the `k` words that a masked language model finds likeliest there, with their odds against the first; nothing for a sentence longer than it reads."
     model, tokenizer, known = _masked_model()
-    masked = [tokenizer.mask_token if i in at else word for i, word in enumerate(words)]
+    masked = [_swap(word, tokenizer.mask_token) if i in at else word for i, word in enumerate(words)]
     batch = tokenizer(" ".join(masked), truncation=True, return_tensors="pt")
-    logits = model(**batch).logits.detach()[0, batch["input_ids"][0] == tokenizer.mask_token_id].numpy()
+    places = batch["input_ids"][0] == tokenizer.mask_token_id
+    if places.sum() != len(at):  # cut off, or the text itself has a mask in it
+        return []
+    logits = model(**batch).logits.detach()[0, places].numpy()
     names, scores = list(known), logits[:, list(known.values())]
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return [([names[i] for i in ids], np.exp(row[ids] - row[ids[0]]).tolist()) for ids, row in zip(best, scores, strict=True)]
@@ -490,16 +504,16 @@ def _expected_words(words: list[str], at: Sequence[int], k: int = 20) -> list[tu
 def _infill(rng, words, text):
     "15 to 30 % of the words drawn anew from a masked language model (English)"
     places = [i for i, word in enumerate(words) if _bare(word).isalpha()]
-    known = _masked_model()[2]
-    if sum(_bare(words[i]).lower() in known for i in places) <= len(words) // 2:
-        return None  # another language
+    if not places or 8 * sum(word.lower() in _FUNCTION_WORDS for word in words) < len(words):
+        return None  # another language, or hardly a sentence
     share = 0.15 + 0.15 * rng.random()
     at = sorted(rng.sample(places, max(1, min(len(places), round(share * len(words))))))
+    expected = _expected_words(words, at)
     out = words.copy()
-    for i, (likely, p) in zip(at, _expected_words(words, at), strict=False):
+    for i, (likely, p) in zip(at if expected else (), expected, strict=True):
         new = [w != _bare(words[i]).lower() for w in likely]
         out[i] = _swap(words[i], rng.choices(likely, [x * ok for x, ok in zip(p, new, strict=True)])[0])
-    return out
+    return out if expected else None
 
 # %% ../nbs/21_ood.ipynb #e0716ee5
 QUESTION_WORDS = (  # English

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from transformers.models.albert.modeling_albert import AlbertMLMHead
 
 from .core import UserError, count_parameters, derive_seed, digest, pick_device, pick_dtype, write_json
 from .corpora import Corpus
-from .distill import Batch, Callback, Distiller
+from .distill import Batch, Callback, Distiller, ema_decay
 from .hidden import HiddenStates, leading_states, piece_places
 from .losses import LOSSES, minilm_relations
 from .ood import Pool, ood_pool
@@ -201,7 +202,7 @@ class MaskedWords(Callback):
         "Raises `UserError` for a weight or share that cannot be."
         if not weight > 0 or not 0 < share < 1:
             raise UserError(f"MaskedWords: weight={weight!r} must be above 0, share={share!r} between 0 and 1")
-        self.weight, self.share, self.head = weight, share, None
+        self.weight, self.share, self.head, self.average, self.best = weight, share, None, None, {}
 
     def settings(self) -> dict[str, Any]:
         return {"weight": self.weight, "share": self.share}
@@ -215,7 +216,9 @@ class MaskedWords(Callback):
             torch.manual_seed(derive_seed(run.settings.seed, "words"))
             self.head = AlbertMLMHead(run.model.config)
         self.head.decoder = torch.nn.Identity()  # the student's word table takes its place
-        return list(self.head.to(run.accelerator.device).parameters())
+        self.head.to(run.accelerator.device)
+        self.average = copy.deepcopy(self.head).requires_grad_(False)
+        return list(self.head.parameters())
 
 # %% ../nbs/54_pretrain.ipynb #9865e7c8
 @patch
@@ -246,16 +249,35 @@ def scores(
 
 
 @patch
+def on_step(self: MaskedWords, run: Distiller, step: int, loss: float) -> None:
+    "The head is averaged as the student's weights are."
+    ema = run.settings.ema
+    for mine, new in zip(self.average.parameters(), self.head.parameters(), strict=True):
+        mine.lerp_(new.detach(), 1.0 if ema is None else 1 - ema_decay(step, ema))
+
+
+@patch
+def on_evaluate(self: MaskedWords, run: Distiller, metrics: dict[str, float]) -> None:
+    "The head of the best checkpoint is kept."
+    if run.best["step"] == metrics["step"]:
+        self.best = {k: v.clone() for k, v in self.average.state_dict().items()}
+
+
+@patch
 def state_dict(self: MaskedWords) -> dict[str, torch.Tensor]:
-    "The head."
-    return self.head.state_dict()
+    "The head, its average, and that of the best checkpoint."
+    parts = {"head": self.head.state_dict(), "average": self.average.state_dict(), "best": self.best}
+    return {f"{part}.{k}": v for part, state in parts.items() for k, v in state.items()}
 
 
 @patch
 def load_state_dict(self: MaskedWords, state: dict[str, torch.Tensor]) -> None:
-    "Take the head back."
+    "Take them back."
     if state:
-        self.head.load_state_dict(state)
+        parts = {part: {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")} for part in ("head", "average", "best")}
+        self.head.load_state_dict(parts["head"])
+        self.average.load_state_dict(parts["average"])
+        self.best = parts["best"]
 
 # %% ../nbs/54_pretrain.ipynb #8edba2db
 @patch
@@ -310,6 +332,8 @@ def _finish(self: Pretrainer) -> None:
     super(Pretrainer, self)._finish()
     if self.is_main:
         words = next((c for c in self.callbacks if isinstance(c, MaskedWords)), None)
+        if words is not None and words.best:
+            words.head.load_state_dict(words.best)
         save_encoder(self.distilled, self.out / "encoder", words)
 
 # %% ../nbs/54_pretrain.ipynb #959b2a5d
@@ -318,13 +342,15 @@ def compact_student(
     n_params: int,  # parameters at most, with a classifier of three classes
     corpus: Sequence[str] | None = None,  # texts that tell which pieces are used; None: the embedded sample
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
-    tokenizer: Any = None,  # another model's, whose pieces are all among the encoder's, in place of a vocabulary of its own
+    tokenizer: Any = None,  # another model's fast tokenizer, whose pieces are all among the encoder's, in place of a vocabulary of its own
     shape: Shape | None = None,  # a shape of your own
     seed: int = 0,  # of what is random
     max_length: int = 128,  # pieces per input
 ) -> Student:  # ready for a `Pretrainer`
     "A student with as many outputs as the encoder has directions. Raises `UserError` if nothing fits the size."
     full = len(encoder.tokenizer)
+    if shape is not None and tokenizer is not None:
+        shape = replace(shape, vocab_size=len(tokenizer))
     shape = shape or best_shape(n_params, 2, 3, max_length, vocab_size if tokenizer is None else len(tokenizer), full)
     if shape.n_params(3, max_length) > n_params:
         raise UserError(f"shape: {shape} has {shape.n_params(3, max_length):,} parameters, more than {n_params:,}; make it smaller")

@@ -47,6 +47,13 @@ class Shape:
     heads: int  # attention heads per layer
     intermediate: int  # width inside a layer's feed-forward part
 
+    def __post_init__(self):
+        "Raises `UserError` for sizes that do not go together."
+        if min(self.vocab_size, self.embedding_size, self.hidden_size, self.layers, self.groups, self.heads, self.intermediate) < 1:
+            raise UserError(f"{self}: every size must be at least 1")
+        if self.hidden_size % self.heads or self.groups > self.layers:
+            raise UserError(f"{self}: heads must divide the width, and there cannot be more groups than layers")
+
     def n_params(
         self,
         n_labels: int = 2,  # classes
@@ -875,9 +882,9 @@ def _lowercases(tokenizer: Any) -> bool:
 def _shared_pieces(tokenizer: Any, teacher: Teacher, max_length: int) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
     "A tokenizer that was given, the teacher's ids of its pieces, and a word on it."
     spec, theirs = _wordpiece(tokenizer), teacher.tokenizer.get_vocab() if _wordpiece(teacher.tokenizer) is not None else {}
-    if spec is None:
-        raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
     vocab = tokenizer.get_vocab()
+    if sorted(vocab.values()) != list(range(len(vocab))):
+        raise UserError("tokenizer: its pieces are not numbered from 0 without a gap; leave it out, and one is made")
     pieces = sorted(vocab, key=vocab.get)
     unknown = [piece for piece in pieces if piece not in theirs]
     if unknown:
@@ -996,13 +1003,17 @@ def create(
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
     lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
-    tokenizer: Any = None,  # a WordPiece tokenizer whose pieces are all among the teacher's; None: one is made
+    tokenizer: Any = None,  # a fast WordPiece tokenizer (not its name) whose pieces are all among the teacher's; None: one is made
 ) -> Student:
     "A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of reach."
-    if tokenizer is not None and (vocab_size, lowercase) != (None, None):
-        raise UserError("tokenizer: decides about pieces and case; leave vocab_size and lowercase out")
-    if tokenizer is not None and shape is None:
-        vocab_size = len(tokenizer)
+    if max_length < 8:
+        raise UserError(f"max_length={max_length}: must be at least 8 pieces")
+    if tokenizer is not None and ((vocab_size, lowercase) != (None, None) or init not in ("teacher", "random")):
+        raise UserError("tokenizer: decides about pieces and case; leave vocab_size, lowercase and a checkpoint as init out")
+    if tokenizer is not None and _wordpiece(tokenizer) is None:
+        raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
+    if tokenizer is not None:
+        vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
     (labels, n_texts), init = _kind(teacher, labels, n_texts), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
     with torch.random.fork_rng(devices=[]):
