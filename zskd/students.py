@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import ASSETS, UserError, count_parameters, derive_seed, read_json, write_json
+from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, read_json, write_json
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
 from .teachers import Teacher, load_classifier, model_folder, token_batches
@@ -979,10 +979,16 @@ EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "
 
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
     "A student from the package, a folder or the hub, with a classifier for these labels."
-    student = _pretrained(EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
+    try:
+        student = _pretrained(EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
+    except RunError as e:
+        raise RunError(f"{e}, or one of {', '.join(EMBEDDED)}") from e
     if budget is not None and student.n_params > budget:
         raise UserError(f"{init}: has {student.n_params:,} parameters, more than {budget:,}; give a smaller checkpoint or a smaller ratio")
-    student.notes = {"init": init, "shape": student.model.config.model_type, "vocab": "the checkpoint's"}
+    c = student.model.config
+    sizes = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_hidden_groups", "num_attention_heads", "intermediate_size")
+    shape = str(Shape(*(getattr(c, name) for name in sizes))) if c.model_type == "albert" else c.model_type
+    student.notes = {"init": init, "shape": shape, "vocab": "the checkpoint's"}
     return student
 
 # %% ../nbs/31_students.ipynb #0d17b3ed
