@@ -509,11 +509,13 @@ def _infill(rng, words, text):
     share = 0.15 + 0.15 * rng.random()
     at = sorted(rng.sample(places, max(1, min(len(places), round(share * len(words))))))
     expected = _expected_words(words, at)
+    if not expected:
+        return None
     out = words.copy()
-    for i, (likely, p) in zip(at if expected else (), expected, strict=True):
+    for i, (likely, p) in zip(at, expected, strict=True):
         new = [w != _bare(words[i]).lower() for w in likely]
         out[i] = _swap(words[i], rng.choices(likely, [x * ok for x, ok in zip(p, new, strict=True)])[0])
-    return out if expected else None
+    return out
 
 # %% ../nbs/21_ood.ipynb #e0716ee5
 QUESTION_WORDS = (  # English

@@ -21,7 +21,7 @@ from transformers.models.albert.modeling_albert import AlbertMLMHead
 
 from .core import UserError, count_parameters, derive_seed, digest, pick_device, pick_dtype, write_json
 from .corpora import Corpus
-from .distill import Batch, Callback, Distiller, ema_decay
+from .distill import Batch, Callback, Distiller, _part
 from .hidden import HiddenStates, leading_states, piece_places
 from .losses import LOSSES, minilm_relations
 from .ood import Pool, ood_pool
@@ -217,7 +217,7 @@ class MaskedWords(Callback):
             self.head = AlbertMLMHead(run.model.config)
         self.head.decoder = torch.nn.Identity()  # the student's word table takes its place
         self.head.to(run.accelerator.device)
-        self.average = copy.deepcopy(self.head).requires_grad_(False)
+        self.average = copy.deepcopy(self.head).requires_grad_(False) if run.settings.ema else self.head
         return list(self.head.parameters())
 
 # %% ../nbs/54_pretrain.ipynb #9865e7c8
@@ -249,11 +249,11 @@ def scores(
 
 
 @patch
-def on_step(self: MaskedWords, run: Distiller, step: int, loss: float) -> None:
-    "The head is averaged as the student's weights are."
-    ema = run.settings.ema
-    for mine, new in zip(self.average.parameters(), self.head.parameters(), strict=True):
-        mine.lerp_(new.detach(), 1.0 if ema is None else 1 - ema_decay(step, ema))
+def on_start(self: MaskedWords, run: Distiller) -> None:
+    "The head is averaged with the student's weights."
+    if run.settings.ema:
+        for weights, mine in zip(run.pairs, (self.average, self.head), strict=True):
+            weights.extend(mine.parameters())
 
 
 @patch
@@ -274,10 +274,9 @@ def state_dict(self: MaskedWords) -> dict[str, torch.Tensor]:
 def load_state_dict(self: MaskedWords, state: dict[str, torch.Tensor]) -> None:
     "Take them back."
     if state:
-        parts = {part: {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")} for part in ("head", "average", "best")}
-        self.head.load_state_dict(parts["head"])
-        self.average.load_state_dict(parts["average"])
-        self.best = parts["best"]
+        self.head.load_state_dict(_part(state, "head"))
+        self.average.load_state_dict(_part(state, "average"))
+        self.best = _part(state, "best")
 
 # %% ../nbs/54_pretrain.ipynb #8edba2db
 @patch

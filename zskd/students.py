@@ -316,6 +316,13 @@ def spread(
     return out / np.sqrt(rows * (rows + 1.0))[:, None]
 
 # %% ../nbs/31_students.ipynb #7af58f02
+def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> torch.Tensor:
+    "Coefficients of the ridge regression of `y` on `x`, which has mean 0; the penalty is relative to the mean eigenvalue of the covariance."
+    gram = x.T @ x
+    gram += torch.eye(len(gram)) * penalty * gram.trace() / len(gram)
+    return torch.linalg.solve(gram, x.T @ y)
+
+
 def reaction_directions(
     vectors: np.ndarray,  # float [words, D]
     logits: np.ndarray,  # float [words, C], from `word_logits`
@@ -325,9 +332,7 @@ def reaction_directions(
     held = np.arange(len(vectors)) % 5 == 0
     x = torch.tensor(vectors - vectors[~held].mean(0), dtype=torch.float64)
     z = torch.tensor(logits, dtype=torch.float64)
-    gram = x[~held].T @ x[~held]
-    gram += torch.eye(len(gram)) * ridge * gram.trace() / len(gram)
-    coef = torch.linalg.solve(gram, x[~held].T @ z[~held])
+    coef = _ridge(x[~held], z[~held], ridge)
     u, s, _ = torch.linalg.svd(coef, full_matrices=False)
     rank = min(logits.shape[1] - 1, int((s > 1e-6 * s[0]).sum()))
     r = torch.corrcoef(torch.stack([(x[held] @ coef).ravel(), z[held].ravel()]))[0, 1]
@@ -593,10 +598,7 @@ def _match_inputs(model: torch.nn.Module, teacher_model: torch.nn.Module, kept: 
     with torch.no_grad():
         x = model.base_model.embeddings(input_ids=ids).flatten(0, 1).double()
         y = teacher_model.base_model.embeddings(input_ids=torch.as_tensor(kept)[ids].to(teacher_model.device)).flatten(0, 1).double().cpu()
-    deviation = x - x.mean(0)
-    gram = deviation.T @ deviation
-    gram += torch.eye(len(gram)) * ridge * gram.trace() / len(gram)
-    weight = torch.linalg.solve(gram, deviation.T @ (y - y.mean(0)))
+    weight = _ridge(x - x.mean(0), y - y.mean(0), ridge)
     _set(into, weight.T.numpy(), (y.mean(0) - x.mean(0) @ weight).numpy())
 
 # %% ../nbs/31_students.ipynb #dc6aecb6
@@ -879,6 +881,14 @@ def _lowercases(tokenizer: Any) -> bool:
     return normalizer is not None and "A" not in normalizer.normalize_str("A")
 
 # %% ../nbs/31_students.ipynb #3c25a535
+def _check_tokenizer(tokenizer: Any, vocab_size: int | None, lowercase: bool | None, init: str | Path) -> None:
+    "Raise `UserError` for a tokenizer of another kind, or one that is given beside something that it decides."
+    if (vocab_size, lowercase) != (None, None) or init not in ("teacher", "random"):
+        raise UserError("tokenizer: decides about pieces and case; leave vocab_size, lowercase and a checkpoint as init out")
+    if _wordpiece(tokenizer) is None:
+        raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
+
+
 def _shared_pieces(tokenizer: Any, teacher: Teacher, max_length: int) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
     "A tokenizer that was given, the teacher's ids of its pieces, and a word on it."
     spec, theirs = _wordpiece(tokenizer), teacher.tokenizer.get_vocab() if _wordpiece(teacher.tokenizer) is not None else {}
@@ -1014,11 +1024,8 @@ def create(
     "A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of reach."
     if max_length < 8:
         raise UserError(f"max_length={max_length}: must be at least 8 pieces")
-    if tokenizer is not None and ((vocab_size, lowercase) != (None, None) or init not in ("teacher", "random")):
-        raise UserError("tokenizer: decides about pieces and case; leave vocab_size, lowercase and a checkpoint as init out")
-    if tokenizer is not None and _wordpiece(tokenizer) is None:
-        raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
     if tokenizer is not None:
+        _check_tokenizer(tokenizer, vocab_size, lowercase, init)
         vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
     (labels, n_texts), init = _kind(teacher, labels, n_texts), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
