@@ -10,8 +10,17 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
     unbalanced  the same pool without balancing
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
-    compact     as `wiki`, with a student that starts from the embedded compact encoder
-    compact-real    as `real`, with such a student
+    infill      as `wiki`, with a share of rows whose words a masked language model chose
+    both        the rows of `wiki` and, up to four times, those of `real` together; not zero-shot either
+
+The students of these start from what fits of the task's own teacher. A word in front gives them another start:
+
+    compact     the embedded compact encoder, of at most 1/30 of the teacher's size
+    wide        the larger one, of about a tenth
+    fresh       the shape of the smaller one, at random
+    words       the same shape, trained on masked words only (`scripts/objectives.py`)
+    encoder     the teacher's own base: no compression at all
+    size-N      the task's teacher, in the best shape of at most N parameters
 """
 
 from __future__ import annotations
@@ -39,8 +48,7 @@ from zskd.teachers import Teacher
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
-VARIANTS = ("wiki", "answers", "unbalanced", "random", "real", "compact", "compact-real")
-ROWS_OF = {"answers": "wiki", "compact": "wiki", "compact-real": "real"}  # variants that learn from another one's rows
+VARIANTS = ("wiki", "answers", "unbalanced", "random", "real", "compact-wiki", "compact-real")
 TEACHERS = {  # options of `zskd teacher`; where they stand twice, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
     "sst2": ["--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64", "--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64 --average 0.5"],
     "mnli": ["--epochs 2 --batch-size 32 --lr 8e-5 --extra train_snli_extra"],
@@ -53,11 +61,14 @@ BASES = {"mrpc": "qqp", "rte": "mnli"}  # small tasks start from the teacher of 
 POOL = {"sst2": 400_000, "mnli": 40_000, "qnli": 40_000}  # rows; the other tasks have PAIRS
 RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}  # changes of the default recipe: fewer answers for as many rows
 PAIRS = 20_000
+TIMES = 4  # that real rows stand among those of a pool, where there are few
+INFILL = 0.15  # part of the rows of `infill`
 RANDOM_ROWS = {"sst2": 10_000, "qnli": 10_000}  # the other tasks have 5,000; rows of random words are three times as long as the others
 TRAINING: dict[str, dict[str, Any]] = {  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
     "sst2": {"steps": 1500, "lr": 1.5e-3, "precision": "auto", "held_out": 5000, "hidden": 0.0},
 }
 PAIR_SHAPE = Shape(5678, 40, 128, 3, 3, 4, 392)  # of the students of pairs; `best_shape` has a better one since
+COMPACT_SHAPE = Shape(12_080, 24, 128, 3, 3, 4, 312)  # of the embedded encoder `compact-small`
 PAIR_TRAINING = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "precision": "auto", "hidden": 1.0}  # `auto`: bfloat16 where it is in hardware
 
 
@@ -75,7 +86,7 @@ def main() -> None:
     for name in args.tasks:
         teacher = make_teacher(TASKS[name], args)
         for variant in args.variants:
-            if variant == "answers" and not settings_of(TASKS[name], "wiki")["hidden"]:  # there is nothing to leave out
+            if variant.endswith("answers") and not settings_of(TASKS[name], "wiki")["hidden"]:  # there is nothing to leave out
                 continue
             for seed in args.seeds:
                 if not (RESULTS / f"{name}-{variant}-{seed}.json").exists():
@@ -122,9 +133,12 @@ def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
     """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
-    n, variant = POOL.get(task.name, PAIRS), ROWS_OF.get(variant, variant)
+    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant == "answers" else variant
     if variant == "real":
         return task.load("train", args.data).rows
+    if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
+        pool, real = make_rows(task, teacher, "wiki", args).rows(), make_rows(task, teacher, "real", args)
+        return pool + real * min(TIMES, round(len(pool) / len(real)))
     folder = args.work / "pools" / f"{task.name}-{variant}"
     if (folder / "pool.json").exists():
         return Pool.load(folder)
@@ -133,6 +147,7 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
         pool = candidates(task, teacher, corpus, n, cache)
     else:
         recipe = Recipe.for_task(task, "random") if variant == "random" else balanced(task)
+        recipe = with_infill(recipe) if variant == "infill" else recipe
         n = RANDOM_ROWS.get(task.name, 5_000) if variant == "random" else n
         pool = ood_pool(task, corpus, n, teacher, recipe, seed=0, cache=cache)
     pool.save(folder)
@@ -144,10 +159,30 @@ def balanced(task: Task) -> Recipe:
     return replace(Recipe.for_task(task), **RECIPE.get(task.name, {}))
 
 
+def with_infill(recipe: Recipe) -> Recipe:
+    """A recipe of which a part of the rows comes from the builder `infill`."""
+    return replace(recipe, builders={**{name: part * (1 - INFILL) for name, part in recipe.builders.items()}, "infill": INFILL})
+
+
 def settings_of(task: Task, variant: str) -> dict[str, Any]:
     """What the `Distiller` is told, apart from the seed."""
     settings = TRAINING.get(task.name, PAIR_TRAINING)
+    if variant == "both":
+        return {**settings, "steps": 2 * settings["steps"]}
     return {**settings, "hidden": 0.0} if variant == "answers" else settings
+
+
+def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What `Student.create` is told of size and start."""
+    if start == "compact" or start == "wide":
+        return {"init": {"compact": "compact-small", "wide": "compact-wide"}[start]}
+    if start == "fresh":
+        return {"init": "random", "shape": COMPACT_SHAPE}
+    if start == "words" or start == "encoder":
+        return {"init": args.work / "words" / "encoder" if start == "words" else args.base}
+    if start.startswith("size-"):
+        return {"init": "teacher", "n_params": int(start.removeprefix("size-"))}
+    return {"init": "teacher", "ratio": 30} if task.n_texts == 1 else {"init": "teacher", "shape": PAIR_SHAPE}
 
 
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path) -> Pool:
@@ -161,15 +196,15 @@ def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path
 
 def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Namespace) -> None:
     """One student: make it, distil it, score it, write its result file."""
-    rows = make_rows(task, teacher, variant, args)
+    *start, learned = variant.rsplit("-", 1)
+    rows = make_rows(task, teacher, learned, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    size = {"init": "compact-small"} if variant.startswith("compact") else {"ratio": 30} if task.n_texts == 1 else {"shape": PAIR_SHAPE}
-    student = Student.create(teacher, **size, corpus=texts, seed=seed, n_texts=task.n_texts)
+    student = Student.create(teacher, **size_of(task, start[0] if start else "", args), corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
-    settings = {**settings_of(task, variant), "seed": seed}
+    settings = {**settings_of(task, learned), "seed": seed}
     distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), **settings)
     distiller.fit()
-    report = distiller.report(task.validation(args.data), zero_shot=False if variant.endswith("real") else None).data
+    report = distiller.report(task.validation(args.data), zero_shot=False if learned in ("real", "both") else None).data
     kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece",
                                    "per_class_f1", "baselines", "scores", "queries")}  # fmt: skip
     words = ["python", "scripts/six_tasks.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus,

@@ -32,7 +32,7 @@ from .teachers import Teacher, load_classifier, model_folder, token_batches
 __all__ = ['PREFERENCES', 'PRESETS', 'EMBEDDED', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts', 'trim_vocabulary',
            'learn_vocabulary', 'whole_words', 'word_logits', 'spread', 'reaction_directions', 'basis', 'teacher_tables',
            'start_embeddings', 'cosines', 'hidden_vectors', 'start_layers', 'copy_layers', 'Encoded', 'text_engine',
-           'encode_rows', 'Student', 'preset_config']
+           'encode_rows', 'Student', 'preset_config', 'embedded_start']
 
 # %% ../nbs/31_students.ipynb #8c53d01a
 @dataclass(frozen=True)
@@ -854,7 +854,7 @@ def _budget(
 ) -> int | None:
     "The parameters that a student may have, teacher / 30 where nothing is said; None if nothing limits it."
     _positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
-    ready = init not in ("teacher", "random")
+    ready = init not in ("auto", "teacher", "random")
     limits = sum(x is not None for x in (ratio, n_params, preset))
     forms = sum(x is not None for x in (preset, shape)) + ready
     if limits > 1 or forms > 1:
@@ -883,7 +883,7 @@ def _lowercases(tokenizer: Any) -> bool:
 # %% ../nbs/31_students.ipynb #3c25a535
 def _check_tokenizer(tokenizer: Any, vocab_size: int | None, lowercase: bool | None, init: str | Path) -> None:
     "Raise `UserError` for a tokenizer of another kind, or one that is given beside something that it decides."
-    if (vocab_size, lowercase) != (None, None) or init not in ("teacher", "random"):
+    if (vocab_size, lowercase) != (None, None) or init not in ("auto", "teacher", "random"):
         raise UserError("tokenizer: decides about pieces and case; leave vocab_size, lowercase and a checkpoint as init out")
     if _wordpiece(tokenizer) is None:
         raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
@@ -987,6 +987,12 @@ def _fresh(
 EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "compact-wide")}  # compact encoders in the package, by the name that `init` takes
 
 
+def _shape_of(config: Any) -> Shape | None:
+    "The shape that an ALBERT configuration was made from; None for a model of another kind."
+    names = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_hidden_groups", "num_attention_heads", "intermediate_size")
+    return Shape(*(getattr(config, name) for name in names)) if config.model_type == "albert" else None
+
+
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
     "A student from the package, a folder or the hub, with a classifier for these labels."
     try:
@@ -995,11 +1001,29 @@ def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_leng
         raise RunError(f"{e}, or one of {', '.join(EMBEDDED)}") from e
     if budget is not None and student.n_params > budget:
         raise UserError(f"{init}: has {student.n_params:,} parameters, more than {budget:,}; give a smaller checkpoint or a smaller ratio")
-    c = student.model.config
-    sizes = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_hidden_groups", "num_attention_heads", "intermediate_size")
-    shape = str(Shape(*(getattr(c, name) for name in sizes))) if c.model_type == "albert" else c.model_type
-    student.notes = {"init": init, "shape": shape, "vocab": "the checkpoint's"}
+    config = student.model.config
+    student.notes = {"init": init, "shape": str(_shape_of(config) or config.model_type), "vocab": "the checkpoint's"}
     return student
+
+# %% ../nbs/31_students.ipynb #41bd6b4a
+def embedded_start(
+    teacher: Teacher,  # what is to be distilled
+    budget: int | None,  # parameters at most
+    labels: Sequence[str],  # class names
+    max_length: int = 128,  # pieces per input
+) -> str:  # a name of `EMBEDDED`, or 'teacher'
+    "The embedded compact encoder that fills at least four fifths of a budget and reads pieces that the teacher reads too, or else the teacher."
+    if budget is None or _wordpiece(teacher.tokenizer) is None or not _lowercases(teacher.tokenizer):
+        return "teacher"
+    pieces = teacher.tokenizer.get_vocab().keys()
+    for name, folder in EMBEDDED.items():
+        config = AlbertConfig.from_pretrained(folder)
+        size = _shape_of(config).n_params(len(labels), config.max_position_embeddings)
+        if 0.8 * budget <= size <= budget and max_length <= config.max_position_embeddings:
+            known = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].keys()
+            if known <= pieces:
+                return name
+    return "teacher"
 
 # %% ../nbs/31_students.ipynb #0d17b3ed
 @patch(cls_method=True)
@@ -1009,7 +1033,7 @@ def create(
     ratio: float | None = None,  # how many times smaller than the teacher, at least; 30 where no size is given
     n_params: int | None = None,  # parameters at most
     preset: str | None = None,  # a name of `PRESETS`
-    init: str | Path = "teacher",  # 'teacher', 'random', a name of `EMBEDDED`, or the folder or hub name of a checkpoint
+    init: str | Path = "auto",  # 'teacher', 'random', a name of `EMBEDDED`, the folder or hub name of a checkpoint, or 'auto': see `embedded_start`
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
     corpus: Any = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
     seed: int = 0,  # the run's seed
@@ -1029,6 +1053,9 @@ def create(
         vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
     (labels, n_texts), init = _kind(teacher, labels, n_texts), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
+    if init == "auto":
+        free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2
+        init = embedded_start(teacher, budget, labels, max_length) if free else "teacher"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
         if init not in ("teacher", "random"):
