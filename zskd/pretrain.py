@@ -31,7 +31,7 @@ from .teachers import Teacher, _on_device, _short_name, model_folder, weights_di
 
 # %% auto #0
 __all__ = ['SHARES', 'SIZE', 'Mixture', 'mixed_text', 'open_encoder', 'sentence_vectors', 'Pretrainer', 'nearness', 'neighbours',
-           'Relations', 'MaskedWords', 'objectives', 'save_encoder', 'compact_student']
+           'Relations', 'MaskedWords', 'no_sentences', 'objectives', 'save_encoder', 'compact_student']
 
 # %% ../nbs/54_pretrain.ipynb #568d9450
 SHARES: dict[str, float] = {  # part of the rows by the task whose shape they have
@@ -289,6 +289,14 @@ def measure(
     return super(Pretrainer, self).measure(nearness(student_logits), nearness(teacher_logits))
 
 
+def no_sentences(
+    student_logits: torch.Tensor,  # [n, size]
+    teacher_logits: torch.Tensor,  # [n, size]
+) -> torch.Tensor:  # 0
+    "In place of `neighbours` where sentence vectors are not compared. Progress then says nothing; measure at the end only, with `evaluate_every`."
+    return 0 * student_logits.sum()
+
+
 def objectives(
     sentences: float = 0.1,  # weight of the nearness of sentences
     states: float = 1.0,  # weight of the distance between states
@@ -296,15 +304,15 @@ def objectives(
     words: float = 0.0,  # weight of the masked words
     share: float = 0.15,  # of the pieces that are masked
 ) -> dict[str, Any]:  # `loss` and `callbacks`, for a `Pretrainer`
-    "What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, and for sentences or states without any."
+    "What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, for nothing at all, and for relations without states."
     for name, weight in {"sentences": sentences, "states": states, "relations": relations, "words": words}.items():
         if not 0 <= weight < math.inf:
             raise UserError(f"{name}={weight!r}: must be 0 or more, and finite")
-    if not sentences or not states:
-        raise UserError("sentences=0 or states=0: there is nothing to measure by or nothing to learn; give both a weight above 0")
-    hidden = HiddenStates(states, SIZE)
-    callbacks = [hidden, *([Relations(hidden, relations)] if relations else []), *([MaskedWords(words, share)] if words else [])]
-    return {"loss": f"{sentences}*neighbours", "callbacks": callbacks}
+    if not sentences + states + words or relations and not states:
+        raise UserError("sentences=0, states=0, words=0: nothing is learned; relations are learned beside states; give one of them a weight above 0")
+    hidden = [HiddenStates(states, SIZE)] if states else []
+    callbacks = [*hidden, *([Relations(*hidden, relations)] if relations else []), *([MaskedWords(words, share)] if words else [])]
+    return {"loss": f"{sentences}*neighbours" if sentences else no_sentences, "callbacks": callbacks}
 
 # %% ../nbs/54_pretrain.ipynb #fc0afde2
 def save_encoder(
