@@ -11,6 +11,7 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
     infill      as `wiki`, with a share of rows whose words a masked language model chose
+    long        as `wiki`, for four times as many steps
     both        the rows of `wiki` and, up to four times, those of `real` together; not zero-shot either
 
 The students of these start from what fits of the task's own teacher. A word in front gives them another start:
@@ -62,6 +63,7 @@ POOL = {"sst2": 400_000, "mnli": 40_000, "qnli": 40_000}  # rows; the other task
 RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}  # changes of the default recipe: fewer answers for as many rows
 PAIRS = 20_000
 TIMES = 4  # that real rows stand among those of a pool, where there are few
+STEPS = {"both": 2, "long": 4}  # times the steps of the others
 INFILL = 0.15  # part of the rows of `infill`
 RANDOM_ROWS = {"sst2": 10_000, "qnli": 10_000}  # the other tasks have 5,000; rows of random words are three times as long as the others
 TRAINING: dict[str, dict[str, Any]] = {  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
@@ -133,7 +135,7 @@ def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
     """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
-    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant == "answers" else variant
+    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in ("answers", "long") else variant
     if variant == "real":
         return task.load("train", args.data).rows
     if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
@@ -167,8 +169,8 @@ def with_infill(recipe: Recipe) -> Recipe:
 def settings_of(task: Task, variant: str) -> dict[str, Any]:
     """What the `Distiller` is told, apart from the seed."""
     settings = TRAINING.get(task.name, PAIR_TRAINING)
-    if variant == "both":
-        return {**settings, "steps": 2 * settings["steps"]}
+    if variant in STEPS:
+        return {**settings, "steps": STEPS[variant] * settings["steps"]}
     return {**settings, "hidden": 0.0} if variant == "answers" else settings
 
 

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, normalizers, processors
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from zskd.core import RunError, UserError, count_parameters
-from zskd.students import Student, learn_vocabulary, trim_vocabulary
+from zskd.students import EMBEDDED, Student, embedded_start, learn_vocabulary, trim_vocabulary
 from zskd.tasks import Task
 from zskd.teachers import Teacher, fine_tune
 
@@ -29,9 +30,9 @@ TEXTS = ["the cat sat on the mat", "a dog ran to the river", "nobody knows the a
 LABELS = ["yes", "no", "maybe"]
 
 
-def make_teacher(config_class, n_texts, **sizes):
+def make_teacher(config_class, n_texts, tokenizer=None, **sizes):
     "A random teacher that answers by chance, of any architecture."
-    tokenizer = learn_vocabulary(TEXTS, 200)
+    tokenizer = tokenizer or learn_vocabulary(TEXTS, 200)
     torch.manual_seed(0)
     names = {"id2label": dict(enumerate(LABELS)), "label2id": {x: i for i, x in enumerate(LABELS)}}
     model = AutoModelForSequenceClassification.from_config(config_class(vocab_size=len(tokenizer), **names, **sizes)).eval()
@@ -199,3 +200,13 @@ def test_a_stopped_move_leaves_no_mixture(saved, monkeypatch):
     student.save(saved)
     assert moved[-1] == "config.json"
     assert np.allclose(Student.load(saved).logits(["the cat"]), student.logits(["the cat"]))
+
+
+@pytest.mark.parametrize("n_texts, start", [(2, "compact-small"), (1, "the teacher's words and layers")])
+def test_pairs_start_from_the_embedded_encoder_of_their_size(n_texts, start):
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["compact-small"])
+    teacher = make_teacher(BertConfig, n_texts, tokenizer=tokenizer, **BERT)
+    student = Student.create(teacher, n_params=757_000, corpus=TEXTS)
+    assert student.notes["init"] == start and student.n_params <= 757_000
+    assert Student.create(teacher, n_params=757_000, corpus=TEXTS, init="random").notes["init"] == "random"
+    assert embedded_start(make_teacher(BertConfig, n_texts, **BERT), 757_000, LABELS) == "teacher"  # other pieces

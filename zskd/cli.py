@@ -269,7 +269,7 @@ def make_student(
     ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if no size is given)
     params: int | None = None,  # parameters at most, in place of --ratio
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
-    init: str = "teacher",  # first weights: teacher, random, compact-small or compact-wide, or a checkpoint's folder or hub name
+    init: str = "auto",  # first weights: teacher, random, compact-small or compact-wide, a checkpoint's folder or hub name; auto: an embedded one for two texts if its size fits, else teacher
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
     seed: int = 0,  # of every random choice
 ) -> Any:  # a `Student`
@@ -591,7 +591,7 @@ def check_size(
     ratio: float | None = None,  # as in `make_student`
     params: int | None = None,
     preset: str | None = None,
-    init: str = "teacher",
+    init: str = "auto",
     vocab_size: int | None = None,
     **others: Any,  # do not matter for the size
 ) -> None:
@@ -601,7 +601,7 @@ def check_size(
 
     if sum(size is not None for size in (ratio, params, preset)) > 1:
         raise UserError("--ratio, --params and --preset contradict each other; give one of them")
-    ready = init not in ("teacher", "random")
+    ready = init not in ("auto", "teacher", "random")
     idle = next((flag for flag, value in {"--preset": preset, "--vocab-size": vocab_size}.items() if ready and value is not None), None)
     if idle:
         raise UserError(f"{idle}: has no effect on a checkpoint that is given with --init; leave one of them out")
