@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from zskd.adversarial import MaskedLMGenerator, RandomInfill
 from zskd.core import ASSETS, RunError, UserError, ZskdError
 from zskd.distill import Callback, Distiller
+from zskd.stage2 import Stage2, read_generated
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher
 
@@ -70,18 +72,24 @@ class More(Callback):
         return [(f"good film {step} {i}",) if i % 3 else ("dull day",) for i in range(self.rows)], None
 
 
-def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, more: int = 0, **settings) -> Distiller:
+def adversary_of(kind: str) -> Stage2:
+    made = {"infill": RandomInfill, "gumbel": MaskedLMGenerator}[kind]()
+    return Stage2(made, start=0.25, ramp=0.0, rows=32, student_steps=6, generator_steps=2, learn_rows=8)
+
+
+def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, more: int = 0, adversary: str = "", **settings) -> Distiller:
     words = ["good", "bad", "fine", "dull", "day", "film", "plot"]
     rng = np.random.default_rng(0)
     rows = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(300)]
-    shows_states = settings.get("hidden")
+    shows_states = settings.get("hidden") or adversary == "gumbel"
     teacher = Teacher.load(ASSETS / "teacher") if shows_states else Teacher.from_callable(rule, ["negative", "positive"], name="rule")
     student = Student.create(teacher, shape=Shape(400, 16, 32, 1, 1, 2, 32), init="random", corpus=rows, max_length=16)
     for module in student.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
     settings = {"steps": 24, "batch_size": 32, "evaluate_every": 5, "held_out": 60, "lr": 1e-2, **settings}
-    return Distiller(teacher, student, rows, out, callbacks=[Act(what, at), *([More(more)] if more else [])], resume=resume, **settings)
+    against = adversary_of(adversary) if adversary else None
+    return Distiller(teacher, student, rows, out, callbacks=[Act(what, at), *([More(more)] if more else [])], adversary=against, resume=resume, **settings)
 
 
 def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
@@ -255,12 +263,12 @@ def test_teacher_and_student_of_unequal_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}, {"hidden": 1.0}], ids=["kl", "dist", "rows of a callback", "hidden states"])
+@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}, {"hidden": 1.0}, {"adversary": "infill"}], ids=["kl", "dist", "rows of a callback", "hidden states", "adversary"])
 def test_two_processes_give_the_student_of_one(tmp_path, settings):
     one = run(tmp_path / "one", dropout=0.0, lr=3e-3, **settings)
     two = run(tmp_path / "two", dropout=0.0, lr=3e-3, n=2, **settings)
     assert (one["processes"], two["processes"]) == (1, 2)
-    assert one["queries"] == two["queries"] == 24 * settings.get("more", 0)
+    assert one["queries"] == two["queries"] == (3 * 32 if "adversary" in settings else 24 * settings.get("more", 0))
     assert one["best"]["step"] == two["best"]["step"] and abs(one["best"]["kl"] - two["best"]["kl"]) < 1e-4
     assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) < 0.01 * apart(weights(tmp_path / "one"), first(tmp_path / "one"))
 
@@ -277,6 +285,17 @@ def test_two_processes_with_dropout_killed_and_resumed(tmp_path, hidden):
     assert step(tmp_path / "run") == 10
     run(tmp_path / "run", resume=True, n=2, hidden=hidden)
     assert identical(tmp_path / "run", tmp_path / "calm")
+
+
+@pytest.mark.parametrize("adversary", ["infill", "gumbel"])
+def test_an_adversary_killed_and_resumed(tmp_path, adversary):
+    run(tmp_path / "calm", adversary=adversary)
+    run(tmp_path / "run", "kill", 17, adversary=adversary)
+    assert step(tmp_path / "run") == 15
+    run(tmp_path / "run", resume=True, adversary=adversary)
+    assert identical(tmp_path / "run", tmp_path / "calm")
+    written = [read_generated(tmp_path / name) for name in ("run", "calm")]
+    assert written[0] == written[1] and {w["step"] for w in written[0]} == {7, 13, 19}
 
 
 def test_no_bytes_are_left_behind(calm):

@@ -6,6 +6,7 @@
 __all__ = []
 
 # %% ../nbs/90_all.ipynb #339ee379
+from .adversarial import *  # noqa: F403
 from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
 from .distill import *  # noqa: F403
@@ -14,6 +15,7 @@ from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .ood import *  # noqa: F403
 from .pretrain import *  # noqa: F403
+from .stage2 import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403

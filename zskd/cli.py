@@ -28,12 +28,12 @@ from fastcore.docments import docments
 from . import __version__
 
 # %% auto #0
-__all__ = ['COMMANDS', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command', 'command',
-           'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts',
-           'open_teacher', 'shape_of', 'make_pool', 'make_student', 'train', 'spell', 'claim', 'ask', 'teacher', 'pool',
-           'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool', 'check_no_teacher', 'check_rows',
-           'check_training', 'check_size', 'tell', 'evaluate', 'pretrain', 'clear', 'demo', 'in_flags', 'explain',
-           'main', 'check_seed', 'prepare']
+__all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command',
+           'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task', 'told_texts',
+           'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell',
+           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool',
+           'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell', 'evaluate', 'pretrain', 'clear',
+           'demo', 'in_flags', 'explain', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -281,6 +281,32 @@ def make_student(
         teacher, ratio, params, preset, init, vocab_size, corpus=texts, seed=seed, labels=task.labels, n_texts=task.n_texts
     )
 
+# %% ../nbs/80_cli.ipynb #d1c5af86
+ADVERSARIES = {"gumbel": "MaskedLMGenerator", "search": "MaxDivergenceSearch", "gradient": "GradientSearch", "infill": "RandomInfill"}  # classes of `zskd.adversarial`
+
+
+def make_adversary(
+    kind: str = "none",  # 'none', or a name of `ADVERSARIES`
+    generator: str | None = None,  # folder or hub name of a masked language model; the embedded one if not given
+    max_queries: int | None = None,  # answers of the teacher for it at most
+) -> Any:  # a `Stage2`, or None
+    "What --adversary asks for. Raises `UserError` for another name, and for options that have no effect."
+    from zskd import adversarial
+    from zskd.core import UserError
+    from zskd.stage2 import Stage2
+
+    if kind not in ("none", *ADVERSARIES):
+        raise UserError(f"--adversary {kind}: must be none, {', '.join(ADVERSARIES)}")
+    idle = next((flag for flag, value in {"--generator": generator, "--max-queries": max_queries}.items() if kind == "none" and value is not None), None)
+    if idle or kind == "gradient" and generator:
+        raise UserError(f"{idle or '--generator'}: has no effect with --adversary {kind}; leave one of them out")
+    if kind == "none":
+        return None
+    if kind == "search":
+        return Stage2(adversarial.MaxDivergenceSearch(infill=adversarial.RandomInfill.load(generator) if generator else None), max_queries=max_queries)
+    made = getattr(adversarial, ADVERSARIES[kind])
+    return Stage2(made.load(generator) if generator else made(), max_queries=max_queries)
+
 # %% ../nbs/80_cli.ipynb #20e1e6ee
 def train(
     teacher: Any,  # a `Teacher`
@@ -298,6 +324,9 @@ def train(
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
     held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by: the one that answers most like the teacher
+    adversary: str = "none",  # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
+    generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
+    max_queries: int | None = None,  # answers of the teacher for the adversary at most; the run ends before it would ask for more
     seed: int = 0,  # of every random choice
     resume: bool = False,  # go on with an earlier start of this run
     device: str = "auto",  # where to train: auto, cpu, cuda, …
@@ -307,7 +336,7 @@ def train(
 
     run = Distiller(
         teacher, student, pool, out, task=task, cache=cache, resume=resume, loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
-        device=device, **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
+        device=device, adversary=make_adversary(adversary, generator, max_queries), **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
     )  # fmt: skip
     run.fit()
     return run
@@ -573,6 +602,7 @@ def check_training(
     if "epochs" in asked and "steps" in asked:
         raise UserError("--epochs and --steps both say how long to train; give one of them")
     pick_device(asked.pop("device", "auto"))
+    make_adversary(*(asked.pop(name, default) for name, default in (("adversary", "none"), ("generator", None), ("max_queries", None))))
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n") or options_of(make_pool)["n"].default

@@ -166,6 +166,7 @@ class Callback:
     "Base of all callbacks; every method may be left out."
 
     hidden_states = False  # whether `loss` reads `batch.hidden_states`
+    replaces = False  # whether `extra_rows` take the place of as many rows of the pool
 
     def check(
         self,
@@ -425,6 +426,7 @@ class Distiller:
         task: Task | None = None,  # fixes the order of the classes, and is named in the report
         callbacks: Sequence[Callback] = (),  # what the run does beyond this
         cache: str | Path | None = None,  # folder of the teacher's logits, and of its hidden states; None: `out/logits`
+        adversary: Any = None,  # an `Adversary`, or a `Stage2` that holds one; None: the pool alone
         resume: bool = False,  # go on with an earlier start of the same run
         device: str = "auto",  # 'auto' takes the GPU that accelerate finds, 'cuda' insists on one, 'cpu' takes none
         **kwargs: Any,  # the fields of `Settings`
@@ -435,6 +437,7 @@ class Distiller:
         self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
         self.cache, self.resume, self.device = Path(cache) if cache else self.out / "logits", resume, device
         self.callbacks: list[Callback] = [LogCallback(), ProgressCallback(), *callbacks]
+        self.adversary = adversary
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
         self.highest = 0.0
         self.seconds, self.extra_queries, self.distilled = {"label": 0.0, "train": 0.0}, 0, None
@@ -468,6 +471,8 @@ def _check(self: Distiller) -> None:
         if not isinstance(c, Callback):
             raise UserError(f"callbacks: {c!r} is no object of a subclass of Callback")
     self._add_hidden()
+    if self.adversary is not None:
+        self._add_stage2()
     for c in self.callbacks:
         c.check(self)
 
@@ -491,6 +496,18 @@ def _add_hidden(self: Distiller) -> None:
         self.about_loss.append(f"{weight:g} * hidden: Mean squared distance of the last hidden states (Jiao et al., 1909.10351, eq. 8)")
 
 # %% ../nbs/50_distill.ipynb #c0ffee42
+@patch
+def _add_stage2(self: Distiller) -> None:
+    "Add the callback that asks the adversary."
+    from zskd.adversarial import Adversary
+    from zskd.stage2 import Stage2
+
+    if not isinstance(self.adversary, (Adversary, Callback)):
+        raise UserError(f"adversary: {self.adversary!r} is neither an Adversary nor a Stage2; give for example MaskedLMGenerator()")
+    self.stage2 = self.adversary if isinstance(self.adversary, Callback) else Stage2(self.adversary)
+    self.callbacks.append(self.stage2)
+
+
 @patch
 def _check_device(self: Distiller) -> None:
     device = pick_device(self.device)
@@ -726,11 +743,12 @@ def _batch(self: Distiller) -> Batch:
     if epoch != self.epoch:
         self.epoch = epoch
         self.batches = self.train[epoch_batches(self.lengths[self.train], self.settings.batch_size, self.settings.seed, epoch)]
-    rows = self.batches[i][self.rank :: self.world]
-    extra = [c.extra_rows(self, self.step + 1) for c in self.callbacks if type(c).extra_rows is not Callback.extra_rows]
-    extra = [e for e in extra if e is not None and len(e[0])]
+    rows, extra = self.batches[i], [(c, c.extra_rows(self, self.step + 1)) for c in self.callbacks if type(c).extra_rows is not Callback.extra_rows]
+    extra = [(c, e) for c, e in extra if e is not None and len(e[0])]
+    kept = len(rows) - sum(len(e[0]) for c, e in extra if c.replaces)
+    rows = rows[np.linspace(0, len(rows) - 1, kept).round().astype(int)][self.rank :: self.world]  # spread over all lengths, by which a batch may be sorted
     if extra:
-        return self._extended(rows, extra)
+        return self._extended(rows, [e for _, e in extra])
     inputs = self.student.inputs(self.tokens, rows)
     lengths = self.lengths[rows]
     if lengths.min() == lengths.max():  # nothing is padded, so there is nothing to mask
@@ -753,7 +771,7 @@ def _extended(self: Distiller, rows: np.ndarray, extra: list[tuple[Sequence[Row]
     texts, logits = [], []
     for new, known in extra:
         new = as_rows(new)
-        self.extra_queries += len(new)
+        self.extra_queries += len(new) if known is None else 0
         if len(new) % self.world:
             raise UserError(f"extra_rows: a callback gave {len(new)} rows, which {self.world} processes cannot share equally; give a multiple")
         share = slice(self.rank, None, self.world)

@@ -313,7 +313,7 @@ def _edited(edit: Callable[[random.Random, list[str], TextSample], list[str] | N
         words = edit(rng, split_words(sentence), text)
         return (premise, _as_sentence(words, sentence)) if words else None
 
-    make.__name__, make.__doc__ = edit.__name__, edit.__doc__
+    make.__name__, make.__doc__, make.edit = edit.__name__, edit.__doc__, edit
     return make
 
 # %% ../nbs/21_ood.ipynb #32b8278b
