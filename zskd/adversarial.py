@@ -18,19 +18,18 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from tokenizers import Encoding
-from transformers import AutoModelForMaskedLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core import ASSETS, UserError, derive_seed
 from .ood import BUILDERS, TextSample, split_words
 from .students import Student, text_engine
 from .tasks import Row, as_rows
-from .teachers import Teacher, model_folder
+from .teachers import Teacher, load_masked_lm, model_folder
 
 # %% auto #0
 __all__ = ['DIVERGENCES', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words', 'repetition', 'Adversary',
            'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows', 'RandomInfill',
-           'load_masked_lm', 'embedded_masked_lm', 'MaskedLMGenerator', 'straight_through', 'answers_to',
-           'GradientSearch', 'better', 'MaxDivergenceSearch']
+           'MaskedLMGenerator', 'straight_through', 'answers_to', 'GradientSearch', 'better', 'MaxDivergenceSearch']
 
 # %% ../nbs/41_adversarial.ipynb #48808d70
 def kl_each(
@@ -335,7 +334,7 @@ class RandomInfill(Adversary):
         if not 0 < share <= 1 or not 0 < temperature < math.inf:
             raise UserError(f"share={share!r} must be above 0 and at most 1, temperature={temperature!r} above 0 and finite")
         if model is None:
-            model, tokenizer = embedded_masked_lm()
+            model, tokenizer = load_masked_lm(ASSETS / "compact-wide")
         self.model, self.tokenizer, self.share, self.temperature = model, tokenizer, share, temperature
         self.first: PreTrainedModel = model  # as it was before any training
 
@@ -350,25 +349,6 @@ class RandomInfill(Adversary):
 
     def settings(self) -> dict[str, Any]:
         return {"share": self.share, "temperature": self.temperature, "generator": getattr(self.model.config, "_name_or_path", "").rsplit("/", 1)[-1]}
-
-# %% ../nbs/41_adversarial.ipynb #febc1cd3
-def load_masked_lm(
-    name: str | Path,  # folder or hub name
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    "A masked language model in float32. Raises `UserError` if there is none, or if it has no weights for its head."
-    try:
-        model, told = AutoModelForMaskedLM.from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as e:
-        raise UserError(f"{name}: is no masked language model that can be opened ({str(e).splitlines()[0][:120]}); give a folder or hub name of one") from e
-    if missing := [k for k in told["missing_keys"] if not k.endswith(("position_ids", "decoder.weight", "decoder.bias"))]:
-        raise UserError(f"{name}: has no head for masked words ({missing[0]} is missing); give a masked language model, not a bare encoder")
-    return model.eval(), tokenizer
-
-
-def embedded_masked_lm() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    "The masked language model that comes along: `compact-wide`."
-    return load_masked_lm(ASSETS / "compact-wide")
 
 # %% ../nbs/41_adversarial.ipynb #b3988b06
 @patch

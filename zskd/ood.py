@@ -472,17 +472,10 @@ _FUNCTION_WORDS = {  # English, and hardly words of a neighbouring language
 @lru_cache(maxsize=1)
 def _masked_model() -> tuple[Any, Any, dict[str, int]]:
     "The masked language model that comes with the package, its tokenizer, and the numbers of its pieces that are words of letters."
-    from transformers import AutoModelForMaskedLM, AutoTokenizer, logging  # here, for it takes seconds and most pools do without
+    from zskd.teachers import load_masked_lm  # here, for it takes seconds and most pools do without
 
-    folder = str(ASSETS / "compact-wide")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    words = {p: i for p, i in sorted(tokenizer.get_vocab().items()) if p.isalpha() and (len(p) > 1 or p in "ai")}
-    told = logging.get_verbosity()
-    logging.set_verbosity_error()  # of a pooler that a masked language model does not have
-    try:
-        return AutoModelForMaskedLM.from_pretrained(folder, dtype="float32").eval(), tokenizer, words
-    finally:
-        logging.set_verbosity(told)
+    model, tokenizer = load_masked_lm(ASSETS / "compact-wide")
+    return model, tokenizer, {p: i for p, i in sorted(tokenizer.get_vocab().items()) if p.isalpha() and (len(p) > 1 or p in "ai")}
 
 
 def _expected_words(words: list[str], at: Sequence[int], k: int = 20) -> list[tuple[list[str], list[float]]]:

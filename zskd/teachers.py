@@ -25,6 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.optim.swa_utils import AveragedModel
 from transformers import (
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
@@ -36,6 +37,7 @@ from transformers import (
     TrainerControl,
     TrainerState,
     TrainingArguments,
+    logging,
     set_seed,
 )
 
@@ -44,8 +46,8 @@ from .tasks import Examples, Row, Task, as_rows, match_labels, score
 
 # %% auto #0
 __all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'FILL', 'Teacher', 'check_logits',
-           'check_model_folder', 'weights_digest', 'load_classifier', 'token_batches', 'batch_tokens', 'shard_path',
-           'write_shard', 'read_shard', 'claim_folder', 'model_folder', 'fine_tune', 'WeightAveraging']
+           'check_model_folder', 'weights_digest', 'load_classifier', 'load_masked_lm', 'token_batches', 'batch_tokens',
+           'shard_path', 'write_shard', 'read_shard', 'claim_folder', 'model_folder', 'fine_tune', 'WeightAveraging']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -218,6 +220,26 @@ def weights_digest(
         parts += [name, str(tuple(tensor.shape)), data.numpy().tobytes()]
     return digest(*parts)
 
+# %% ../nbs/30_teachers.ipynb #c8b6e3a3
+def _opened(auto: Any, name: str | Path, role: str, kind: str, **kwargs: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, set[str]]:
+    "Load a model of a kind, in evaluation mode, its tokenizer, and the names of weights that were not there."
+    local = Path(name).exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
+    if local:
+        check_model_folder(Path(name).expanduser())
+    name = str(Path(name).expanduser()) if local else str(name)
+    settings = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True, **kwargs}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, found = auto.from_pretrained(name, **settings)
+    except SafetensorError as e:
+        raise UserError(f"{name}: its weights are damaged or half downloaded ({e}); download them again") from e
+    except (OSError, ValueError, ImportError) as e:
+        reason = str(e).strip().split("\n")[0]
+        if local:
+            raise UserError(f"{name}: cannot be loaded as a {kind} with its tokenizer ({reason})") from e
+        raise RunError(f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead") from e
+    return model.eval(), tokenizer, found["missing_keys"]
+
 # %% ../nbs/30_teachers.ipynb #0014ed38
 def load_classifier(
     name: str | Path,  # folder, or hub name
@@ -226,24 +248,26 @@ def load_classifier(
     **kwargs: Any,  # passed to `from_pretrained` of the model
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # the model in evaluation mode, and its tokenizer
     "Load model and tokenizer. Raises `UserError` for a bad folder or a missing classifier, `RunError` if the hub cannot be reached."
-    local = Path(name).exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
-    if local:
-        check_model_folder(Path(name).expanduser())
-    name = str(Path(name).expanduser()) if local else str(name)
-    settings = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True, **kwargs}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, found = AutoModelForSequenceClassification.from_pretrained(name, **settings)
-    except SafetensorError as e:
-        raise UserError(f"{name}: its weights are damaged or half downloaded ({e}); download them again") from e
-    except (OSError, ValueError, ImportError) as e:
-        reason = str(e).strip().split("\n")[0]
-        if local:
-            raise UserError(f"{name}: cannot be loaded as a text classifier with its tokenizer ({reason})") from e
-        raise RunError(f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead") from e
+    model, tokenizer, missing = _opened(AutoModelForSequenceClassification, name, role, "text classifier", **kwargs)
     if trained:
-        _check_trained(name, model, found["missing_keys"])
-    return model.eval(), tokenizer
+        _check_trained(str(name), model, missing)
+    return model, tokenizer
+
+# %% ../nbs/30_teachers.ipynb #6dfb35d8
+def load_masked_lm(
+    name: str | Path,  # folder, or hub name
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # float32, in evaluation mode; its tokenizer
+    "Load a masked language model. Raises `UserError` for a bad folder or a missing head, `RunError` if the hub cannot be reached."
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()  # of a pooler that a masked language model does not have
+    try:
+        model, tokenizer, missing = _opened(AutoModelForMaskedLM, name, "generator", "masked language model")
+    finally:
+        logging.set_verbosity(told)
+    tied = ("position_ids", "decoder.weight", "decoder.bias")
+    if made_up := sorted(key for key in missing if not key.endswith(tied)):
+        raise UserError(f"{name}: has no head for masked words ({made_up[0]} is missing); give a masked language model, not a bare encoder")
+    return model, tokenizer
 
 # %% ../nbs/30_teachers.ipynb #de19b7da
 def _check_trained(name: str, model: PreTrainedModel, missing: set[str]) -> None:
