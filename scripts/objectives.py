@@ -49,12 +49,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of general distillation")
     args = parser.parse_args()
     encoder, rows = open_encoder(args.base), mixed_text(load_corpus(args.corpus), ROWS)
-    args.corpus = args.corpus[:1]
+    command, args.corpus = shown(["python", *sys.argv], args), args.corpus[:1]
     for arm in args.arms:
         done = read_json(RESULTS) if RESULTS.exists() else {}
         if arm not in done:
             made = measured(arm, encoder, rows, args)
-            write_json(RESULTS, {**(read_json(RESULTS) if RESULTS.exists() else {}), arm: made})
+            write_json(RESULTS, {**(read_json(RESULTS) if RESULTS.exists() else {}), arm: {**made, "command": command, **made_by()}})
             print(f"{arm}: {made['pct_of_teacher']:.1f} % of MNLI's teacher", flush=True)
 
 
@@ -80,8 +80,7 @@ def measured(arm: str, encoder, rows, args: argparse.Namespace) -> dict:
     distiller.fit()
     report = distiller.report(task.validation(args.data)).data
     return {"weights": ARMS[arm], "start": "random" if arm in BLANK else "sliced from the encoder", "steps": args.steps if ARMS[arm] else 0, "sentences": best,
-            "held_out": distiller.best, "pct_of_teacher": report["pct_of_teacher"], "agreement": report["agreement"], "command": shown(["python", *sys.argv], args),
-            **made_by()}  # fmt: skip
+            "held_out": distiller.best, "pct_of_teacher": report["pct_of_teacher"], "agreement": report["agreement"]}  # fmt: skip
 
 
 if __name__ == "__main__":
