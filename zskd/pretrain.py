@@ -308,8 +308,10 @@ def objectives(
     for name, weight in {"sentences": sentences, "states": states, "relations": relations, "words": words}.items():
         if not 0 <= weight < math.inf:
             raise UserError(f"{name}={weight!r}: must be 0 or more, and finite")
-    if not sentences + states + words or relations and not states:
-        raise UserError("sentences=0, states=0, words=0: nothing is learned; relations are learned beside states; give one of them a weight above 0")
+    if not sentences + states + words:
+        raise UserError("sentences=0, states=0, words=0: nothing is learned; give one of them a weight above 0")
+    if relations and not states:
+        raise UserError("states=0: relations are learned beside states; give states a weight above 0, or leave relations out")
     hidden = [HiddenStates(states, SIZE)] if states else []
     callbacks = [*hidden, *([Relations(*hidden, relations)] if relations else []), *([MaskedWords(words, share)] if words else [])]
     return {"loss": f"{sentences}*neighbours" if sentences else no_sentences, "callbacks": callbacks}

@@ -998,7 +998,7 @@ def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_leng
     try:
         student = _pretrained(EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **_label_names(labels))
     except RunError as e:
-        raise RunError(f"{e}, or one of {', '.join(EMBEDDED)}") from e
+        raise RunError(f"{e}, or one of auto, teacher, random, {', '.join(EMBEDDED)}") from e
     if budget is not None and student.n_params > budget:
         raise UserError(f"{init}: has {student.n_params:,} parameters, more than {budget:,}; give a smaller checkpoint or a smaller ratio")
     config = student.model.config
