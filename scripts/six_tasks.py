@@ -20,7 +20,6 @@ The students of these start from what fits of the task's own teacher. A word in 
     wide        the larger one, of about a tenth
     fresh       the shape of the smaller one, at random
     words       the same shape, trained on masked words only (`scripts/objectives.py`)
-    encoder     the teacher's own base: no compression at all
     size-N      the task's teacher, in the best shape of at most N parameters
 """
 
@@ -180,8 +179,8 @@ def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
         return {"init": {"compact": "compact-small", "wide": "compact-wide"}[start]}
     if start == "fresh":
         return {"init": "random", "shape": COMPACT_SHAPE}
-    if start == "words" or start == "encoder":
-        return {"init": args.work / "words" / "encoder" if start == "words" else args.base}
+    if start == "words":
+        return {"init": args.work / "words" / "encoder"}
     if start.startswith("size-"):
         return {"init": "teacher", "n_params": int(start.removeprefix("size-"))}
     return {"init": "teacher", "ratio": 30} if task.n_texts == 1 else {"init": "teacher", "shape": PAIR_SHAPE}
