@@ -727,11 +727,13 @@ def pretrain(
 ) -> None:
     "Distil an encoder into a compact one on plain text, for students to start from."
     given = dict(locals())
-    from zskd.core import ASSETS, count_parameters
+    from zskd.core import ASSETS, UserError, count_parameters
     from zskd.corpora import load_corpus
     from zskd.pretrain import Pretrainer, compact_student, mixed_text, objectives, open_encoder
 
     check_out(out)
+    if not sentences:
+        raise UserError("sentences=0: checkpoints are chosen by how near sentences lie; give a weight above 0, however small")
     what = objectives(sentences, states, relations, words)
     model = open_encoder(ASSETS / "teacher" if encoder == "demo" else encoder, device, precision)
     claim(Path(out), spell("pretrain", given), model, given)
