@@ -63,7 +63,7 @@ def measured(arm: str, encoder, rows, args: argparse.Namespace) -> dict:
     task = TASKS["mnli"]
     start = Student.create(encoder, init="random" if arm in BLANK else "teacher", shape=COMPACT_SHAPE, labels=encoder.labels, n_texts=2,
                            corpus=[t for row in rows.rows(range(50_000)) for t in row], sensitivity=False)  # fmt: skip
-    init, best = start, None
+    best = None
     if ARMS[arm] is not None:
         out = args.work / ("words" if arm == "words" else f"objectives/{arm.replace(' ', '-')}")
         run = Pretrainer(encoder, start, rows, out, resume=out.exists(), cache=args.work / "states", batch_size=64, steps=args.steps, lr=2e-3,

@@ -29,8 +29,8 @@ from .teachers import Teacher, load_masked_lm, model_folder
 # %% auto #0
 __all__ = ['DIVERGENCES', 'BATCH', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words', 'repetition',
            'Adversary', 'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows',
-           'RandomInfill', 'MaskedLMGenerator', 'straight_through', 'answers_to', 'GradientSearch', 'better',
-           'MaxDivergenceSearch']
+           'RandomInfill', 'MaskedLMGenerator', 'check_gradients', 'straight_through', 'answers_to', 'both_answer',
+           'GradientSearch', 'better', 'MaxDivergenceSearch']
 
 # %% ../nbs/41_adversarial.ipynb #679b34ca
 def kl_each(
@@ -325,8 +325,8 @@ def mask_rows(
         ids[i, :n], types[i, :n], mask[i, :n] = torch.tensor(encoding.ids), torch.tensor(encoding.type_ids), 1
         words = sum(s is not None and t[0].isalnum() for s, t in zip(encoding.sequence_ids, encoding.tokens, strict=True))
         at[i, rng.sample(free, min(len(free), max(1, round(share * words))))] = True
-    number = {int(w): k for k, w in enumerate(shared.words)}
-    return MaskedRows(rows, encodings, ids, types, mask, at, torch.tensor([number[w] for w in ids[at].tolist()], dtype=torch.long))
+    words = [shared.index[encodings[i].tokens[place]] for i, place in at.nonzero().tolist()]
+    return MaskedRows(rows, encodings, ids, types, mask, at, torch.tensor(words, dtype=torch.long))
 
 # %% ../nbs/41_adversarial.ipynb #99988cd8
 BATCH = 64  # inputs that a language model reads at a time
@@ -454,6 +454,14 @@ class MaskedLMGenerator(RandomInfill):
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.0)
 
 # %% ../nbs/41_adversarial.ipynb #99d1f3a7
+def check_gradients(
+    teacher: Teacher,  # any teacher
+) -> None:
+    "Raise `UserError` for a teacher whose gradients cannot be taken."
+    if teacher.model is None:
+        raise UserError(f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch or RandomInfill")
+
+
 @patch
 def settings(self: MaskedLMGenerator) -> dict[str, Any]:
     "What decides the result."
@@ -464,8 +472,7 @@ def settings(self: MaskedLMGenerator) -> dict[str, Any]:
 @patch
 def check(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> None:
     "Raise `UserError` for a teacher whose gradients cannot be taken, or vocabularies that are not one."
-    if teacher.model is None:
-        raise UserError(f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch or RandomInfill")
+    check_gradients(teacher)
     self._words(teacher, student)
 
 
@@ -511,6 +518,18 @@ def answers_to(
     known = {k: v.to(model.device) for k, v in rest.items() if k == "attention_mask" or getattr(model.config, "type_vocab_size", 0) > 1}
     return model(inputs_embeds=vectors, **known).logits
 
+
+def both_answer(
+    masked: MaskedRows,  # inputs
+    choice: torch.Tensor,  # [masked words, shared words]
+    shared: SharedWords,  # words to choose from
+    teacher: Teacher,
+    student: Student,
+) -> tuple[torch.Tensor, torch.Tensor]:  # [n, C] twice, in the order of the student's classes, on the CPU
+    "The logits of teacher and student for inputs in which some words are a choice."
+    t = answers_to(teacher.model, shared.teacher[masked.ids], masked, choice, shared.teacher[shared.words]).cpu()[:, class_order(teacher, student)]
+    return t, answers_to(student.model, masked.ids, masked, choice, shared.words).cpu()
+
 # %% ../nbs/41_adversarial.ipynb #b9952229
 @patch
 def heat(self: MaskedLMGenerator) -> float:
@@ -533,8 +552,7 @@ def losses(
         raise UserError("adversary: none of these texts has a word that student, teacher and generator all know; is the text of their language?")
     scores = self.word_scores(masked, shared)
     choice = straight_through(scores.cpu(), self.heat(), torch.Generator().manual_seed(derive_seed(seed, "words")))
-    t = answers_to(teacher.model, shared.teacher[masked.ids], masked, choice, shared.teacher[shared.words]).cpu()[:, class_order(teacher, student)]
-    s = answers_to(student.model, masked.ids, masked, choice, shared.words).cpu()
+    t, s = both_answer(masked, choice, shared, teacher, student)
     parts = {"divergence": DIVERGENCES[self.divergence](t, s).mean(), "likelihood": F.nll_loss(scores.cpu(), masked.words)}
     if self.weights["frozen"]:
         with torch.no_grad():
@@ -626,8 +644,7 @@ class GradientSearch(Adversary):
         return 4 * n  # gradients, before and after, and those of the search itself
 
     def check(self, teacher: Teacher, student: Student) -> None:
-        if teacher.model is None:
-            raise UserError(f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch or RandomInfill")
+        check_gradients(teacher)
         shared_words(student.tokenizer, teacher.tokenizer)
 
 # %% ../nbs/41_adversarial.ipynb #01da3749
@@ -641,9 +658,7 @@ def exchanges(
 ) -> torch.Tensor:  # [masked words, shared words]
     "How much the divergence would change by putting each word in each place, to first order."
     choice = F.one_hot(masked.words, len(shared.names)).float().requires_grad_()
-    t = answers_to(teacher.model, shared.teacher[masked.ids], masked, choice, shared.teacher[shared.words]).cpu()[:, class_order(teacher, student)]
-    s = answers_to(student.model, masked.ids, masked, choice, shared.words).cpu()
-    slope, = torch.autograd.grad(DIVERGENCES[self.divergence](t, s).sum(), choice)
+    slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*both_answer(masked, choice, shared, teacher, student)).sum(), choice)
     self.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
 

@@ -127,7 +127,7 @@ def turn(
         self.forward_queries += self.learn_rows
     found = self.adversary.search(some(self.rows), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
     self.forward_queries += run.teacher.queries - asked
-    back = np.argsort([run.teacher.labels.index(name) for name in run.start.labels])
+    back = np.argsort(run.order)
     self.turns = [*self.turns, (found.rows, found.teacher_logits[:, back])][-self.memory :]
     if run.is_main:
         with open(run.out / "generated.jsonl", "a", encoding="utf-8") as f:
