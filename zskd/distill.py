@@ -743,7 +743,8 @@ def _batch(self: Distiller) -> Batch:
     if epoch != self.epoch:
         self.epoch = epoch
         self.batches = self.train[epoch_batches(self.lengths[self.train], self.settings.batch_size, self.settings.seed, epoch)]
-    rows, extra = self.batches[i], [(c, c.extra_rows(self, self.step + 1)) for c in self.callbacks if type(c).extra_rows is not Callback.extra_rows]
+    rows = self.upcoming = self.batches[i]
+    extra = [(c, c.extra_rows(self, self.step + 1)) for c in self.callbacks if type(c).extra_rows is not Callback.extra_rows]
     extra = [(c, e) for c, e in extra if e is not None and len(e[0])]
     kept = len(rows) - sum(len(e[0]) for c, e in extra if c.replaces)
     rows = rows[np.linspace(0, len(rows) - 1, kept).round().astype(int)][self.rank :: self.world]  # spread over all lengths, by which a batch may be sorted

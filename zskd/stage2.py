@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,18 @@ from .distill import Callback, Distiller, _part
 from .tasks import Row
 
 # %% auto #0
-__all__ = ['Stage2', 'read_generated']
+__all__ = ['Turn', 'Stage2', 'like_lengths', 'read_generated']
 
 # %% ../nbs/51_stage2.ipynb #c1e3143a
+@dataclass
+class Turn:
+    "What an adversary wrote in a turn."
+
+    rows: list[Row]
+    logits: np.ndarray  # float32 [n, C], the teacher's, in the order of its classes
+    lengths: np.ndarray  # int [n], in the student's pieces
+
+
 class Stage2(Callback):
     "Puts what an adversary finds in the place of a part of each batch (2012.15495; turns as in 2105.05912, algorithm 1)."
 
@@ -53,7 +63,7 @@ class Stage2(Callback):
                 raise UserError(f"{name}={n!r}: must be a whole number, at least {least}")
         self.adversary, self.share, self.start, self.ramp, self.generator_steps, self.student_steps = adversary, share, start, ramp, generator_steps, student_steps
         self.rows, self.memory, self.learn_rows, self.max_queries = rows, memory, learn_rows, max_queries
-        self.turns: list[tuple[list[Row], np.ndarray]] = []  # texts and the teacher's logits, in the order of its classes
+        self.turns: list[Turn] = []  # the last ones
         self.forward_queries = 0  # answers of the teacher for the adversary so far, gradients not counted
 
     def settings(self) -> dict[str, Any]:
@@ -128,7 +138,8 @@ def turn(
     found = self.adversary.search(some(self.rows), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
     self.forward_queries += run.teacher.queries - asked
     back = np.argsort(run.order)
-    self.turns = [*self.turns, (found.rows, found.teacher_logits[:, back])][-self.memory :]
+    lengths = np.diff(run.start.encode(found.rows).offsets)
+    self.turns = [*self.turns, Turn(found.rows, found.teacher_logits[:, back], lengths)][-self.memory :]
     if run.is_main:
         with open(run.out / "generated.jsonl", "a", encoding="utf-8") as f:
             f.writelines(json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in found.records())
@@ -140,7 +151,7 @@ def turn(
 # %% ../nbs/51_stage2.ipynb #231d7d11
 @patch
 def extra_rows(self: Stage2, run: Distiller, step: int) -> tuple[Sequence[Row], np.ndarray | None] | None:
-    "Texts of the last turns, drawn at random, with the answers that are known."
+    "Texts of the last turns, drawn at random among those about as long as the rows they replace, with the answers that are known."
     n = self.part(run, step)
     if n == 0:
         return None
@@ -151,18 +162,31 @@ def extra_rows(self: Stage2, run: Distiller, step: int) -> tuple[Sequence[Row], 
             self.turn(run, step)
     if not self.turns:
         return None
-    rows = [row for turn, _ in self.turns for row in turn]
-    logits = np.concatenate([answers for _, answers in self.turns])
-    at = np.random.default_rng(derive_seed(run.settings.seed, "drawn", step)).choice(len(rows), min(n, len(rows) // run.world * run.world), replace=False)
-    return [rows[i] for i in at], logits[at]
+    rows = [row for turn in self.turns for row in turn.rows]
+    rng = np.random.default_rng(derive_seed(run.settings.seed, "drawn", step))
+    at = like_lengths(rng, np.concatenate([turn.lengths for turn in self.turns]), run.lengths[rng.choice(run.upcoming, n, replace=False)])
+    return [rows[i] for i in at], np.concatenate([turn.logits for turn in self.turns])[at]
+
+
+def like_lengths(
+    rng: np.random.Generator,  # draws
+    lengths: np.ndarray,  # int [n], to draw from
+    wanted: np.ndarray,  # int [m]
+    share: float = 0.1,  # of the n among which one is drawn
+) -> np.ndarray:  # int [m], places among the n; some perhaps twice
+    "Draw texts about as long as others, so that a batch of one length stays one: padding is computed like text."
+    order, most = np.argsort(lengths, kind="stable"), max(1, round(share * len(lengths)))
+    first = np.clip(np.searchsorted(lengths[order], wanted) - most // 2, 0, len(order) - most)
+    return order[first + rng.integers(most, size=len(wanted))]
 
 # %% ../nbs/51_stage2.ipynb #cf232f5d
 @patch
 def state_dict(self: Stage2) -> dict[str, torch.Tensor]:
     "Texts, answers, counters, and the adversary's own state."
-    texts = json.dumps([[list(row) for row in rows] for rows, _ in self.turns]).encode()
+    texts = json.dumps([[list(row) for row in turn.rows] for turn in self.turns]).encode()
     state = {"texts": torch.frombuffer(bytearray(texts), dtype=torch.uint8), "counters": torch.tensor([self.forward_queries])}
-    state |= {f"answers.{i}": torch.from_numpy(np.ascontiguousarray(answers)) for i, (_, answers) in enumerate(self.turns)}
+    for i, turn in enumerate(self.turns):
+        state |= {f"logits.{i}": torch.from_numpy(np.ascontiguousarray(turn.logits)), f"lengths.{i}": torch.from_numpy(turn.lengths)}
     return state | {f"adversary.{k}": v for k, v in self.adversary.state_dict().items()}
 
 
@@ -172,7 +196,7 @@ def load_state_dict(self: Stage2, state: dict[str, torch.Tensor]) -> None:
     if not state:
         return
     texts = json.loads(state["texts"].numpy().tobytes())
-    self.turns = [([tuple(row) for row in rows], state[f"answers.{i}"].numpy()) for i, rows in enumerate(texts)]
+    self.turns = [Turn([tuple(row) for row in rows], state[f"logits.{i}"].numpy(), state[f"lengths.{i}"].numpy()) for i, rows in enumerate(texts)]
     self.forward_queries = int(state["counters"][0])
     self.adversary.load_state_dict(_part(state, "adversary"))
 
