@@ -13,6 +13,10 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
     infill      as `wiki`, with a share of rows whose words a masked language model chose
     long        as `wiki`, for four times as many steps
     both        the rows of `wiki` and, up to four times, those of `real` together; not zero-shot either
+    first-N     the first N rows of the pool of `wiki`
+    more-N      a pool of N rows, made as that of `wiki`
+    news        as `wiki`, N rows (`SOURCE_ROWS`) from news
+    rewritten   as `news`, from Wikipedia that a masked language model has rewritten (`zskd write --rewrite`)
 
 The students of these start from what fits of the task's own teacher. A word in front gives them another start:
 
@@ -21,6 +25,9 @@ The students of these start from what fits of the task's own teacher. A word in 
     fresh       the shape of the smaller one, at random
     words       the same shape, trained on masked words only (`scripts/objectives.py`)
     size-N      the task's teacher, in the best shape of at most N parameters
+
+An adversary behind it puts texts of its own in the place of a part of each batch, from three tenths of the steps on:
+`compact-wiki+gumbel`, for example. They are named in `ADVERSARIES`, with changes of one setting for the ablation.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,15 +44,18 @@ import numpy as np
 from packed import pack, unpack
 from provenance import made_by
 
+from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill
 from zskd.cli import main as zskd
-from zskd.core import atomic_path, read_json, write_json
+from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
 from zskd.evaluate import agreement
 from zskd.ood import Pool, Recipe, ood_pool
+from zskd.stage2 import Stage2
 from zskd.students import Shape, Student
 from zskd.tasks import TASKS, Task, score
 from zskd.teachers import Teacher
+from zskd.written import InfillWriter, write_corpus
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
@@ -63,6 +74,8 @@ RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}
 PAIRS = 20_000
 TIMES = 4  # that real rows stand among those of a pool, where there are few
 STEPS = {"both": 2, "long": 4}  # times the steps of the others
+SOURCE_ROWS = {"sst2": 100_000}  # of `news` and `rewritten`; the other tasks have PAIRS
+WRITTEN = 30_000  # rewritten sentences
 INFILL = 0.15  # part of the rows of `infill`
 RANDOM_ROWS = {"sst2": 10_000, "qnli": 10_000}  # the other tasks have 5,000; rows of random words are three times as long as the others
 TRAINING: dict[str, dict[str, Any]] = {  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
@@ -71,6 +84,21 @@ TRAINING: dict[str, dict[str, Any]] = {  # settings of the `Distiller`; the othe
 PAIR_SHAPE = Shape(5678, 40, 128, 3, 3, 4, 392)  # of the students of pairs; `best_shape` has a better one since
 COMPACT_SHAPE = Shape(12_080, 24, 128, 3, 3, 4, 312)  # of the embedded encoder `compact-small`
 PAIR_TRAINING = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "precision": "auto", "hidden": 1.0}  # `auto`: bfloat16 where it is in hardware
+ADVERSARIES: dict[str, Callable[[], Stage2]] = {
+    "infill": lambda: Stage2(RandomInfill()),
+    "gumbel": lambda: Stage2(MaskedLMGenerator()),
+    "search": lambda: Stage2(MaxDivergenceSearch(2)),
+    "gradient": lambda: Stage2(GradientSearch()),
+    "gumbel-free": lambda: Stage2(MaskedLMGenerator(likelihood=0.0)),  # no regulariser
+    "gumbel-frozen": lambda: Stage2(MaskedLMGenerator(likelihood=0.0, frozen=0.02)),  # the other one
+    "gumbel-mask15": lambda: Stage2(MaskedLMGenerator(share=0.15)),
+    "gumbel-mask45": lambda: Stage2(MaskedLMGenerator(share=0.45)),
+    "gumbel-l1": lambda: Stage2(MaskedLMGenerator(divergence="logit_l1")),
+    "gumbel-agreeing": lambda: Stage2(MaskedLMGenerator(divergence="agreeing_kl")),
+    "gumbel-steps1": lambda: Stage2(MaskedLMGenerator(), generator_steps=1),
+    "gumbel-steps20": lambda: Stage2(MaskedLMGenerator(), generator_steps=20),
+    "gumbel-half": lambda: Stage2(MaskedLMGenerator(), share=0.5),
+}
 
 
 def main() -> None:
@@ -79,6 +107,7 @@ def main() -> None:
     parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
     parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
     parser.add_argument("--corpus", required=True, nargs="+", help="text files")
+    parser.add_argument("--news", nargs="+", default=[], help="text files of news, for `news`")
     parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and runs")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="none: the teachers only")
@@ -140,10 +169,17 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
     if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
         pool, real = make_rows(task, teacher, "wiki", args).rows(), make_rows(task, teacher, "real", args)
         return pool + real * min(TIMES, round(len(pool) / len(real)))
+    if variant.startswith("first-"):
+        pool = make_rows(task, teacher, "wiki", args)
+        return replace(pool, dataset=pool.dataset.select(range(int(variant.removeprefix("first-")))))
     folder = args.work / "pools" / f"{task.name}-{variant}"
     if (folder / "pool.json").exists():
         return Pool.load(folder)
-    corpus, cache = load_corpus(args.corpus), args.work / "logits"
+    corpus, cache = corpus_of(variant, args), args.work / "logits"
+    if variant.startswith("more-"):
+        n = int(variant.removeprefix("more-"))
+    elif variant in ("news", "rewritten"):
+        n = SOURCE_ROWS.get(task.name, PAIRS)
     if variant == "unbalanced":
         pool = candidates(task, teacher, corpus, n, cache)
     else:
@@ -153,6 +189,14 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
         pool = ood_pool(task, corpus, n, teacher, recipe, seed=0, cache=cache)
     pool.save(folder)
     return pool
+
+
+def corpus_of(variant: str, args: argparse.Namespace) -> Corpus:
+    """The text that the rows of a variant come from."""
+    if variant == "news":
+        return load_corpus(args.news)
+    corpus = load_corpus(args.corpus)
+    return write_corpus(InfillWriter(corpus), WRITTEN, args.work / "rewritten.jsonl") if variant == "rewritten" else corpus
 
 
 def balanced(task: Task) -> Recipe:
@@ -197,26 +241,46 @@ def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path
 
 def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Namespace) -> None:
     """One student: make it, distil it, score it, write its result file."""
-    *start, learned = variant.rsplit("-", 1)
+    start, learned, adversary = parsed(variant)
+    stage2 = ADVERSARIES[adversary]() if adversary else None
     rows = make_rows(task, teacher, learned, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    student = Student.create(teacher, **size_of(task, start[0] if start else "", args), corpus=texts, seed=seed, n_texts=task.n_texts)
+    student = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     settings = {**settings_of(task, learned), "seed": seed}
-    distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), **settings)
+    distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), adversary=stage2, **settings)
     distiller.fit()
     report = distiller.report(task.validation(args.data), zero_shot=False if learned in ("real", "both") else None).data
     kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece",
-                                   "per_class_f1", "baselines", "scores", "queries")}  # fmt: skip
+                                   "per_class_f1", "baselines", "scores", "queries", "seconds")}  # fmt: skip
     words = ["python", "scripts/six_tasks.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus,
-             "--tasks", task.name, "--variants", variant, "--seeds", str(seed)]  # fmt: skip
+             *(["--news", *args.news] if learned == "news" else []), "--tasks", task.name, "--variants", variant, "--seeds", str(seed)]  # fmt: skip
     write_json(RESULTS / f"{task.name}-{variant}-{seed}.json", {
         "command": shown(words, args), "variant": variant, "seed": seed, "shape": student.notes["shape"],
         "settings": distiller.settings.as_dict(),
         "rows": len(rows), "pool": rows.stats() if isinstance(rows, Pool) else None, "held_out": distiller.best,
-        "agreement_by_builder": by_builder(distiller, rows), "report": kept, **made_by(),
+        "agreement_by_builder": by_builder(distiller, rows), "adversary": told_of(distiller), "report": kept, **made_by(),
     })  # fmt: skip
     print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
+
+
+def parsed(variant: str) -> tuple[str, str, str]:
+    """The start, the rows and the adversary of a variant; start and adversary may be empty."""
+    head, _, adversary = variant.partition("+")
+    for rows in ("first-", "more-"):
+        start, there, n = head.rpartition(rows)
+        if there:
+            return start.rstrip("-"), rows + n, adversary
+    start, _, learned = head.rpartition("-")
+    return start, learned, adversary
+
+
+def told_of(distiller: Distiller) -> dict[str, Any] | None:
+    """What a run's adversary was, and what it wrote in its last turn."""
+    if distiller.stage2 is None:
+        return None
+    turns = RunFolder(distiller.out).read_log("adversary")
+    return {"settings": distiller.stage2.settings(), "turns": len(turns), "first": turns[0], "last": turns[-1]}
 
 
 def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:
@@ -231,7 +295,7 @@ def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:
 
 def shown(words: list[str], args: argparse.Namespace) -> str:
     """The command line with folders replaced by general names."""
-    names = {args.base: "ENCODER", args.data: "GLUE", str(args.work): "runs/six"} | {c: Path(c).name for c in args.corpus}
+    names = {args.base: "ENCODER", args.data: "GLUE", str(args.work): "runs/six"} | {c: Path(c).name for c in [*args.corpus, *args.news]}
     text = shlex.join(words)
     for path in sorted(names, key=len, reverse=True):
         text = text.replace(path, names[path])

@@ -263,12 +263,12 @@ def test_teacher_and_student_of_unequal_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}, {"hidden": 1.0}, {"adversary": "infill"}], ids=["kl", "dist", "rows of a callback", "hidden states", "adversary"])
+@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}, {"hidden": 1.0}, {"adversary": "infill"}, {"adversary": "gumbel"}], ids=["kl", "dist", "rows of a callback", "hidden states", "adversary", "adversary that learns"])
 def test_two_processes_give_the_student_of_one(tmp_path, settings):
     one = run(tmp_path / "one", dropout=0.0, lr=3e-3, **settings)
     two = run(tmp_path / "two", dropout=0.0, lr=3e-3, n=2, **settings)
     assert (one["processes"], two["processes"]) == (1, 2)
-    assert one["queries"] == two["queries"] == (3 * 32 if "adversary" in settings else 24 * settings.get("more", 0))
+    assert one["queries"] == two["queries"] == {"infill": 3 * 32, "gumbel": 3 * (32 + 2 * 2 * 8)}.get(settings.get("adversary"), 24 * settings.get("more", 0))
     assert one["best"]["step"] == two["best"]["step"] and abs(one["best"]["kl"] - two["best"]["kl"]) < 1e-4
     assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) < 0.01 * apart(weights(tmp_path / "one"), first(tmp_path / "one"))
 

@@ -9,6 +9,7 @@ import copy
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,18 +20,19 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from tokenizers import Encoding
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import ModelOutput
 
-from .core import ASSETS, UserError, derive_seed
+from .core import ASSETS, UserError, derive_seed, pick_dtype
 from .ood import BUILDERS, TextSample, split_words
 from .students import Student, text_engine
 from .tasks import Row, as_rows, match_labels
-from .teachers import Teacher, load_masked_lm, model_folder
+from .teachers import Teacher, load_masked_lm, model_folder, token_batches
 
 # %% auto #0
-__all__ = ['DIVERGENCES', 'BATCH', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words', 'repetition',
-           'Adversary', 'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows',
-           'RandomInfill', 'MaskedLMGenerator', 'check_gradients', 'straight_through', 'answers_to', 'both_answer',
-           'GradientSearch', 'better', 'MaxDivergenceSearch']
+__all__ = ['DIVERGENCES', 'BATCH_WORDS', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words',
+           'repetition', 'Adversary', 'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows',
+           'RandomInfill', 'fast_arithmetic', 'logits_at', 'MaskedLMGenerator', 'check_gradients', 'straight_through',
+           'answers_to', 'both_answer', 'GradientSearch', 'better', 'MaxDivergenceSearch']
 
 # %% ../nbs/41_adversarial.ipynb #679b34ca
 def kl_each(
@@ -329,7 +331,7 @@ def mask_rows(
     return MaskedRows(rows, encodings, ids, types, mask, at, torch.tensor(words, dtype=torch.long))
 
 # %% ../nbs/41_adversarial.ipynb #99988cd8
-BATCH = 64  # inputs that a language model reads at a time
+BATCH_WORDS = 2048  # words, about, that a language model reads at a time
 
 
 class RandomInfill(Adversary):
@@ -384,9 +386,34 @@ def word_scores(
     "What the language model expects at each mask."
     model = model or self.model
     ids = torch.where(masked.at, self.tokenizer.mask_token_id, shared.generator[masked.ids])
-    states = {"input_ids": ids, "attention_mask": masked.mask, "token_type_ids": masked.types}
-    logits = model(**{k: v.to(model.device) for k, v in states.items()}).logits
-    return logits[masked.at.to(model.device)][:, shared.generator[shared.words].to(model.device)].float().log_softmax(-1)
+    inputs = {"input_ids": ids, "attention_mask": masked.mask, "token_type_ids": masked.types}
+    logits = logits_at(model, {k: v.to(model.device) for k, v in inputs.items()}, masked.at.to(model.device))
+    return logits[:, shared.generator[shared.words].to(model.device)].float().log_softmax(-1)
+
+
+def fast_arithmetic(
+    model: PreTrainedModel,  # on any device
+) -> AbstractContextManager:
+    "Autocast to bfloat16 where a float32 model is on a device that has it in hardware."
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.float32 and pick_dtype(model.device) == torch.bfloat16)
+
+
+def logits_at(
+    model: PreTrainedModel,  # a masked language model
+    inputs: dict[str, torch.Tensor],  # [n, L] each, what its `forward` takes
+    at: torch.Tensor,  # bool [n, L]
+) -> torch.Tensor:  # [places, V]
+    "A language model's logits in some places: its head, which scores a whole vocabulary, reads no others."
+
+    def only_these(module: torch.nn.Module, args: tuple, output: ModelOutput) -> ModelOutput:
+        output.last_hidden_state = output.last_hidden_state[at][None]
+        return output
+
+    hook = model.base_model.register_forward_hook(only_these)
+    try:
+        return model(**inputs).logits[0]
+    finally:
+        hook.remove()
 
 # %% ../nbs/41_adversarial.ipynb #ad4102e4
 @patch
@@ -397,7 +424,7 @@ def fill(
     seed: int,  # of what is drawn
 ) -> tuple[list[Row], np.ndarray]:  # new inputs; perplexity of their new words, float32 [n]
     "Draw a word for each mask, never the one that stood there."
-    with torch.inference_mode():
+    with torch.inference_mode(), fast_arithmetic(self.model):
         scores = self.word_scores(masked, shared).cpu()
         first = scores if self.first is self.model else self.word_scores(masked, shared, self.first).cpu()
     noise = torch.empty_like(scores).exponential_(generator=torch.Generator().manual_seed(seed))
@@ -409,13 +436,14 @@ def fill(
 
 @patch
 def propose(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
-    made, perplexity = [], [np.zeros(0, np.float32)]
-    for start in range(0, len(rows), BATCH):  # a score for every piece of a vocabulary in every place takes much memory
-        one = derive_seed(seed, "batch", start)
-        found, surprise = self.fill(*self.masked(rows[start : start + BATCH], teacher, student, one), derive_seed(one, "words"))
-        made += found
-        perplexity.append(surprise)
-    return made, np.concatenate(perplexity)
+    made, perplexity = list(rows), np.ones(len(rows), np.float32)
+    lengths = np.array([sum(len(text.split()) for text in row) for row in rows])
+    for i, at in enumerate(token_batches(lengths, BATCH_WORDS)):
+        one = derive_seed(seed, "batch", i)
+        found, perplexity[at] = self.fill(*self.masked([rows[k] for k in at], teacher, student, one), derive_seed(one, "words"))
+        for k, row in zip(at, found, strict=True):
+            made[k] = row
+    return made, perplexity
 
 # %% ../nbs/41_adversarial.ipynb #386e1977
 class MaskedLMGenerator(RandomInfill):
@@ -435,7 +463,7 @@ class MaskedLMGenerator(RandomInfill):
         likelihood: float = 0.02,  # weight of finding the word that stood there
         frozen: float = 0.0,  # weight of the KL to the language model as it was
         balance: float = 0.0,  # weight of spreading the teacher's answers
-        lr: float = 1e-3,  # of AdamW
+        lr: float = 5e-4,  # of AdamW
         clip: float = 5.0,  # largest norm of the gradient
     ):
         "Raises `UserError` for settings that cannot be. The model given is copied."
@@ -711,7 +739,7 @@ class MaxDivergenceSearch(Adversary):
         self.infill = infill or RandomInfill()
 
     def answers(self, n: int) -> int:
-        return (self.candidates + 1) * n
+        return self.candidates * n
 
     def settings(self) -> dict[str, Any]:
         return {"candidates": self.candidates, "divergence": self.divergence, "edits": list(self.edits), "infill": self.infill.settings()}
@@ -730,22 +758,39 @@ def versions(
     seed: int,  # of every random choice
 ) -> list[list[Row]]:  # for each input, as many as `candidates`
     "Other versions of each input; for pairs every second one by an edit, where one is possible."
-    infilled = [self.infill.propose(rows, teacher, student, derive_seed(seed, "version", i))[0] for i in range(self.candidates)]
-    out = [list(found) for found in zip(*infilled, strict=True)]
-    firsts = [[row[0]] for row in rows if len(row) == 2 and row[0].strip()]
-    if firsts and self.edits:
-        rng, text = random.Random(derive_seed(seed, "edits")), TextSample(firsts)
-        for row, found in zip(rows, out, strict=True):
-            for i in range(1, len(found) if row[0].strip() else 0, 2):
-                edit = BUILDERS[self.edits[int(rng.random() * len(self.edits))]].make.edit
-                words = edit(rng, split_words(row[0]), text)
-                found[i] = (row[0], " ".join(words)) if words else found[i]
+    out: list[list[Row]] = [[] for _ in rows]
+    for i in range(self.candidates):
+        made = self._edited(rows, derive_seed(seed, "edits", i)) if i % 2 and self.edits else [None] * len(rows)
+        missing = [k for k, row in enumerate(made) if row is None]
+        infilled, _ = self.infill.propose([rows[k] for k in missing], teacher, student, derive_seed(seed, "version", i))
+        for k, row in zip(missing, infilled, strict=True):
+            made[k] = row
+        for found, row in zip(out, made, strict=True):
+            found.append(row)
     return out
 
 
 @patch
-def propose(self: MaxDivergenceSearch, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
+def _edited(self: MaxDivergenceSearch, rows: list[Row], seed: int) -> list[Row | None]:
+    "Each pair with an edit of its first text as the second; None where none is possible."
+    firsts = [[row[0]] for row in rows if len(row) == 2 and row[0].strip()]
+    if not firsts:
+        return [None] * len(rows)
+    rng, text, out = random.Random(seed), TextSample(firsts), []
+    for row in rows:
+        edit = BUILDERS[self.edits[int(rng.random() * len(self.edits))]].make.edit
+        words = edit(rng, split_words(row[0]), text) if len(row) == 2 and row[0].strip() else None
+        out.append((row[0], " ".join(words)) if words else None)
+    return out
+
+
+@patch
+def search(self: MaxDivergenceSearch, rows: Sequence[str | Row], teacher: Teacher, student: Student, seed: int = 0) -> Generated:
+    "The version of each input on which the two models differ most. Raises what `Adversary.search` raises."
+    self.check(teacher, student)
+    rows = as_rows(rows)
     made = [row for found in self.versions(rows, teacher, student, seed) for row in found]
     t = (teacher.label(made, cache=self.cache) if self.cache else teacher.logits(made))[:, class_order(teacher, student)]
-    parted = DIVERGENCES[self.divergence](torch.from_numpy(t), torch.from_numpy(student.logits(made))).reshape(len(rows), self.candidates)
-    return [made[i * self.candidates + int(k)] for i, k in enumerate(parted.argmax(1))], None
+    every = Generated(made, [row for row in rows for _ in range(self.candidates)], t, student.logits(made), student.labels)
+    largest = every.divergence(self.divergence).reshape(len(rows), self.candidates).argmax(1)
+    return every.select(np.arange(len(rows)) * self.candidates + largest)

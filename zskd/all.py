@@ -19,6 +19,7 @@ from .stage2 import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403
+from .written import *  # noqa: F403
 
 # %% ../nbs/90_all.ipynb #62894168
 __all__ = [name for name in globals() if not name.startswith("_")]  # noqa: F822

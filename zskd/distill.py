@@ -437,7 +437,7 @@ class Distiller:
         self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
         self.cache, self.resume, self.device = Path(cache) if cache else self.out / "logits", resume, device
         self.callbacks: list[Callback] = [LogCallback(), ProgressCallback(), *callbacks]
-        self.adversary = adversary
+        self.adversary, self.stage2 = adversary, None
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
         self.highest = 0.0
         self.seconds, self.extra_queries, self.distilled = {"label": 0.0, "train": 0.0}, 0, None

@@ -41,14 +41,14 @@ class Stage2(Callback):
     def __init__(
         self,
         adversary: Adversary,  # makes the texts
-        share: float = 0.5,  # of a batch that comes from the adversary
+        share: float = 0.25,  # of a batch that comes from the adversary
         start: float = 0.3,  # part of the steps after which it begins
         ramp: float = 0.1,  # part of the steps in which the share rises to its value
-        generator_steps: int = 10,  # steps of an adversary that learns, at the beginning of a turn
+        generator_steps: int = 5,  # steps of an adversary that learns, at the beginning of a turn
         student_steps: int = 50,  # steps of the student in a turn
-        rows: int = 512,  # new texts in a turn
-        memory: int = 4,  # turns whose texts the student reads
-        learn_rows: int = 32,  # texts in a step of the adversary
+        rows: int | None = None,  # new texts in a turn; None: as many as the student reads of them in a turn
+        memory: int = 1,  # turns whose texts the student reads
+        learn_rows: int = 64,  # texts in a step of the adversary
         max_queries: int | None = None,  # answers of the teacher for the adversary, gradients included, at most; the run ends before the turn that would go over it
     ):
         "Raises `UserError` for settings that cannot be."
@@ -56,7 +56,7 @@ class Stage2(Callback):
             raise UserError(f"share={share!r} must lie between 0 and 1, start={start!r} and ramp={ramp!r} from 0 to below 1")
         if not isinstance(adversary, Adversary):
             raise UserError(f"adversary={adversary!r}: is no Adversary; give for example MaskedLMGenerator()")
-        counts = {"generator_steps": generator_steps, "student_steps": student_steps, "rows": rows, "memory": memory, "learn_rows": learn_rows, "max_queries": 1 if max_queries is None else max_queries}
+        counts = {"generator_steps": generator_steps, "student_steps": student_steps, "rows": 1 if rows is None else rows, "memory": memory, "learn_rows": learn_rows, "max_queries": 1 if max_queries is None else max_queries}
         for name, n in counts.items():
             least = 0 if name == "generator_steps" else 1
             if not isinstance(n, int) or n < least:
@@ -75,8 +75,8 @@ class Stage2(Callback):
             raise UserError("pool: is empty; an adversary has nothing to start from")
         if self.turns or self.spent():
             raise UserError("adversary: has been used by another run, from which it knows texts and counts answers; make a new one")
-        if self.max_queries is not None and self.cost() > self.max_queries:
-            raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost():,} answers; give more, or fewer rows in a turn")
+        if self.max_queries is not None and self.cost(run) > self.max_queries:
+            raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(run):,} answers; give more, or fewer rows in a turn")
         self.adversary.check(run.teacher, run.start)
         if run.settings.batch_size < 2:
             raise UserError(f"batch_size={run.settings.batch_size}: an adversary needs a part of each batch; give at least 2")
@@ -112,10 +112,22 @@ def spent(self: Stage2) -> int:
 
 
 @patch
-def cost(self: Stage2) -> int:
+def turn_rows(
+    self: Stage2,
+    run: Distiller,  # whose batches decide, where nothing else is said
+) -> int:
+    "New texts in a turn."
+    return self.rows or max(1, round(self.share * run.settings.batch_size * self.student_steps))
+
+
+@patch
+def cost(
+    self: Stage2,
+    run: Distiller,  # as constructed
+) -> int:
     "Answers that a turn takes, forward and backward."
     learned = 2 * self.generator_steps * self.learn_rows if self.adversary.learns else 0
-    return learned + self.adversary.answers(self.rows)
+    return learned + self.adversary.answers(self.turn_rows(run))
 
 # %% ../nbs/51_stage2.ipynb #df922d35
 @patch
@@ -135,7 +147,7 @@ def turn(
     for i in range(self.generator_steps if self.adversary.learns else 0):
         said = self.adversary.learn(some(self.learn_rows), run.teacher, run.student, derive_seed(run.settings.seed, "learn", step, i))
         self.forward_queries += self.learn_rows
-    found = self.adversary.search(some(self.rows), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
+    found = self.adversary.search(some(self.turn_rows(run)), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
     self.forward_queries += run.teacher.queries - asked
     back = np.argsort(run.order)
     lengths = np.diff(run.start.encode(found.rows).offsets)
@@ -156,7 +168,7 @@ def extra_rows(self: Stage2, run: Distiller, step: int) -> tuple[Sequence[Row], 
     if n == 0:
         return None
     if (step - self.first_step(run)) % self.student_steps == 0 or not self.turns:
-        if self.max_queries is not None and self.spent() + self.cost() > self.max_queries:
+        if self.max_queries is not None and self.spent() + self.cost(run) > self.max_queries:
             run.stop = True
         else:
             self.turn(run, step)
