@@ -32,7 +32,7 @@ from .teachers import Teacher, load_masked_lm, model_folder, token_batches
 __all__ = ['DIVERGENCES', 'BATCH_WORDS', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words',
            'repetition', 'Adversary', 'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows',
            'RandomInfill', 'fast_arithmetic', 'logits_at', 'MaskedLMGenerator', 'check_gradients', 'straight_through',
-           'answers_to', 'both_answer', 'GradientSearch', 'better', 'MaxDivergenceSearch']
+           'noisy_scores', 'answers_to', 'both_answer', 'GradientSearch', 'better', 'MaxDivergenceSearch']
 
 # %% ../nbs/41_adversarial.ipynb #679b34ca
 def kl_each(
@@ -434,11 +434,15 @@ def fill(
     return masked.rewritten([shared.names[i] for i in drawn.tolist()]), mean.exp().numpy()
 
 
+def _lengths(rows: list[Row]) -> np.ndarray:  # int [n]
+    "Words of each input."
+    return np.array([sum(len(text.split()) for text in row) for row in rows], dtype=int)
+
+
 @patch
 def propose(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
     made, perplexity = list(rows), np.ones(len(rows), np.float32)
-    lengths = np.array([sum(len(text.split()) for text in row) for row in rows])
-    for i, at in enumerate(token_batches(lengths, BATCH_WORDS)):
+    for i, at in enumerate(token_batches(_lengths(rows), BATCH_WORDS)):
         one = derive_seed(seed, "batch", i)
         found, perplexity[at] = self.fill(*self.masked([rows[k] for k in at], teacher, student, one), derive_seed(one, "words"))
         for k, row in zip(at, found, strict=True):
@@ -523,12 +527,29 @@ def straight_through(
     scores: torch.Tensor,  # [n, words], log probabilities
     temperature: float,  # of the softened choice
     generator: torch.Generator,  # of the noise
+    samples: int = 8,  # of noise that leads to the same choice, over which the gradient is averaged
 ) -> torch.Tensor:  # [n, words]: one 1 a row, with the gradient of the softened choice
-    "Straight-through Gumbel-softmax (1611.01144, section 2.2)."
-    noise = -torch.empty_like(scores).exponential_(generator=generator).log()
-    soft = ((scores + noise) / temperature).softmax(-1)
-    hard = torch.zeros_like(soft).scatter(1, soft.argmax(-1, keepdim=True), 1.0)
-    return hard - soft.detach() + soft
+    "Straight-through Gumbel-softmax (1611.01144, section 2.2), Rao-Blackwellised (2010.04838, section 3)."
+    at = (scores - _exponential(scores, generator).log()).argmax(-1, keepdim=True)
+    soft = sum((noisy_scores(scores, at, generator) / temperature).softmax(-1) for _ in range(samples)) / samples
+    return torch.zeros_like(soft).scatter(1, at, 1.0) - soft.detach() + soft
+
+
+def noisy_scores(
+    scores: torch.Tensor,  # [n, words], log probabilities
+    at: torch.Tensor,  # int64 [n, 1], the chosen words
+    generator: torch.Generator,  # of the noise
+) -> torch.Tensor:  # [n, words], largest at the chosen words
+    "Scores with Gumbel noise, given which one is the largest (2010.04838, eq. 8)."
+    with torch.no_grad():
+        waits = _exponential(scores, generator)
+        first = waits.gather(1, at)
+        noise = -(waits / scores.exp() + first).log().scatter(1, at, first.log()) - scores
+    return scores + noise
+
+
+def _exponential(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return torch.empty_like(like).exponential_(generator=generator)
 
 
 def answers_to(
@@ -541,7 +562,7 @@ def answers_to(
     "A classifier's logits for inputs in which some words are a choice; gradients pass to the choice."
     table = model.get_input_embeddings()
     vectors = table(ids.to(model.device)).clone()
-    vectors[masked.at.to(model.device)] = choice.to(model.device, vectors.dtype) @ table.weight[words.to(model.device)]
+    vectors[masked.at.to(model.device)] = (choice.to(model.device, vectors.dtype) @ table.weight[words.to(model.device)]).to(vectors.dtype)
     rest = {"attention_mask": masked.mask, "token_type_ids": masked.types}
     known = {k: v.to(model.device) for k, v in rest.items() if k == "attention_mask" or getattr(model.config, "type_vocab_size", 0) > 1}
     return model(inputs_embeds=vectors, **known).logits
@@ -658,12 +679,12 @@ class GradientSearch(Adversary):
         self,
         share: float = 0.2,  # of an input's words that are exchanged at most
         divergence: str = "kl",  # one of `DIVERGENCES`
-        batch_size: int = 32,  # inputs at a time
+        batch_words: int = 1024,  # words at a time, about
     ):
         "Raises `UserError` for settings that cannot be."
-        if not 0 < share <= 1 or divergence not in DIVERGENCES or batch_size < 1:
-            raise UserError(f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, batch_size={batch_size!r} at least 1")
-        self.share, self.divergence, self.batch_size, self.backward_queries = share, divergence, batch_size, 0
+        if not 0 < share <= 1 or divergence not in DIVERGENCES or batch_words < 1:
+            raise UserError(f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, batch_words={batch_words!r} at least 1")
+        self.share, self.divergence, self.batch_words, self.backward_queries = share, divergence, batch_words, 0
 
     def settings(self) -> dict[str, Any]:
         return {"share": self.share, "divergence": self.divergence}
@@ -686,16 +707,18 @@ def exchanges(
 ) -> torch.Tensor:  # [masked words, shared words]
     "How much the divergence would change by putting each word in each place, to first order."
     choice = F.one_hot(masked.words, len(shared.names)).float().requires_grad_()
-    slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*both_answer(masked, choice, shared, teacher, student)).sum(), choice)
+    with fast_arithmetic(teacher.model):  # an estimate anyway: what comes of it is read again
+        answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
+    slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
     self.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
 
 
 @patch
 def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
-    shared, out = shared_words(student.tokenizer, teacher.tokenizer), []
-    for start in range(0, len(rows), self.batch_size):
-        masked = mask_rows(rows[start : start + self.batch_size], student.tokenizer, shared, 1.0, seed, student.max_length)
+    shared, out = shared_words(student.tokenizer, teacher.tokenizer), list(rows)
+    for at in token_batches(_lengths(rows), self.batch_words):
+        masked = mask_rows([rows[k] for k in at], student.tokenizer, shared, 1.0, seed, student.max_length)
         gain, word = self.exchanges(masked, shared, teacher, student).max(-1)
         owner = masked.at.nonzero()[:, 0]
         for i in range(len(masked.rows)):
@@ -703,7 +726,8 @@ def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: St
             most = max(1, int(self.share * sum(len(text.split()) for text in masked.rows[i])))
             keep = gain[mine].argsort(descending=True)[most:]
             word[mine[keep]] = masked.words[mine[keep]]
-        out += masked.rewritten([shared.names[w] for w in word.tolist()])
+        for k, row in zip(at, masked.rewritten([shared.names[w] for w in word.tolist()]), strict=True):
+            out[k] = row
     return better(rows, out, teacher, student, self.divergence), None
 
 # %% ../nbs/41_adversarial.ipynb #924b8a03
