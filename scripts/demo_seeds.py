@@ -36,8 +36,8 @@ def main() -> None:
             command = [Path(sys.executable).with_name("zskd"), "demo", "--seed", str(seed), "--data", args.data, "--out", f"{out}/demo"]
             subprocess.run(command, check=True)
             minutes = (time.perf_counter() - start) / 60
-            report = read_json(f"{out}/demo/report.json")
-        runs.append({"seed": seed, "minutes": round(minutes, 2), **{k: report[k] for k in KEPT}})
+            report, stages = (read_json(f"{out}/demo/{name}.json") for name in ("report", "stages"))
+        runs.append({"seed": seed, "minutes": round(minutes, 2), "stages": stages, **{k: report[k] for k in KEPT}})
     write_json(RESULT, {"command": f"python scripts/demo_seeds.py --data GLUE --seeds {' '.join(map(str, args.seeds))}", **made_by(),
                         "median_pct_of_teacher": median(r["pct_of_teacher"] for r in runs), "most_minutes": max(r["minutes"] for r in runs),
                         "runs": runs})  # fmt: skip

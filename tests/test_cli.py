@@ -398,6 +398,7 @@ def test_data_is_opened_before_anything_is_made(call, models, tmp_path, monkeypa
 
 def test_demo_opens_its_data_first(call, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
+    monkeypatch.setattr(cli, "DEMO_SEARCH", {**cli.DEMO_SEARCH, "steps": 8, "batch_size": 16})
     folder = tmp_path / "data" / "SST-2"
     folder.mkdir(parents=True)
     (folder / "dev.tsv").write_text("text\tlabel\na film\t1\n")
@@ -666,11 +667,13 @@ def test_teacher(call, models, tmp_path):
 
 def test_demo_in_small(call, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
+    monkeypatch.setattr(cli, "DEMO_SEARCH", {**cli.DEMO_SEARCH, "steps": 8, "batch_size": 16})
     out = tmp_path / "demo"
     code, text, err = call("demo", "--out", out)
     assert code == 0, err
-    assert [f"[{i}/5]" in text for i in range(1, 6)] == [True] * 5 and "With your own teacher" in text
-    assert {"student", "report.json", "report.html", "config.json"} <= {p.name for p in out.iterdir()}
+    assert [f"[{i}/6]" in text for i in range(1, 7)] == [True] * 6 and "With your own teacher" in text
+    assert all(name in text for name in ("before training", "after stage 1", "after stage 2"))
+    assert {"student", "report.json", "report.html", "config.json", "generated.jsonl", "stage1"} <= {p.name for p in out.iterdir()}
     report = json.loads((out / "report.json").read_text())
     assert report["compression"] >= 30
     weights = (out / "student" / "model.safetensors").read_bytes()

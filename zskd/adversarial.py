@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from tokenizers import Encoding
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .core import ASSETS, UserError, derive_seed, pick_dtype
+from .core import ASSETS, UserError, derive_seed, pick_dtype, progress
 from .ood import BUILDERS, TextSample, split_words
 from .students import Student, text_engine
 from .tasks import Row, as_rows, match_labels
@@ -32,7 +32,8 @@ from .teachers import Teacher, load_masked_lm, model_folder, token_batches
 __all__ = ['DIVERGENCES', 'BATCH_WORDS', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words',
            'repetition', 'Adversary', 'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows',
            'RandomInfill', 'fast_arithmetic', 'logits_at', 'MaskedLMGenerator', 'check_gradients', 'straight_through',
-           'noisy_scores', 'answers_to', 'both_answer', 'GradientSearch', 'better', 'MaxDivergenceSearch']
+           'noisy_scores', 'answers_to', 'both_answer', 'fresh_masked_lm', 'GradientSearch', 'better',
+           'MaxDivergenceSearch']
 
 # %% ../nbs/41_adversarial.ipynb #679b34ca
 def kl_each(
@@ -670,6 +671,53 @@ def save(
         self.model.save_pretrained(tmp)
         self.tokenizer.save_pretrained(tmp)
     return Path(folder)
+
+# %% ../nbs/41_adversarial.ipynb #1e2d68de
+@patch
+def adapt(
+    self: MaskedLMGenerator,
+    rows: Sequence[str | Row],  # texts or pairs, at least one
+    steps: int = 200,  # of training
+    batch_size: int = 32,  # inputs in a step
+    seed: int = 0,  # of every random choice
+) -> list[float]:  # of each step: minus the log-likelihood of the masked words, in nats
+    "Train the language model on text; neither teacher nor student is asked. Raises `UserError` for no text, or text without words that it knows."
+    rows, told = as_rows(rows), []
+    if not rows:
+        raise UserError("adapt: needs at least one text")
+    optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.0)
+    rng = np.random.default_rng(derive_seed(seed, "adapt"))
+    for step in progress(range(steps), "adapting"):
+        some = [rows[i] for i in rng.choice(len(rows), min(batch_size, len(rows)), replace=False)]
+        masked, shared = RandomInfill.masked(self, some, None, None, derive_seed(seed, "adapt", step))
+        if not len(masked.words):
+            raise UserError("adapt: none of these texts has a word that the language model knows; is the text of its language?")
+        loss = F.nll_loss(self.word_scores(masked, shared).cpu(), masked.words)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        optimizer.step()
+        told.append(loss.item())
+    self.first = copy.deepcopy(self.model).requires_grad_(False)
+    return told
+
+# %% ../nbs/41_adversarial.ipynb #cc95f290
+def fresh_masked_lm(
+    tokenizer: PreTrainedTokenizerBase,  # WordPiece, with a mask
+    width: int = 128,  # of the hidden states
+    layers: int = 2,  # of the encoder
+    seed: int = 0,  # of the weights
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # for `MaskedLMGenerator`, which copies it
+    "An untrained masked language model in the shape of BERT. Raises `UserError` for a tokenizer without a mask, or a width that is no multiple of 32."
+    if tokenizer.mask_token_id is None:
+        raise UserError("tokenizer: has no mask; set its mask_token")
+    if width % 32 or width < 32 or layers < 1:
+        raise UserError(f"width={width!r} must be a multiple of 32, and layers={layers!r} at least 1")
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 32,
+                        intermediate_size=4 * width, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "fresh"))
+        return BertForMaskedLM(config).eval(), tokenizer
 
 # %% ../nbs/41_adversarial.ipynb #13904406
 class GradientSearch(Adversary):

@@ -28,12 +28,13 @@ from fastcore.docments import docments
 from . import __version__
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option', 'Command',
-           'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task', 'told_texts',
-           'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell',
-           'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool',
-           'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell', 'evaluate', 'make_writer', 'write',
-           'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'main', 'check_seed', 'prepare']
+__all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'option',
+           'Command', 'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task',
+           'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary',
+           'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data',
+           'read_data', 'check_pool', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
+           'evaluate', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'main', 'check_seed',
+           'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -804,9 +805,11 @@ def pretrain(
 
 # %% ../nbs/80_cli.ipynb #a22df55e
 DEMO = {"n": 26_000, "ratio": 30, "epochs": 5, "batch_size": 256, "lr": 3e-3}
-DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Training", "The report")
+DEMO_SEARCH = {"steps": 200, "batch_size": 256, "lr": 1e-3}  # of stage 2
+DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Stage 1: training on that text",
+              "Stage 2: training on text that is written against the student", "The report")  # fmt: skip
 DEMO_TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
-RUN_FILES = ("config.json", "command.json", "log.jsonl", "report.json", "report.html", "student", "checkpoints", "pool", "logits")
+RUN_FILES = ("config.json", "command.json", "log.jsonl", "generated.jsonl", "stage1", "stages.json", "report.json", "report.html", "student", "checkpoints", "pool", "logits")
 
 
 def clear(
@@ -853,10 +856,12 @@ def demo(
     student = make_student(model, task, rows, **take(make_student, settings))
     print(f"{student.n_params:,} parameters, {student.ratio(model):.1f} times fewer than the teacher's: {student.notes['shape']}.")
     step()
-    run = train(model, task, student, rows, folder, cache, **take(train, settings))
-    print(f"Agrees with the teacher on {run.best['agreement']:.1%} of the held-out text after {run.steps} steps, {run.seconds['train']:.0f} s.")
+    first = train(model, task, student, rows, folder / "stage1", cache, **take(train, settings))
+    print(f"Agrees with the teacher on {first.best['agreement']:.1%} of the held-out text after {first.steps} steps, {first.seconds['train']:.0f} s.")
     step()
-    _demo_report(run, task, examples, data or "demo")
+    run = _demo_search(first, folder, cache)
+    step()
+    _demo_report(first, run, examples, data or "demo")
 
 # %% ../nbs/80_cli.ipynb #f6e1187d
 def _steps(*titles: str) -> Callable[[], None]:
@@ -880,10 +885,50 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
     return rows
 
 # %% ../nbs/80_cli.ipynb #b256c9cb
-def _demo_report(run: Any, task: Any, examples: Any, data: str) -> None:
+def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
+    from zskd.adversarial import MaskedLMGenerator
+    from zskd.distill import Distiller
+    from zskd.stage2 import Stage2, read_generated
+    from zskd.students import Student
+
+    begun = Student.load(first.out / "student")
+    run = Distiller(first.teacher, begun, first.pool, folder, task=first.task, cache=cache, resume=True, seed=first.settings.seed,
+                    adversary=Stage2(MaskedLMGenerator(), start=0.0), **DEMO_SEARCH)  # fmt: skip
+    run.fit()
+    wrote = read_generated(folder)
+    print(f"{len(wrote):,} texts were written in {run.steps} steps, {run.seconds['train']:.0f} s. How positive they are to the teacher, and were to the student:")
+    for text in sorted(wrote, key=lambda w: -w["divergence"])[:4]:
+        print(f"  {text['teacher'][1]:.2f}  {text['student'][1]:.2f}  {text['text'][0][:90]}")
+    return run
+
+
+def _demo_stages(first: Any, run: Any, examples: Any) -> dict[str, dict[str, float]]:
+    "What the student scores before, between and after the two stages."
+    from zskd.evaluate import agreement, class_logits
+    from zskd.tasks import score
+
+    asked = {"before training": first.start, "after stage 1": first.distilled, "after stage 2": run.distilled}
+    truth, out = class_logits(run.teacher, examples), {}
+    best = score(truth.argmax(1), examples.labels, examples.task)["accuracy"]
+    for name, model in asked.items():
+        z = class_logits(model, examples)
+        right = score(z.argmax(1), examples.labels, examples.task)["accuracy"]
+        out[name] = {"accuracy": right, "pct_of_teacher": 100 * right / best, "agreement": agreement(z, truth)}
+    return out
+
+
+def _demo_report(first: Any, run: Any, examples: Any, data: str) -> None:
+    from zskd.core import write_json
+
+    task = run.task
     where = "of the validation set" if data != "demo" else "that come with the package; --data FOLDER scores on all of SST-2's"
     print(f"{len(examples):,} real review sentences {where}.\n")
-    print(run.report(examples).table())
+    stages = _demo_stages(first, run, examples)
+    write_json(run.out / "stages.json", stages)
+    print(f"{'the student':16}  accuracy  % of teacher  agreement")
+    for name, s in stages.items():
+        print(f"{name:16}  {s['accuracy']:8.1%}  {s['pct_of_teacher']:12.1f}  {s['agreement']:9.1%}")
+    print("\n" + run.report(examples, undistilled=first.start).table())
     answers = zip(DEMO_TEXTS, run.teacher.logits(DEMO_TEXTS).argmax(1), run.distilled.logits([(t,) for t in DEMO_TEXTS]).argmax(1), strict=True)
     print("\n" + "\n".join(f"  {t!r}: teacher {task.labels[a]}, student {task.labels[b]}" for t, a, b in answers))
     print(f"""
