@@ -665,6 +665,34 @@ def test_teacher(call, models, tmp_path):
     one_line(err, "train.tsv", "'sentence'")
 
 
+def test_write(call, models, texts, tmp_path):
+    out = tmp_path / "text" / "rewritten.jsonl"
+    words = ["write", "--rewrite", "sample", "--rounds", 1, "--out", out]
+    code, text, err = call(*words, "--n", 40)
+    assert code == 0 and "40 texts" in text, err
+    first = out.read_text()
+    assert call(*words, "--n", 20)[0] == 0 and out.read_text() == first  # there already
+    assert call(*words, "--n", 70)[0] == 0 and out.read_text().startswith(first)  # continued
+    assert call("pool", "--task", "sst2", "--corpus", out, "--n", 30, "--out", tmp_path / "pool")[0] == 0
+    for more, named in (
+        (["--out", out, "--n", 40, "--rounds", 2, "--rewrite", "sample"], ["rewritten.jsonl", "choose another file"]),
+        (["--out", out, "--n", 40, "--rounds", 1, "--rewrite", "sample", "--seed", 1], ["rewritten.jsonl", "choose another file"]),
+        (["--out", tmp_path, "--n", 40, "--rewrite", "sample"], [tmp_path, "folder"]),
+        (["--out", out, "--n", 0, "--rewrite", "sample", "--rounds", 1], ["--n 0"]),
+        (["--out", out, "--n", 4], ["--model", "--rewrite"]),
+        (["--out", out, "--n", 4, "--model", models / "good"], [models / "good"]),
+        (["--out", out, "--n", 4, "--model", ASSETS / "compact-wide"], ["causal language model"]),
+        (["--out", out, "--n", 4, "--model", models / "good", "--rewrite", "sample"], ["no head for masked words"]),
+        (["--out", out, "--n", 4, "--model", "x", "--share", 0.5], ["--share", "--rewrite"]),
+        (["--out", out, "--n", 4, "--rewrite", "sample", "--prompts", "The"], ["--prompts", "--rewrite"]),
+        (["--out", out, "--n", 4, "--rewrite", texts / "empty.txt"], ["empty"]),
+    ):
+        code, _, err = call("write", *more)
+        assert code == 2, (more, err)
+        one_line(err, *named)
+    assert out.read_text().startswith(first)
+
+
 def test_demo_in_small(call, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
     monkeypatch.setattr(cli, "DEMO_SEARCH", {**cli.DEMO_SEARCH, "steps": 8, "batch_size": 16})

@@ -69,6 +69,8 @@ class CausalWriter(Writer):
     ) -> CausalWriter:
         "Raises `UserError` for a folder without a causal language model, `RunError` if the hub cannot be reached."
         model, tokenizer, missing = _opened(AutoModelForCausalLM, name, "language model", "causal language model")
+        if any("MaskedLM" in kind for kind in model.config.architectures or ()):
+            raise UserError(f"{name}: is a masked language model, which cannot begin a text; use it with InfillWriter (--rewrite)")
         if made_up := sorted(key for key in missing if not key.endswith("lm_head.weight")):
             raise UserError(f"{name}: is no causal language model ({made_up[0]} is missing); give one like gpt2")
         return cls(model, tokenizer, **settings)
@@ -170,6 +172,8 @@ def write_corpus(
     if n < 1:
         raise UserError(f"n={n!r}: must be at least 1")
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name a file in it, for example {path / 'written.jsonl'}")
     done = read_written(path, writer, seed)
     if len(done) < n:
         batch = done[-1]["batch"] if done else 0  # the last one may not be whole, so it is made again
