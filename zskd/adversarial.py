@@ -797,7 +797,7 @@ class MaxDivergenceSearch(Adversary):
 
     def __init__(
         self,
-        candidates: int = 4,  # versions of each input
+        candidates: int = 2,  # versions of each input; for pairs, one from the language model and one by an edit
         infill: RandomInfill | None = None,  # makes them; None: the embedded language model
         divergence: str = "kl",  # one of `DIVERGENCES`
         edits: Sequence[str] = ("replace_words", "drop_words", "negate", "antonym", "swap_entity", "subspan"),  # builders whose edit of the first text may stand second in a pair
