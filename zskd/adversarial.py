@@ -683,15 +683,17 @@ def adapt(
 ) -> list[float]:  # of each step: minus the log-likelihood of the masked words, in nats
     "Train the language model on text; neither teacher nor student is asked. Raises `UserError` for no text, or text without words that it knows."
     rows, told = as_rows(rows), []
+    if not rows or steps < 0 or batch_size < 1:
+        raise UserError(f"adapt: {len(rows)} texts, steps={steps!r}, batch_size={batch_size!r}; needs at least one text, no step or more, one row or more")
+    known = [RandomInfill.masked(self, rows[i : i + 1024], None, None, seed)[0].at.any(1) for i in range(0, len(rows), 1024)]
+    rows = [row for row, words in zip(rows, torch.cat(known).tolist(), strict=True) if words]
     if not rows:
-        raise UserError("adapt: needs at least one text")
+        raise UserError("adapt: none of these texts has a word that the language model knows; is the text of its language?")
     optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.0)
     rng = np.random.default_rng(derive_seed(seed, "adapt"))
     for step in progress(range(steps), "adapting"):
         some = [rows[i] for i in rng.choice(len(rows), min(batch_size, len(rows)), replace=False)]
         masked, shared = RandomInfill.masked(self, some, None, None, derive_seed(seed, "adapt", step))
-        if not len(masked.words):
-            raise UserError("adapt: none of these texts has a word that the language model knows; is the text of its language?")
         loss = F.nll_loss(self.word_scores(masked, shared).cpu(), masked.words)
         optimizer.zero_grad()
         loss.backward()

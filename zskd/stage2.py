@@ -46,7 +46,7 @@ class Stage2(Callback):
         ramp: float = 0.1,  # part of the steps in which the share rises to its value
         generator_steps: int = 5,  # steps of an adversary that learns, at the beginning of a turn
         student_steps: int = 50,  # steps of the student in a turn
-        rows: int | None = None,  # new texts in a turn; None: as many as the student reads of them in a turn
+        rows: int | None = None,  # new texts in a turn, at most as many as the pool has; None: as many as the student reads of them in a turn
         memory: int = 1,  # turns whose texts the student reads
         learn_rows: int = 64,  # texts in a step of the adversary
         max_queries: int | None = None,  # answers of the teacher for the adversary, gradients included, at most; the run ends before the turn that would go over it
@@ -218,8 +218,8 @@ def on_start(self: Stage2, run: Distiller) -> None:
     "Leave out texts of steps that come again."
     path = run.out / "generated.jsonl"
     if run.is_main and path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= run.step), encoding="utf-8")
+        *whole, _ = path.read_text(encoding="utf-8").split("\n")  # the last line may be torn
+        path.write_text("".join(line + "\n" for line in whole if json.loads(line)["step"] <= run.step), encoding="utf-8")
 
 # %% ../nbs/51_stage2.ipynb #195296e6
 def read_generated(
@@ -229,4 +229,4 @@ def read_generated(
     path = Path(folder) / "generated.jsonl"
     if not path.exists():
         raise UserError(f"{folder}: holds no texts of an adversary; was it a run with one (--adversary)?")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class CausalWriter(Writer):
         self,
         model: PreTrainedModel,  # a causal language model
         tokenizer: PreTrainedTokenizerBase,  # its tokenizer, with a piece that begins or ends a text
-        prompts: Sequence[str] = (),  # beginnings; one is drawn for each text, which contains it
+        prompts: Sequence[str] = (),  # beginnings; one is drawn for each text
         max_pieces: int = 96,  # drawn for a text at most
         temperature: float = 1.0,  # of the distribution that pieces are drawn from
         top_p: float = 0.95,  # of it only the likeliest pieces that have this much together (nucleus sampling, 1904.09751)
@@ -55,11 +56,18 @@ class CausalWriter(Writer):
         "Raises `UserError` for settings that cannot be, and for a tokenizer that cannot begin a text."
         if max_pieces < 1 or not temperature > 0 or not 0 < top_p <= 1:
             raise UserError(f"max_pieces={max_pieces!r} must be at least 1, temperature={temperature!r} above 0, top_p={top_p!r} above 0 and at most 1")
+        if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
+            raise UserError(f"prompts={prompts!r}: must be a list of texts, each with something in it")
         begin = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
         if begin is None:
             raise UserError("tokenizer: has no piece that begins or ends a text; set its bos_token")
         self.model, self.tokenizer, self.begin, self.prompts = model.eval(), tokenizer, begin, tuple(prompts)
         self.max_pieces, self.temperature, self.top_p = max_pieces, temperature, top_p
+        longest = max((len(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in self.prompts), default=0)
+        reads = getattr(model.config, "max_position_embeddings", None) or math.inf  # `n_positions` of GPT-2 has this name, too
+        self.max_pieces = int(min(max_pieces, reads - longest - 1))
+        if self.max_pieces < 1:
+            raise UserError(f"prompts: the longest has {longest} pieces, and the model reads {reads}; give shorter ones")
 
     @classmethod
     def load(
@@ -117,7 +125,10 @@ class InfillWriter(Writer):
     ):
         "Raises `UserError` for less than one round, or for a corpus without sentences."
         if rounds < 1 or sentences < 1:
-            raise UserError(f"rounds={rounds!r} and sentences={sentences!r}: must be at least 1")
+            name, value = ("rounds", rounds) if rounds < 1 else ("sentences", sentences)
+            raise UserError(f"{name}={value!r}: must be at least 1")
+        if infill is not None and type(infill) is not RandomInfill:
+            raise UserError(f"infill={infill!r}: give a RandomInfill; of an adversary that has learned, RandomInfill(adversary.model, adversary.tokenizer)")
         self.sentences = [s for block in sample_blocks(corpus, sentences, (4, 50), seed) for s in block]
         if not self.sentences:
             raise UserError(f"corpus {corpus.name!r}: holds no sentence of 4 to 50 words; give running text")
@@ -125,10 +136,10 @@ class InfillWriter(Writer):
 
     def write(self, n: int, seed: int) -> list[str]:
         draw = torch.Generator().manual_seed(seed)
-        rows = [(self.sentences[i],) for i in torch.randint(len(self.sentences), (n,), generator=draw).tolist()]
+        begun = rows = [(self.sentences[i],) for i in torch.randint(len(self.sentences), (n,), generator=draw).tolist()]
         for i in range(self.rounds):
             rows, _ = self.infill.propose(rows, None, None, derive_seed(seed, "round", i))
-        return [text for text, in rows]
+        return [new if new != old else "" for (old,), (new,) in zip(begun, rows, strict=True)]  # what has no word to exchange is not new
 
     def fingerprint(self) -> str:
         return digest("infill", weights_digest(self.infill.model), json.dumps(self.infill.settings()), str(self.rounds), *self.sentences)
@@ -151,14 +162,17 @@ def read_written(
     path, lines = Path(path), []
     if not path.exists():
         return lines
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):  # the last one may be torn
-            try:
-                lines.append(json.loads(line))
-            except ValueError as e:
-                raise UserError(f"{path}: line {len(lines) + 1} is not JSON; choose another file") from e
-    if lines and any(not isinstance(x, dict) or x.get("writer") != _signature(writer, seed) for x in (lines[0], lines[-1])):
-        raise UserError(f"{path}: was not written by this model with these settings; choose another file")
+    foreign = UserError(f"{path}: was not written by this model with these settings; choose another file")
+    *whole, torn = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if torn and not torn.startswith('{"text": "'[: len(torn)]):
+        raise foreign
+    for line in whole:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            raise foreign from None
+    if any(not isinstance(x, dict) or x.get("writer") != _signature(writer, seed) for x in lines):
+        raise foreign
     return lines
 
 # %% ../nbs/22_written.ipynb #2fe77c75
@@ -169,11 +183,13 @@ def write_corpus(
     seed: int = 0,  # of every random choice
 ) -> Corpus:  # of the first `n` texts
     "Have a corpus written. Raises `UserError` for a file of another writer or a writer that repeats itself, `RunError` on a full disk."
-    if n < 1:
-        raise UserError(f"n={n!r}: must be at least 1")
+    if not isinstance(n, int) or n < 1:
+        raise UserError(f"n={n!r}: must be a whole number, at least 1")
     path = Path(path)
     if path.is_dir():
         raise UserError(f"{path}: is a folder; name a file in it, for example {path / 'written.jsonl'}")
+    if path.suffix != ".jsonl":
+        raise UserError(f"{path}: texts are written as JSON lines; give a name that ends in .jsonl")
     done = read_written(path, writer, seed)
     if len(done) < n:
         batch = done[-1]["batch"] if done else 0  # the last one may not be whole, so it is made again
@@ -182,6 +198,7 @@ def write_corpus(
             path.parent.mkdir(parents=True, exist_ok=True)
             _replace_lines(path, done)
             _go_on(writer, n, path, {line["text"] for line in done}, batch, seed)
+            _replace_lines(path, read_written(path, writer, seed)[:n])  # the last batch may have brought more than were asked for
         except OSError as e:
             raise RunError(f"{path}: cannot be written ({e.strerror or e}); free some space or choose another file") from e
     return load_corpus(path, limit=n)
@@ -208,4 +225,4 @@ def _go_on(writer: Writer, n: int, path: Path, known: set[str], batch: int, seed
         batch, idle = batch + 1, 0 if new else idle + 1
     bar.close()
     if len(known) < n:
-        raise UserError(f"{path}: {len(known):,} different texts are all that this model writes with these settings; ask for fewer, or give a higher temperature")
+        raise UserError(f"{path}: {len(known):,} different texts are all that this model writes with these settings; ask for fewer, or give other text or a higher temperature")
