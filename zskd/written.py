@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from .adversarial import RandomInfill
-from .core import RunError, UserError, derive_seed, digest, progress
+from .core import RunError, UserError, atomic_path, derive_seed, digest, progress
 from .corpora import Corpus, load_corpus, split_sentences
 from .ood import sample_blocks
 from .teachers import _opened, weights_digest
@@ -62,7 +62,7 @@ class CausalWriter(Writer):
         if begin is None:
             raise UserError("tokenizer: has no piece that begins or ends a text; set its bos_token")
         self.model, self.tokenizer, self.begin, self.prompts = model.eval(), tokenizer, begin, tuple(prompts)
-        self.max_pieces, self.temperature, self.top_p = max_pieces, temperature, top_p
+        self.temperature, self.top_p = temperature, top_p
         longest = max((len(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in self.prompts), default=0)
         reads = getattr(model.config, "max_position_embeddings", None) or math.inf  # `n_positions` of GPT-2 has this name, too
         self.max_pieces = int(min(max_pieces, reads - longest - 1))
@@ -171,7 +171,8 @@ def read_written(
             lines.append(json.loads(line))
         except ValueError:
             raise foreign from None
-    if any(not isinstance(x, dict) or x.get("writer") != _signature(writer, seed) for x in lines):
+    name = _signature(writer, seed)
+    if any(not isinstance(x, dict) or x.get("writer") != name for x in lines):
         raise foreign
     return lines
 
@@ -195,7 +196,6 @@ def write_corpus(
         batch = done[-1]["batch"] if done else 0  # the last one may not be whole, so it is made again
         done = [line for line in done if line["batch"] < batch]
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             _replace_lines(path, done)
             _go_on(writer, n, path, {line["text"] for line in done}, batch, seed)
             _replace_lines(path, read_written(path, writer, seed)[:n])  # the last batch may have brought more than were asked for
@@ -206,9 +206,8 @@ def write_corpus(
 # %% ../nbs/22_written.ipynb #44daf2d4
 def _replace_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     "Leave these lines in a file, and no others."
-    tmp = path.with_name(f".{path.name}.tmp")
-    tmp.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    tmp.replace(path)
+    with atomic_path(path) as tmp:
+        tmp.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
 
 def _go_on(writer: Writer, n: int, path: Path, known: set[str], batch: int, seed: int) -> None:
