@@ -6,17 +6,18 @@ Whatever is already in the work folder or among the results is not made again, s
 pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption. The variants are
 
     wiki        pool from the corpus, balanced by the teacher's own answers: the method
-    answers     the same pool, without the teacher's hidden states (for pairs; single texts go without them anyway)
     unbalanced  the same pool without balancing
+    selected    the half of its rows on which the student of `wiki` with seed 0, and the same start, differs most from its teacher
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
     infill      as `wiki`, with a share of rows whose words a masked language model chose
-    long        as `wiki`, for four times as many steps
     both        the rows of `wiki` and, up to four times, those of `real` together; not zero-shot either
     first-N     the first N rows of the pool of `wiki`
     more-N      a pool of N rows, made as that of `wiki`
     news        as `wiki`, N rows (`SOURCE_ROWS`) from news
     rewritten   as `news`, from Wikipedia that a masked language model has rewritten (`zskd write --rewrite`)
+    answers, long, mse, plain_kl, last
+                the pool of `wiki` with other settings of the `Distiller`, see `CHANGES`
 
 The students of these start from what fits of the task's own teacher. A word in front gives them another start:
 
@@ -41,10 +42,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from packed import pack, unpack
 from provenance import made_by
 
-from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill
+from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill, class_order, kl_each
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
@@ -74,6 +76,13 @@ RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}
 PAIRS = 20_000
 TIMES = 4  # that real rows stand among those of a pool, where there are few
 STEPS = {"both": 2, "long": 4}  # times the steps of the others
+CHANGES: dict[str, dict[str, Any]] = {  # of the settings of `wiki`
+    "answers": {"hidden": 0.0},  # for pairs; single texts go without the teacher's states anyway
+    "long": {},
+    "mse": {"loss": "logit_mse"},
+    "plain_kl": {"loss": "kl"},
+    "last": {"ema": None},  # the weights themselves, not their running average
+}
 SOURCE_ROWS = {"sst2": 100_000}  # of `news` and `rewritten`; the other tasks have PAIRS
 WRITTEN = 30_000  # rewritten sentences
 INFILL = 0.15  # part of the rows of `infill`
@@ -89,6 +98,8 @@ ADVERSARIES: dict[str, Callable[[], Stage2]] = {
     "gumbel": lambda: Stage2(MaskedLMGenerator()),
     "search": lambda: Stage2(MaxDivergenceSearch(2)),
     "gradient": lambda: Stage2(GradientSearch()),
+    "search-infill": lambda: Stage2(MaxDivergenceSearch(2, edits=())),  # both versions by the language model
+    "search-four": lambda: Stage2(MaxDivergenceSearch(4)),
     "gumbel-free": lambda: Stage2(MaskedLMGenerator(likelihood=0.0)),  # no regulariser
     "gumbel-frozen": lambda: Stage2(MaskedLMGenerator(likelihood=0.0, frozen=0.02)),  # the other one
     "gumbel-mask15": lambda: Stage2(MaskedLMGenerator(share=0.15)),
@@ -163,7 +174,7 @@ def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
     """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
-    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in ("answers", "long") else variant
+    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in CHANGES else variant
     if variant == "real":
         return task.load("train", args.data).rows
     if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
@@ -191,6 +202,18 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
     return pool
 
 
+def selected(task: Task, teacher: Teacher, start: str, args: argparse.Namespace) -> Pool:
+    """The half of the pool on which a first student, which is made if there is none, differs most from its teacher."""
+    pool, first = make_rows(task, teacher, "wiki", args), "-".join(filter(None, (start, "wiki")))
+    folder = args.work / "runs" / f"{task.name}-{first}-0" / "student"
+    if not folder.exists():
+        run(task, teacher, first, 0, args)
+    student = Student.load(folder)
+    answers = teacher.label(pool, cache=args.work / "logits")[:, class_order(teacher, student)]
+    apart = kl_each(torch.from_numpy(answers), torch.from_numpy(student.logits(pool.rows()))).numpy()
+    return replace(pool, dataset=pool.dataset.select(np.sort(np.argsort(-apart)[: len(pool) // 2])))
+
+
 def corpus_of(variant: str, args: argparse.Namespace) -> Corpus:
     """The text that the rows of a variant come from."""
     if variant == "news":
@@ -213,8 +236,8 @@ def settings_of(task: Task, variant: str) -> dict[str, Any]:
     """What the `Distiller` is told, apart from the seed."""
     settings = TRAINING.get(task.name, PAIR_TRAINING)
     if variant in STEPS:
-        return {**settings, "steps": STEPS[variant] * settings["steps"]}
-    return {**settings, "hidden": 0.0} if variant == "answers" else settings
+        settings = {**settings, "steps": STEPS[variant] * settings["steps"]}
+    return {**settings, **CHANGES.get(variant, {})}
 
 
 def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
@@ -243,7 +266,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     """One student: make it, distil it, score it, write its result file."""
     start, learned, adversary = parsed(variant)
     stage2 = ADVERSARIES[adversary]() if adversary else None
-    rows = make_rows(task, teacher, learned, args)
+    rows = selected(task, teacher, start, args) if learned == "selected" else make_rows(task, teacher, learned, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
     student = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
