@@ -20,8 +20,8 @@ from .core import UserError, atomic_path, read_json, versions, write_json
 from .tasks import Examples, Row, majority, match_labels, score
 
 # %% auto #0
-__all__ = ['REPORT_KEYS', 'SCORES', 'log_probabilities', 'agreement', 'mean_kl', 'reliability', 'ece', 'latency', 'class_logits',
-           'Report', 'evaluate']
+__all__ = ['REPORT_KEYS', 'SCORES', 'log_probabilities', 'agreement', 'mean_kl', 'kl_rows', 'reliability', 'ece', 'latency',
+           'class_logits', 'Report', 'evaluate']
 
 # %% ../nbs/60_evaluate.ipynb #c06122e0
 def log_probabilities(
@@ -54,10 +54,14 @@ def mean_kl(
     student_logits: np.ndarray,  # [n, C], the same inputs and class order
 ) -> float:  # nats, 0 or more
     "Mean of KL(teacher || student) over the inputs, at temperature 1. Raises `UserError` for unequal shapes."
-    return float(np.maximum(_kl_rows(teacher_logits, student_logits), 0).mean())
+    return float(np.maximum(kl_rows(teacher_logits, student_logits), 0).mean())
 
 
-def _kl_rows(teacher_logits: np.ndarray, student_logits: np.ndarray) -> np.ndarray:
+def kl_rows(
+    teacher_logits: np.ndarray,  # [n, C]
+    student_logits: np.ndarray,  # [n, C], the same inputs and class order
+) -> np.ndarray:  # float64 [n], nats
+    "KL(teacher || student) of each input, at temperature 1. Raises `UserError` for unequal shapes."
     t, s = map(log_probabilities, _two(teacher_logits, student_logits))
     return (np.exp(t) * (t - s)).sum(axis=1)
 
@@ -200,7 +204,7 @@ def _disagreements(examples: Examples, teacher: np.ndarray, student: np.ndarray,
     "The inputs on which the two differ, the largest KL first."
     t, s, labels = teacher.argmax(1), student.argmax(1), examples.task.labels
     pt, ps = np.exp(log_probabilities(teacher)).max(1), np.exp(log_probabilities(student)).max(1)
-    order = np.argsort(-_kl_rows(teacher, student), kind="stable")
+    order = np.argsort(-kl_rows(teacher, student), kind="stable")
     return [
         {"texts": list(examples.rows[i]), "label": labels[examples.labels[i]], "teacher": labels[t[i]], "student": labels[s[i]],
          "teacher_confidence": float(pt[i]), "student_confidence": float(ps[i])}
