@@ -22,8 +22,8 @@ except ImportError as e:
     raise ImportError("figures need plotly: pip install 'zskd[dashboards]'") from e
 
 # %% auto #0
-__all__ = ['TEACHER', 'STUDENT', 'HATCHED', 'BINS', 'CURVES', 'themed', 'as_label', 'described', 'in_words', 'nothing',
-           'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig', 'shift_fig',
+__all__ = ['TEACHER', 'STUDENT', 'HATCHED', 'BINS', 'CURVES', 'themed', 'dark_looks', 'as_label', 'described', 'in_words',
+           'nothing', 'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig', 'shift_fig',
            'reliability_fig', 'simplex_fig', 'training_fig', 'cost_fig', 'pool_fig']
 
 # %% ../nbs/70_plots.ipynb #e8d57417
@@ -44,6 +44,19 @@ def themed(
     fig.update_xaxes(**axis).update_yaxes(**axis)
     fig.update_ternaries(bgcolor=look["paper"], aaxis={"gridcolor": look["grid"]}, baxis={"gridcolor": look["grid"]}, caxis={"gridcolor": look["grid"]})
     return fig
+
+# %% ../nbs/70_plots.ipynb #4bbac962
+def dark_looks(
+    fig: go.Figure,  # stays as it is
+) -> dict[str, Any]:  # for `Plotly.relayout`
+    "What has to change in a light figure for a dark page."
+    layout = themed(go.Figure(fig), dark=True).layout.to_plotly_json()
+    looks = {"paper_bgcolor": layout["paper_bgcolor"], "plot_bgcolor": layout["plot_bgcolor"], "font.color": layout["font"]["color"]}
+    for axis in (k for k in layout if k.startswith(("xaxis", "yaxis"))):
+        looks |= {f"{axis}.{k}": layout[axis][k] for k in ("gridcolor", "zerolinecolor", "linecolor")}
+    for plane in (k for k in layout if k.startswith("ternary")):
+        looks |= {f"{plane}.bgcolor": layout[plane]["bgcolor"], **{f"{plane}.{k}.gridcolor": layout[plane][k]["gridcolor"] for k in ("aaxis", "baxis", "caxis")}}
+    return looks
 
 # %% ../nbs/70_plots.ipynb #530179ce
 def as_label(

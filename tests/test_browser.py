@@ -1,0 +1,132 @@
+"""The dashboards in a real browser: live under Voilà, and as pages of their own."""
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("voila", reason="voila is not installed")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+MODELS = """
+import transformers
+transformers.logging.disable_progress_bar()
+from zskd.core import ASSETS
+from zskd.dashboards import Answers, Comparison, Explorer, SearchViewer
+from zskd.students import Student
+from zskd.tasks import TASKS
+from zskd.teachers import Teacher
+teacher = Teacher.load(ASSETS / "teacher").for_task(TASKS["sst2"])
+rows = TASKS["sst2"].validation("demo").rows[:60]
+student = Student.create(teacher, n_params=60_000, corpus=[text for text, in rows], init="random", sensitivity=False)
+"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def served(tmp_path):
+    "Serves a notebook with Voilà, and gives its address."
+    running = []
+
+    def serve(code):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MODELS + code)]), tmp_path / "page.ipynb")
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        words = [sys.executable, "-m", "voila", "page.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+        log = open(tmp_path / "voila.log", "w")
+        running.append(subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "TQDM_DISABLE": "1"}))
+        url, until = f"http://127.0.0.1:{port}/", time.time() + 60
+        while time.time() < until:
+            try:
+                urllib.request.urlopen(url + "voila/static/", timeout=5)
+            except urllib.error.HTTPError:
+                return url
+            except OSError:
+                time.sleep(0.3)
+            else:
+                return url
+        pytest.fail((tmp_path / "voila.log").read_text()[-2000:])
+
+    yield serve
+    for process in running:
+        process.terminate()
+        process.wait(20)
+
+
+def bars(page):
+    "The numbers that the first figure of the page draws for the teacher."
+    return page.evaluate("Array.from(document.querySelector('.js-plotly-plot')._fullData[0].x)")
+
+
+def wait_for(found, seconds=60):
+    "Until something is found."
+    until = time.time() + seconds
+    while time.time() < until:
+        if value := found():
+            return value
+        time.sleep(0.2)
+    return pytest.fail("nothing came in time")
+
+
+def test_bars_follow_what_is_typed(browser, served):
+    page = browser.new_page()
+    page.goto(served("Explorer(teacher, student, rows, text='a moving film')"), timeout=120_000)
+    page.wait_for_selector(".js-plotly-plot .bars", timeout=120_000)
+    before = bars(page)
+    assert before[1] > 0.9
+    page.get_by_label("text").fill("the plot is a dull mess")
+    after = wait_for(lambda: (now := bars(page)) != before and now)
+    assert after[0] > 0.9 and "mess" in page.locator(".gtitle").first.text_content()
+
+
+def test_a_click_on_the_matrix_filters_the_list(browser, served):
+    page = browser.new_page()
+    page.goto(served("Comparison({'reviews': Answers.ask(teacher, student, rows)})"), timeout=120_000)
+    page.wait_for_selector(".js-plotly-plot .hm image", timeout=120_000)
+    assert page.get_by_text("60 of 60 texts").count() == 1
+    counts = page.evaluate("document.querySelector('.js-plotly-plot')._fullData[0].customdata.map(r => Array.from(r))")
+    line = 0 if sum(counts[0]) else 1
+    column = max((0, 1), key=lambda k: counts[line][k])
+    box = page.locator(".js-plotly-plot .hm image").first.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * (0.25 + 0.5 * column), box["y"] + box["height"] * (0.25 + 0.5 * line))
+    wait_for(lambda: page.get_by_text(f"{counts[line][column]} of 60 texts").count())
+
+
+def test_pages_need_no_network(browser, tmp_path):
+    code = MODELS + f"""
+comparison = Comparison({{"reviews": Answers.ask(teacher, student, rows)}})
+comparison.to_html(r"{tmp_path}/comparison.html")
+Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film", "a dull mess"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TQDM_DISABLE": "1"})
+    for name, figures in (("comparison", 5), ("explorer", 1)):
+        page, asked, said = browser.new_page(), [], []
+        page.on("request", lambda r, asked=asked: asked.append(r.url))
+        page.on("console", lambda m, said=said: said.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda e, said=said: said.append(str(e)))
+        page.goto((Path(tmp_path) / f"{name}.html").as_uri())
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        assert page.locator(".js-plotly-plot").count() == figures
+        assert said == [] and [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+        if name == "explorer":
+            before = bars(page)
+            page.locator(".updatemenu-header").click()
+            page.locator(".updatemenu-dropdown-button").nth(1).click()
+            wait_for(lambda before=before: bars(page) != before)
