@@ -324,7 +324,7 @@ def simplex_fig(
 # %% ../nbs/70_plots.ipynb #b559596f
 def _joined(a: np.ndarray, b: np.ndarray) -> list[float | None]:
     "Coordinates of lines from `a` to `b`, each followed by a gap."
-    return np.stack([a, b, np.full_like(a, np.nan)], 1).ravel().tolist()
+    return [x for pair in zip(a.tolist(), b.tolist(), strict=True) for x in (*pair, None)]  # None and not NaN, which JSON has not
 
 
 def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]) -> go.Figure:
