@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 MODELS = """
 import transformers
 transformers.logging.disable_progress_bar()
+from pathlib import Path
 from zskd.core import ASSETS
 from zskd.dashboards import Answers, Comparison, Explorer, SearchViewer
 from zskd.students import Student
@@ -107,6 +108,28 @@ def test_a_click_on_the_matrix_filters_the_list(browser, served):
     box = page.locator(".js-plotly-plot .hm image").first.bounding_box()
     page.mouse.click(box["x"] + box["width"] * (0.25 + 0.5 * column), box["y"] + box["height"] * (0.25 + 0.5 * line))
     wait_for(lambda: page.get_by_text(f"{counts[line][column]} of 60 texts").count())
+
+
+def test_the_monitor_moves_while_a_run_is_running(browser, served):
+    page = browser.new_page()
+    page.goto(
+        served("""
+from zskd.corpora import load_corpus
+from zskd.dashboards import Monitor
+from zskd.distill import Distiller
+from zskd.ood import ood_pool
+pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
+fit = lambda: Distiller(teacher, student, pool, "run", steps=100_000, batch_size=32, evaluate_every=20, precision="fp32", resume=Path("run").exists()).fit()
+Monitor("run", fit, every=0.5)
+"""),
+        timeout=120_000,
+    )
+    page.get_by_role("button", name="Go on").click(timeout=120_000)
+    steps = lambda: page.evaluate("(d => d && d._fullData.length ? d._fullData[0].x.length : 0)(document.querySelector('.js-plotly-plot'))")  # noqa: E731
+    seen = wait_for(steps)
+    wait_for(lambda: steps() > seen)
+    page.get_by_role("button", name="Stop").click()
+    wait_for(lambda: page.get_by_text("interrupted; it can be resumed").count())
 
 
 def test_pages_need_no_network(browser, tmp_path):

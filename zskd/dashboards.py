@@ -9,6 +9,7 @@ import asyncio
 import csv
 import html
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -22,7 +23,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
 from .adversarial import class_order
-from .core import UserError, atomic_path, read_json
+from .core import RunFolder, UserError, atomic_path, read_json
+from .distill import STOP
 from .evaluate import kl_rows, log_probabilities, reliability
 from .ood import Pool
 from .stage2 import read_generated
@@ -30,7 +32,7 @@ from .students import Student
 from .tasks import Row, as_rows
 from .teachers import Teacher
 
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, probability_fig, reliability_fig, shift_fig, simplex_fig  # isort: skip
+from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig  # isort: skip
 
 try:
     import ipywidgets as widgets
@@ -39,8 +41,9 @@ except ImportError as e:
     raise ImportError("dashboards need ipywidgets and plotly: pip install 'zskd[dashboards]'") from e
 
 # %% auto #0
-__all__ = ['ORDERS', 'FIGURES', 'PAGE', 'redraw', 'after_a_pause', 'word_effects', 'coloured', 'LikeTexts', 'Explorer', 'Answers',
-           'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer', 'write_page', 'with_menu']
+__all__ = ['ORDERS', 'FIGURES', 'STATES', 'PAGE', 'redraw', 'after_a_pause', 'word_effects', 'coloured', 'LikeTexts', 'Explorer',
+           'Answers', 'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer', 'Monitor', 'write_page',
+           'with_menu']
 
 # %% ../nbs/71_dashboards.ipynb #d6b3cc3f
 def redraw(
@@ -553,6 +556,91 @@ def said(
     "The class that a record's teacher or student named, and how sure it was."
     return f"{html.escape(self.labels[int(np.argmax(record[who]))])} {max(record[who]):.2f}"
 
+# %% ../nbs/71_dashboards.ipynb #bf4f1d8c
+class Monitor(widgets.VBox):
+    "The curves of a run while it is running, with a button to stop it."
+
+    def __init__(
+        self,
+        folder: str | Path,  # of a run; it may not be there yet
+        go_on: Callable[[], Any] | None = None,  # starts or resumes the run, for example `lambda: Distiller(…, resume=True).fit()`
+        every: float = 2.0,  # seconds between two looks at the log
+    ):
+        self.folder, self.go_on, self.every, self.thread, self.failed = RunFolder(folder), go_on, every, None, ""
+        self.told, self.stop_button, self.go_button = widgets.HTML(), widgets.Button(description="Stop"), widgets.Button(description="Go on")
+        self.figure = go.FigureWidget(training_fig(self.folder.read_log()))
+        self.stop_button.on_click(lambda _: self.stop())
+        self.go_button.on_click(lambda _: self.start())
+        super().__init__([self.told, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), self.figure])
+        self.update()
+        self.watch()
+
+# %% ../nbs/71_dashboards.ipynb #61f5f6bf
+@patch(as_prop=True)
+def state(self: Monitor) -> str:  # 'none', 'running', 'interrupted' or 'finished'
+    "How far the run is, by its log."
+    events = [e for e in self.folder.read_log() if e.get("event") in ("start", "resume", "end")]
+    if not events:
+        return "none"
+    return "running" if events[-1]["event"] != "end" else "finished" if events[-1].get("finished") else "interrupted"
+
+
+@patch
+def update(self: Monitor) -> None:
+    "Look at the log."
+    state, events = self.state, self.folder.read_log()
+    redraw(self.figure, training_fig(events))
+    self.stop_button.disabled, self.go_button.disabled = state != "running", state == "finished" or self._busy()
+    last = f", last line {events[-1]['time'][11:19]} UTC" if events and state == "running" else ""
+    self.told.value = html.escape(f"{self.folder.path}: {STATES[state]}{last}. {self.failed}".strip())
+
+
+STATES = {"none": "no run yet", "running": "running, or killed without a word", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
+
+
+@patch
+def stop(self: Monitor) -> None:
+    "Ask the run to stop after its next step."
+    (self.folder.path / STOP).touch()
+    self.stop_button.disabled = True
+
+
+@patch
+def _busy(self: Monitor) -> bool:
+    return self.thread is not None and self.thread.is_alive()
+
+# %% ../nbs/71_dashboards.ipynb #06f7215a
+@patch
+def start(self: Monitor) -> None:
+    "Start or resume the run in the background. Raises `UserError` if the monitor was not told how, or if it runs already."
+    if self.go_on is None or self._busy():
+        raise UserError("monitor: give go_on, a function that starts the run" if self.go_on is None else "monitor: the run is running")
+
+    def work() -> None:
+        self.failed = ""
+        try:
+            self.go_on()
+        except BaseException as e:  # also KeyboardInterrupt, by which a run says that it was stopped
+            self.failed = "" if isinstance(e, KeyboardInterrupt) else f"{type(e).__name__}: {e}"
+
+    self.thread = threading.Thread(target=work, daemon=True)
+    self.thread.start()
+    self.watch()
+
+
+@patch
+def watch(self: Monitor) -> None:
+    "Look at the log again and again while there is an event loop, until the run has ended."
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    self.update()
+    if self.state in ("none", "running") or self._busy():
+        if getattr(self, "timer", None):
+            self.timer.cancel()
+        self.timer = loop.call_later(self.every, self.watch)
+
 # %% ../nbs/71_dashboards.ipynb #f484a1e7
 def write_page(
     path: str | Path,  # a file that is there is replaced
@@ -625,6 +713,15 @@ def to_html(
     told = f"<p>{html.escape(self.told.value)}, {html.escape(self.sort.value)}; the first {min(most, len(self.selection))}:</p>"
     figs = [go.Figure(self.matrix), *(make(self.answers) for make in FIGURES.values())]
     return write_page(path, f"Teacher and student: {self.which.value}", [*figs, told, as_table(self.records(self.selection[:most]))])
+
+
+@patch
+def to_html(
+    self: Monitor,
+    path: str | Path,  # of the page
+) -> Path:
+    "Write the curves as a page."
+    return write_page(path, f"The run {self.folder.path.name}", [training_fig(self.folder.read_log())])
 
 
 @patch

@@ -36,9 +36,9 @@ from .tasks import Row, Task, as_rows, match_labels
 from .teachers import Teacher, token_batches
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'WINDOW', 'Settings', 'epoch_batches', 'hold_out', 'default_batch_size', 'ema_decay', 'Batch', 'Callback',
-           'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller', 'count_answers',
-           'parameter_groups', 'preferred', 'undistilled']
+__all__ = ['SCHEDULES', 'WINDOW', 'STOP', 'Settings', 'epoch_batches', 'hold_out', 'default_batch_size', 'ema_decay', 'Batch',
+           'Callback', 'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller',
+           'count_answers', 'parameter_groups', 'preferred', 'undistilled']
 
 # %% ../nbs/50_distill.ipynb #2ea84cf8
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # our name: the name in transformers
@@ -923,14 +923,29 @@ def _interrupt_waits() -> Iterator[list[bool]]:  # holds something once Ctrl-C w
             signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/50_distill.ipynb #0139ca83
+STOP = "stop"  # a file of this name in the folder of a run by one process stops it as Ctrl-C would
+
+
+@patch
+def _asked_to_stop(self: Distiller) -> bool:
+    "Whether the file is there; it is taken away."
+    there = self.world == 1 and (self.out / STOP).exists()
+    if there:
+        (self.out / STOP).unlink()
+    return there
+
+
 @patch
 def _train(self: Distiller, pressed: list[bool]) -> None:
     began, before = time.perf_counter(), self.seconds["train"]
+    self._asked_to_stop()  # by a file that was left there before
     while self.step < self.steps and not self.stop:
         loss = self._train_step()
         for c in self.callbacks:
             c.on_step(self, self.step, loss)
         self.seconds["train"] = before + time.perf_counter() - began
+        if self._asked_to_stop():
+            pressed.append(True)
         last = self.step == self.steps or self.stop
         if last or self.step % self.evaluate_every == 0:
             self.evaluate()
