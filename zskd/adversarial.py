@@ -22,7 +22,7 @@ from tokenizers import Encoding
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .core import ASSETS, UserError, derive_seed, pick_dtype, progress
+from .core import ASSETS, UserError, derive_seed, load_optimizer, optimizer_tensors, pick_dtype, progress, tensors_under
 from .ood import BUILDERS, TextSample, split_words
 from .students import Student, text_engine
 from .tasks import Row, as_rows, match_labels
@@ -642,8 +642,7 @@ def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: S
 def state_dict(self: MaskedLMGenerator) -> dict[str, torch.Tensor]:
     "Weights, moments of the optimizer, and counters."
     state = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}  # each once, also what the model uses in two places
-    for i, moments in self.optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+    state |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
     return {**state, "counters": torch.tensor([self.steps, self.backward_queries])}
 
 
@@ -653,11 +652,7 @@ def load_state_dict(self: MaskedLMGenerator, state: dict[str, torch.Tensor]) -> 
     with torch.no_grad():
         for name, p in self.model.named_parameters():
             p.copy_(state[f"model.{name}"])
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name in (k for k in state if k.startswith("optimizer.")):
-        _, i, key = name.split(".")
-        moments.setdefault(int(i), {})[key] = state[name]
-    self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+    load_optimizer(self.optimizer, tensors_under(state, "optimizer"))
     self.steps, self.backward_queries = state["counters"].tolist()
 
 

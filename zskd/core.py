@@ -28,8 +28,8 @@ from tqdm.auto import tqdm
 
 # %% auto #0
 __all__ = ['ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype', 'pick_device',
-           'count_parameters', 'atomic_path', 'write_json', 'read_json', 'digest', 'file_digest', 'progress',
-           'versions', 'RunFolder']
+           'count_parameters', 'atomic_path', 'write_json', 'read_json', 'digest', 'file_digest', 'tensors_under',
+           'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
 class ZskdError(Exception):
@@ -174,6 +174,33 @@ def file_digest(
         while block := f.read(1 << 20):
             h.update(block)
     return h.hexdigest()
+
+# %% ../nbs/00_core.ipynb #cbdb8c9b
+def tensors_under(
+    state: dict[str, torch.Tensor],  # by name
+    name: str,  # without its dot
+) -> dict[str, torch.Tensor]:
+    "The tensors whose names begin with `name.`, without it."
+    return {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(name + ".")}
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer,  # that has made steps
+) -> dict[str, torch.Tensor]:  # `NUMBER.KEY` for each weight
+    "The moments of an optimizer by name."
+    return {f"{i}.{k}": v for i, moments in optimizer.state_dict()["state"].items() for k, v in moments.items()}
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer,  # of weights of the same shapes
+    tensors: dict[str, torch.Tensor],  # what `optimizer_tensors` gave
+) -> None:
+    "Give an optimizer its moments back."
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        i, key = name.split(".")
+        moments.setdefault(int(i), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 # %% ../nbs/00_core.ipynb #9f1541cc
 _T = TypeVar("_T")

@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
-from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, pick_device, pick_dtype, progress, set_seed, write_json  # isort: skip
+from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, set_seed, tensors_under, write_json  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
@@ -705,36 +705,26 @@ def _state(self: Distiller) -> dict[str, torch.Tensor]:
     state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
     if self.settings.ema:
         state |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-    for i, moments in self.optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
+    state |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
     state |= {f"rng.{k}": v for k, v in rng_state().items()}
     for name, c in self._named_callbacks().items():
         state |= {f"callback.{name}.{k}": v for k, v in c.state_dict().items()}
     return state
 
-
-def _part(state: dict[str, torch.Tensor], name: str) -> dict[str, torch.Tensor]:
-    "The tensors whose names begin with `name.`, without it."
-    return {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(name + ".")}
-
 # %% ../nbs/50_distill.ipynb #68788f05
 @patch
 def _restore(self: Distiller, state: dict[str, torch.Tensor]) -> None:
-    self.model.load_state_dict(_part(state, "model"))
+    self.model.load_state_dict(tensors_under(state, "model"))
     if self.settings.ema:
-        self.average.load_state_dict(_part(state, "average"))
-    moments: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in _part(state, "optimizer").items():
-        i, key = name.split(".")
-        moments.setdefault(int(i), {})[key] = tensor
-    self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.average.load_state_dict(tensors_under(state, "average"))
+    load_optimizer(self.optimizer, tensors_under(state, "optimizer"))
     self.scheduler.last_epoch = self.step
     for group in self.optimizer.param_groups:
         group["lr"] = self.settings.lr * self.scheduler.lr_lambdas[0](self.step)
     for name, c in self._named_callbacks().items():
-        c.load_state_dict(_part(state, f"callback.{name}"))
+        c.load_state_dict(tensors_under(state, f"callback.{name}"))
     if self.rank == 0:
-        set_rng_state(_part(state, "rng"))
+        set_rng_state(tensors_under(state, "rng"))
 
 # %% ../nbs/50_distill.ipynb #61620e7f
 @patch

@@ -19,9 +19,9 @@ from fastcore.basics import patch
 from transformers import AlbertForMaskedLM
 from transformers.models.albert.modeling_albert import AlbertMLMHead
 
-from .core import UserError, count_parameters, derive_seed, digest, pick_device, pick_dtype, write_json
+from .core import UserError, count_parameters, derive_seed, digest, pick_device, pick_dtype, tensors_under, write_json
 from .corpora import Corpus
-from .distill import Batch, Callback, Distiller, _part
+from .distill import Batch, Callback, Distiller
 from .hidden import HiddenStates, leading_states, piece_places
 from .losses import LOSSES, minilm_relations
 from .ood import Pool, ood_pool
@@ -274,9 +274,9 @@ def state_dict(self: MaskedWords) -> dict[str, torch.Tensor]:
 def load_state_dict(self: MaskedWords, state: dict[str, torch.Tensor]) -> None:
     "Take them back."
     if state:
-        self.head.load_state_dict(_part(state, "head"))
-        self.average.load_state_dict(_part(state, "average"))
-        self.best = _part(state, "best")
+        self.head.load_state_dict(tensors_under(state, "head"))
+        self.average.load_state_dict(tensors_under(state, "average"))
+        self.best = tensors_under(state, "best")
 
 # %% ../nbs/54_pretrain.ipynb #8edba2db
 @patch

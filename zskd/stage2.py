@@ -16,8 +16,8 @@ import torch
 from fastcore.basics import patch
 
 from .adversarial import Adversary, Generated
-from .core import UserError, derive_seed
-from .distill import Callback, Distiller, _part
+from .core import UserError, derive_seed, tensors_under
+from .distill import Callback, Distiller
 from .tasks import Row
 
 # %% auto #0
@@ -210,7 +210,7 @@ def load_state_dict(self: Stage2, state: dict[str, torch.Tensor]) -> None:
     texts = json.loads(state["texts"].numpy().tobytes())
     self.turns = [Turn([tuple(row) for row in rows], state[f"logits.{i}"].numpy(), state[f"lengths.{i}"].numpy()) for i, rows in enumerate(texts)]
     self.forward_queries = int(state["counters"][0])
-    self.adversary.load_state_dict(_part(state, "adversary"))
+    self.adversary.load_state_dict(tensors_under(state, "adversary"))
 
 
 @patch
