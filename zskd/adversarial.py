@@ -203,7 +203,7 @@ def class_order(
     "How to put a teacher's logits in the order of a student's classes. Raises `UserError` for other classes."
     return list(match_labels(student.labels, teacher.labels))
 
-
+# %% ../nbs/41_adversarial.ipynb #d6ffae3e
 @patch
 def search(
     self: Adversary,
@@ -308,7 +308,7 @@ def places(
             found.append(i)
     return found
 
-
+# %% ../nbs/41_adversarial.ipynb #1550ed63
 def mask_rows(
     rows: list[Row],  # inputs
     tokenizer: PreTrainedTokenizerBase,  # in whose pieces they are read
@@ -334,7 +334,7 @@ def mask_rows(
 # %% ../nbs/41_adversarial.ipynb #99988cd8
 BATCH_WORDS = 2048  # words, about, that a language model reads at a time
 
-
+# %% ../nbs/41_adversarial.ipynb #975e0287
 class RandomInfill(Adversary):
     "Exchanges a share of the words for others that a masked language model finds likely there."
 
@@ -391,7 +391,7 @@ def word_scores(
     logits = logits_at(model, {k: v.to(model.device) for k, v in inputs.items()}, masked.at.to(model.device))
     return logits[:, shared.generator[shared.words].to(model.device)].float().log_softmax(-1)
 
-
+# %% ../nbs/41_adversarial.ipynb #84496227
 def fast_arithmetic(
     model: PreTrainedModel,  # on any device
 ) -> AbstractContextManager:
@@ -439,7 +439,7 @@ def _lengths(rows: list[Row]) -> np.ndarray:  # int [n]
     "Words of each input."
     return np.array([sum(len(text.split()) for text in row) for row in rows], dtype=int)
 
-
+# %% ../nbs/41_adversarial.ipynb #f41b3180
 @patch
 def propose(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
     made, perplexity = list(rows), np.ones(len(rows), np.float32)
@@ -508,7 +508,7 @@ def check(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> None:
     check_gradients(teacher)
     self._words(teacher, student)
 
-
+# %% ../nbs/41_adversarial.ipynb #085033d7
 @patch
 def _words(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> SharedWords:
     known = getattr(self, "_known", None)
@@ -552,7 +552,7 @@ def noisy_scores(
 def _exponential(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.empty_like(like).exponential_(generator=generator)
 
-
+# %% ../nbs/41_adversarial.ipynb #f114b171
 def answers_to(
     model: PreTrainedModel,  # a classifier
     ids: torch.Tensor,  # int64 [n, L], in its numbers
@@ -758,7 +758,7 @@ def exchanges(
     self.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
 
-
+# %% ../nbs/41_adversarial.ipynb #bd5904fa
 @patch
 def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
     shared, out = shared_words(student.tokenizer, teacher.tokenizer), list(rows)
@@ -838,7 +838,7 @@ def versions(
             found.append(row)
     return out
 
-
+# %% ../nbs/41_adversarial.ipynb #13e318f5
 @patch
 def _edited(self: MaxDivergenceSearch, rows: list[Row], seed: int) -> list[Row | None]:
     "Each pair with an edit of its first text as the second; None where none is possible."

@@ -541,7 +541,7 @@ def check_data(
     if data and data != "demo" and not Path(data).expanduser().exists():
         raise UserError(f"{data}: there is no such file or folder; give the data to score on with --data FOLDER")
 
-
+# %% ../nbs/80_cli.ipynb #63c1875c
 def read_data(
     data: str | None,  # a folder, a file, 'demo', or nothing
     task: Any,  # a `Task`
@@ -575,7 +575,7 @@ def check_no_teacher(
     if idle:
         raise UserError(f"--{idle.replace('_', '-')}: is for a teacher, but none is given; add --teacher FOLDER, or leave it out")
 
-
+# %% ../nbs/80_cli.ipynb #0c6ab416
 def check_rows(
     pool: str | None,  # folder of a pool
     rows: Any,  # the `Pool`, or None if there is none yet
@@ -901,7 +901,7 @@ def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
         print(f"  {text['teacher'][1]:.2f}  {text['student'][1]:.2f}  {text['text'][0][:90]}")
     return run
 
-
+# %% ../nbs/80_cli.ipynb #6df41c17
 def _demo_stages(first: Any, run: Any, examples: Any) -> dict[str, dict[str, float]]:
     "What the student scores before, between and after the two stages."
     from zskd.evaluate import agreement, class_logits
@@ -916,7 +916,7 @@ def _demo_stages(first: Any, run: Any, examples: Any) -> dict[str, dict[str, flo
         out[name] = {"accuracy": right, "pct_of_teacher": 100 * right / best, "agreement": agreement(z, truth)}
     return out
 
-
+# %% ../nbs/80_cli.ipynb #f428ff22
 def _demo_report(first: Any, run: Any, examples: Any, data: str) -> None:
     from zskd.core import write_json
 

@@ -189,7 +189,7 @@ def drawn(
     t, s = (np.zeros((1, n)),) * 2 if row is None else self.answers([row])
     return probability_fig(t[0], s[0], self.student.labels, " | ".join(row or ()))
 
-
+# %% ../nbs/71_dashboards.ipynb #4c1337be
 @patch
 def look(self: Explorer) -> go.Figure | None:
     "Ask about what stands in the boxes, and tell what is not a figure; None where there is no answer."
@@ -361,7 +361,7 @@ def take(self: Comparison) -> None:
     redraw(self.other, FIGURES[self.kind.value](a))
     self.select()
 
-
+# %% ../nbs/71_dashboards.ipynb #4fcb4efb
 @patch
 def click(
     self: Comparison,
@@ -393,7 +393,7 @@ def select(self: Comparison) -> None:
     self.told.value = f"{len(self.selection):,} of {len(a.rows):,} texts"
     self.show_list()
 
-
+# %% ../nbs/71_dashboards.ipynb #a0a7dcc7
 @patch
 def records(
     self: Comparison,
@@ -429,7 +429,7 @@ def as_table(
     body = "".join(f"<tr><td>{'≠' if d else '='}</td>{c}</tr>" for d, c in zip(differs, cells, strict=True))
     return f'<div style="overflow-x:auto"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
-
+# %% ../nbs/71_dashboards.ipynb #e404fbd2
 @patch
 def save_list(
     self: Comparison,
@@ -511,7 +511,7 @@ def turn(self: SearchViewer) -> None:
     self.rank.value = 1
     self.update()
 
-
+# %% ../nbs/71_dashboards.ipynb #070be521
 @patch
 def update(self: SearchViewer) -> None:
     "Show the text that is chosen."
@@ -604,7 +604,7 @@ def stop(self: Monitor) -> None:
     (self.folder.path / STOP).touch()
     self.stop_button.disabled = True
 
-
+# %% ../nbs/71_dashboards.ipynb #e855a8b0
 @patch
 def _busy(self: Monitor) -> bool:
     return self.thread is not None and self.thread.is_alive()
@@ -702,7 +702,7 @@ def to_html(
     figs = {f"{k}. {' | '.join(row)}": self.drawn(row) for k, row in enumerate(rows, 1)}
     return write_page(path, "Teacher and student, text by text", [with_menu(figs)])
 
-
+# %% ../nbs/71_dashboards.ipynb #7fa9f49b
 @patch
 def to_html(
     self: Comparison,
@@ -723,7 +723,7 @@ def to_html(
     "Write the curves as a page."
     return write_page(path, f"The run {self.folder.path.name}", [training_fig(self.folder.read_log())])
 
-
+# %% ../nbs/71_dashboards.ipynb #b309d6be
 @patch
 def to_html(
     self: SearchViewer,

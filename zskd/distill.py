@@ -862,7 +862,7 @@ def measure(
     agreement = (student.argmax(-1) == teacher.argmax(-1)).double().mean().item()
     return agreement, (teacher.exp() * (teacher - student)).sum(-1).mean().item()
 
-
+# %% ../nbs/50_distill.ipynb #fc9a2810
 @patch
 def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
     "Measure agreement with the teacher on the held-out rows, and remember the weights if they are the best so far."
@@ -924,7 +924,7 @@ def _asked_to_stop(self: Distiller) -> bool:
         (self.out / STOP).unlink()
     return there
 
-
+# %% ../nbs/50_distill.ipynb #f430a66c
 @patch
 def _train(self: Distiller, pressed: list[bool]) -> None:
     began, before = time.perf_counter(), self.seconds["train"]
@@ -945,7 +945,7 @@ def _train(self: Distiller, pressed: list[bool]) -> None:
         if pressed and not last:
             raise KeyboardInterrupt
 
-
+# %% ../nbs/50_distill.ipynb #5b0f34b3
 @patch
 def _finish(self: Distiller) -> None:
     "Save the best student, then mark the run as finished."
@@ -1007,7 +1007,7 @@ def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, s
     seconds = {**self.seconds, "label": self.seconds["label"] + made.get("seconds", 0)}
     return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources)}
 
-
+# %% ../nbs/50_distill.ipynb #33f0f605
 def undistilled(
     student: Student,  # that a run made
     folder: str | Path,  # its folder in that run

@@ -247,7 +247,7 @@ def scores(
     "A score for every piece of the vocabulary."
     return self.head(states) @ model.get_input_embeddings().weight.T + self.head.bias
 
-
+# %% ../nbs/54_pretrain.ipynb #f2b1789f
 @patch
 def on_start(self: MaskedWords, run: Distiller) -> None:
     "The head is averaged with the student's weights."
@@ -269,7 +269,7 @@ def state_dict(self: MaskedWords) -> dict[str, torch.Tensor]:
     parts = {"head": self.head.state_dict(), "average": self.average.state_dict(), "best": self.best}
     return {f"{part}.{k}": v for part, state in parts.items() for k, v in state.items()}
 
-
+# %% ../nbs/54_pretrain.ipynb #cbfb4fc6
 @patch
 def load_state_dict(self: MaskedWords, state: dict[str, torch.Tensor]) -> None:
     "Take them back."
@@ -296,7 +296,7 @@ def no_sentences(
     "In place of `neighbours` where sentence vectors are not compared. Progress then says nothing; measure at the end only, with `evaluate_every`."
     return 0 * student_logits.sum()
 
-
+# %% ../nbs/54_pretrain.ipynb #7ef853a7
 def objectives(
     sentences: float = 0.1,  # weight of the nearness of sentences
     states: float = 1.0,  # weight of the distance between states

@@ -32,7 +32,7 @@ class Turn:
     logits: np.ndarray  # float32 [n, C], the teacher's, in the order of its classes
     lengths: np.ndarray  # int [n], in the student's pieces
 
-
+# %% ../nbs/51_stage2.ipynb #0e20cea2
 class Stage2(Callback):
     "Puts what an adversary finds in the place of a part of each batch (2012.15495; turns as in 2105.05912, algorithm 1)."
 
@@ -110,7 +110,7 @@ def spent(self: Stage2) -> int:
     "Answers of the teacher so far, forward and backward."
     return self.forward_queries + self.adversary.backward_queries
 
-
+# %% ../nbs/51_stage2.ipynb #7ec47e2c
 @patch
 def turn_rows(
     self: Stage2,

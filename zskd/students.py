@@ -901,7 +901,7 @@ def _shared_pieces(tokenizer: Any, teacher: Teacher, max_length: int) -> tuple[P
         raise UserError(f"tokenizer: {len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, {unknown[0]!r} for one; leave it out, and one is made")
     return _as_tokenizer(spec, _special_names(tokenizer), max_length), np.array([theirs[p] for p in pieces]), f"{len(pieces):,} pieces that were given"
 
-
+# %% ../nbs/31_students.ipynb #ad7ca778
 def _vocabulary(
     teacher: Teacher, size: int, texts: list[str], given: bool, weights: np.ndarray | None, max_length: int, lowercase: bool | None
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray | None, str]:
