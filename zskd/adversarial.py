@@ -442,6 +442,7 @@ def _lengths(rows: list[Row]) -> np.ndarray:  # int [n]
 # %% ../nbs/41_adversarial.ipynb #f41b3180
 @patch
 def propose(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
+    "Each input with its masked words filled in, in batches of like length."
     made, perplexity = list(rows), np.ones(len(rows), np.float32)
     for i, at in enumerate(token_batches(_lengths(rows), BATCH_WORDS)):
         one = derive_seed(seed, "batch", i)
@@ -761,6 +762,7 @@ def exchanges(
 # %% ../nbs/41_adversarial.ipynb #bd5904fa
 @patch
 def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
+    "Each input with the words exchanged whose gradients promise most, or as it was where the two then differ less."
     shared, out = shared_words(student.tokenizer, teacher.tokenizer), list(rows)
     for at in token_batches(_lengths(rows), self.batch_words):
         masked = mask_rows([rows[k] for k in at], student.tokenizer, shared, 1.0, seed, student.max_length)

@@ -89,6 +89,7 @@ class CausalWriter(Writer):
 # %% ../nbs/22_written.ipynb #8f20dedf
 @patch
 def write(self: CausalWriter, n: int, seed: int) -> list[str]:
+    "Texts drawn from the model piece by piece, each after one of the prompts."
     draw = torch.Generator().manual_seed(seed)
     chosen = torch.randint(max(1, len(self.prompts)), (n,), generator=draw).tolist()
     begun = [[self.begin, *(self.tokenizer(self.prompts[i], add_special_tokens=False)["input_ids"] if self.prompts else [])] for i in chosen]
