@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import nbformat
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, Page, sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "nbs" / "images"
 RUN = """
@@ -60,9 +60,8 @@ def main() -> None:
                 port = s.getsockname()[1]
             server = subprocess.Popen([sys.executable, "-m", "voila", "page.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"], cwd=folder, stderr=subprocess.DEVNULL)
             try:
-                time.sleep(5)
                 page = browser.new_page(viewport={"width": 800, "height": height})
-                page.goto(f"http://127.0.0.1:{port}/", timeout=180_000)
+                opened(page, f"http://127.0.0.1:{port}/")
                 page.wait_for_selector(".js-plotly-plot .main-svg", timeout=180_000)
                 time.sleep(2)
                 page.screenshot(path=IMAGES / f"{name}.png")
@@ -70,6 +69,19 @@ def main() -> None:
                 server.terminate()
                 server.wait(20)
         browser.close()
+
+
+def opened(page: Page, url: str, seconds: float = 60) -> None:
+    """Go to a page whose server may still be starting."""
+    until = time.time() + seconds
+    while True:
+        try:
+            page.goto(url, timeout=180_000)
+            return
+        except Error:
+            if time.time() > until:
+                raise
+            time.sleep(0.5)
 
 
 if __name__ == "__main__":

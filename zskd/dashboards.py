@@ -12,6 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from difflib import SequenceMatcher
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
 from .adversarial import class_order
-from .core import RunFolder, UserError, atomic_path, read_json
+from .core import RunFolder, UserError, ZskdError, atomic_path, read_json
 from .distill import STOP
 from .evaluate import kl_rows, log_probabilities, reliability
 from .ood import Pool
@@ -32,7 +33,7 @@ from .students import Student
 from .tasks import Row, as_rows
 from .teachers import Teacher
 
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig  # isort: skip
+from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig  # isort: skip
 
 try:
     import ipywidgets as widgets
@@ -41,9 +42,9 @@ except ImportError as e:
     raise ImportError("dashboards need ipywidgets and plotly: pip install 'zskd[dashboards]'") from e
 
 # %% auto #0
-__all__ = ['ORDERS', 'FIGURES', 'STATES', 'PAGE', 'redraw', 'after_a_pause', 'word_effects', 'coloured', 'LikeTexts', 'Explorer',
-           'Answers', 'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer', 'Monitor', 'write_page',
-           'with_menu']
+__all__ = ['ORDERS', 'FIGURES', 'SILENT', 'STATES', 'PAGE', 'redraw', 'after_a_pause', 'word_effects', 'coloured', 'LikeTexts',
+           'Explorer', 'Answers', 'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer', 'Monitor',
+           'state_of', 'write_page', 'with_menu']
 
 # %% ../nbs/71_dashboards.ipynb #d6b3cc3f
 def redraw(
@@ -54,11 +55,17 @@ def redraw(
     with on_screen.batch_update():
         if [d.type for d in on_screen.data] == [d.type for d in fig.data]:
             for old, new in zip(on_screen.data, fig.data, strict=True):
-                old.update(new.to_plotly_json(), overwrite=True)
+                old.update(_instead(old, new), overwrite=True)
         else:
             on_screen.data = ()
             on_screen.add_traces(fig.data)
-        on_screen.update_layout(fig.layout.to_plotly_json(), overwrite=True)
+        on_screen.update_layout(_instead(on_screen.layout, fig.layout), overwrite=True)
+
+
+def _instead(old: Any, new: Any) -> dict[str, Any]:
+    "The properties of the new trace or layout, and None for those that only the old one has."
+    kept = new.to_plotly_json()
+    return {k: None for k in old.to_plotly_json() if k not in kept and k != "uid"} | kept
 
 # %% ../nbs/71_dashboards.ipynb #bc530115
 def after_a_pause(
@@ -162,12 +169,12 @@ class Explorer(widgets.VBox):
         titles = ["text"] if n == 1 else ["first text", "second text"]
         self.inputs = [widgets.Textarea(value=t, description=d, rows=2, layout={"width": "98%"}) for t, d in zip((*row, "")[:n], titles, strict=True)]
         self.history = widgets.Dropdown(options=[("", None)], description="earlier", layout={"width": "98%"})
-        self.told, self.words, self.nearest = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.figure = go.FigureWidget(self.look() or self.drawn(None))
+        self.summary, self.words, self.nearest = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.figure, changed = go.FigureWidget(self.describe()), after_a_pause(self.update, wait)
         for box in self.inputs:
-            box.observe(after_a_pause(self.update, wait), "value")
+            box.observe(changed, "value")
         self.history.observe(self.take_up, "value")
-        super().__init__([*self.inputs, self.history, self.figure, self.told, self.words, self.nearest])
+        super().__init__([*self.inputs, self.history, self.figure, self.summary, self.words, self.nearest])
 
 # %% ../nbs/71_dashboards.ipynb #c1fd0636
 @patch
@@ -182,28 +189,27 @@ def answers(
 @patch
 def drawn(
     self: Explorer,
-    row: Row | None,  # an input; None for none
+    row: Row,  # an input
 ) -> go.Figure:
     "The figure of one input."
-    n = len(self.student.labels)
-    t, s = (np.zeros((1, n)),) * 2 if row is None else self.answers([row])
-    return probability_fig(t[0], s[0], self.student.labels, " | ".join(row or ()))
+    t, s = self.answers([row])
+    return probability_fig(t[0], s[0], self.student.labels, " | ".join(row))
 
 # %% ../nbs/71_dashboards.ipynb #4c1337be
 @patch
-def look(self: Explorer) -> go.Figure | None:
-    "Ask about what stands in the boxes, and tell what is not a figure; None where there is no answer."
+def describe(self: Explorer) -> go.Figure:
+    "Ask about what stands in the boxes, and say what the figure, which is given back, does not."
     row = tuple(box.value for box in self.inputs)
+    self.summary.value, self.words.value, self.nearest.value = "", "", ""
     if not any(text.strip() for text in row):
-        self.told.value, self.words.value, self.nearest.value = "Type a text.", "", ""
-        return None
+        return nothing("both answers", "type a text")
     try:
         fig = self.drawn(row)
-        self.words.value = self._words(row) if self.effects else ""
     except Exception as e:  # a teacher that is a function may raise anything
-        self.told.value = f"<b>No answer.</b> {html.escape(str(e))}"
-        return None
-    self.told.value = html.escape(fig.layout.meta["summary"])
+        self.summary.value = f"<b>No answer.</b> {html.escape(str(e))}"
+        return nothing("both answers", "no answer")
+    self.summary.value = html.escape(fig.layout.meta["summary"])
+    self.words.value = self._words(row) if self.effects else ""
     found = "".join(f"<li>{score:.2f} <bdi>{html.escape(' | '.join(r))}</bdi></li>" for score, r in self.like(row))
     self.nearest.value = f"<b>most like it in the pool</b><ul>{found}</ul>" if found else ""
     self._remember(row)
@@ -213,8 +219,7 @@ def look(self: Explorer) -> go.Figure | None:
 @patch
 def update(self: Explorer) -> None:
     "Show what stands in the boxes."
-    if fig := self.look():
-        redraw(self.figure, fig)
+    redraw(self.figure, self.describe())
 
 # %% ../nbs/71_dashboards.ipynb #5381d121
 @patch
@@ -259,10 +264,28 @@ class Answers:
     truth: np.ndarray | None = None  # int [n], where the right class is known
 
     def __post_init__(self):
-        "Raises `UserError` for parts of different lengths."
+        "Raises `UserError` for what is no text, parts of different lengths, and classes that are none."
+        self.rows = as_rows(self.rows)
         lengths = {len(self.rows), len(self.teacher_logits), len(self.student_logits), *([] if self.truth is None else [len(self.truth)])}
         if len(lengths) != 1:
             raise UserError(f"answers: {len(self.rows)} inputs, but {', '.join(map(str, sorted(lengths)))} rows of answers")
+        widths = {np.shape(z)[1] if np.ndim(z) == 2 else None for z in (self.teacher_logits, self.student_logits)}
+        if widths != {len(self.labels)}:
+            raise UserError(f"answers: {len(self.labels)} labels for logits of {sorted(map(str, widths))} classes")
+        if self.truth is not None:
+            self.truth = np.asarray(self.truth)
+            if len(self.truth) and (self.truth.dtype.kind not in "iu" or not 0 <= self.truth.min() <= self.truth.max() < len(self.labels)):
+                raise UserError(f"truth: holds something else than numbers of classes, from 0 to {len(self.labels) - 1}")
+
+    @cached_property
+    def logs(self) -> tuple[np.ndarray, np.ndarray]:  # float64 [n, C], teacher and student
+        "Log-probabilities."
+        return log_probabilities(self.teacher_logits), log_probabilities(self.student_logits)
+
+    @cached_property
+    def kl(self) -> np.ndarray:  # float64 [n], nats
+        "KL(teacher || student) of each input."
+        return kl_rows(self.teacher_logits, self.student_logits)
 
 # %% ../nbs/71_dashboards.ipynb #718d40e3
 @patch(cls_method=True)
@@ -270,21 +293,21 @@ def ask(
     cls: Answers,
     teacher: Teacher,  # is asked about every input
     student: Student,  # likewise
-    rows: Sequence[str | Row] | Pool,  # inputs; a pool that holds its teacher's logits is not asked about again
+    rows: Sequence[str | Row] | Pool,  # inputs; about a pool that was made with this teacher it is not asked again
     truth: Sequence[int] | None = None,  # the right classes, in the student's order
 ) -> Answers:
     "Ask both models. Raises `UserError` for other classes, and for what is no text."
     order, inputs = class_order(teacher, student), rows.rows() if isinstance(rows, Pool) else as_rows(rows)
-    known = rows.logits if isinstance(rows, Pool) and rows.labels == teacher.labels else None
-    t = np.asarray(known if known is not None else teacher.logits(inputs))[:, order]
-    return cls(inputs, t, student.logits(inputs), student.labels, None if truth is None else np.asarray(truth))
+    asked_before = isinstance(rows, Pool) and rows.logits is not None and rows.made.get("teacher") == teacher.fingerprint and rows.labels == teacher.labels
+    t = np.asarray(rows.logits if asked_before else teacher.logits(inputs))[:, order]
+    return cls(inputs, t, student.logits(inputs), student.labels, truth)
 
 # %% ../nbs/71_dashboards.ipynb #1afe9771
 ORDERS: dict[str, Callable[[Answers], np.ndarray]] = {  # what a list can be sorted by, the largest first
-    "KL, largest first": lambda a: kl_rows(a.teacher_logits, a.student_logits),
-    "KL, smallest first": lambda a: -kl_rows(a.teacher_logits, a.student_logits),
-    "teacher surest first": lambda a: log_probabilities(a.teacher_logits).max(1),
-    "student surest first": lambda a: log_probabilities(a.student_logits).max(1),
+    "KL, largest first": lambda a: a.kl,
+    "KL, smallest first": lambda a: -a.kl,
+    "teacher surest first": lambda a: a.logs[0].max(1),
+    "student surest first": lambda a: a.logs[1].max(1),
     "as they came": lambda a: -np.arange(len(a.rows)),
 }
 FIGURES: dict[str, Callable[[Answers], go.Figure]] = {
@@ -325,7 +348,7 @@ class Comparison(widgets.VBox):
         self.sort = widgets.Dropdown(options=list(ORDERS), description="sorted by")
         self.page = widgets.BoundedIntText(value=1, min=1, max=1, description="page")
         self.file, self.save = widgets.Text("selection.csv", description="file"), widgets.Button(description="Save as CSV")
-        self.list, self.told, self.saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.list, self.count, self.saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.kind = widgets.Dropdown(options=list(FIGURES), description="another figure", style={"description_width": "initial"})
         self.answers = first = self.sets[self.which.value]
         self.matrix = go.FigureWidget(agreement_fig(first.teacher_logits, first.student_logits, first.labels))
@@ -333,22 +356,23 @@ class Comparison(widgets.VBox):
         self._listen()
         row = {"flex_flow": "row wrap"}
         super().__init__([self.which, self.matrix, widgets.HBox([self.by_teacher, self.by_student, self.differ], layout=row), widgets.HBox([self.search, self.sort, self.page], layout=row),
-                          self.told, self.list, widgets.HBox([self.file, self.save, self.saved], layout=row), self.kind, self.other])  # fmt: skip
-        self.take()
+                          self.count, self.list, widgets.HBox([self.file, self.save, self.saved], layout=row), self.kind, self.other])  # fmt: skip
+        self.show_set()
 
 # %% ../nbs/71_dashboards.ipynb #19cb0f42
 @patch
 def _listen(self: Comparison) -> None:
-    self.which.observe(lambda _: self.take(), "value")
+    self.which.observe(lambda _: self.show_set(), "value")
     self.kind.observe(lambda _: redraw(self.other, FIGURES[self.kind.value](self.answers)), "value")
-    for control in (self.by_teacher, self.by_student, self.differ, self.search, self.sort):
+    for control in (self.by_teacher, self.by_student, self.differ, self.sort):
         control.observe(lambda _: self.select(), "value")
+    self.search.observe(after_a_pause(self.select, 0.3), "value")
     self.page.observe(lambda _: self.show_list(), "value")
-    self.save.on_click(lambda _: self.save_list())
+    self.save.on_click(lambda _: self._saved())
 
 
 @patch
-def take(self: Comparison) -> None:
+def show_set(self: Comparison) -> None:
     "Show the set that is chosen."
     self.answers = a = self.sets[self.which.value]
     fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
@@ -389,9 +413,11 @@ def select(self: Comparison) -> None:
     order = np.argsort(-ORDERS[self.sort.value](a), kind="stable") if len(a.rows) else np.zeros(0, dtype=int)
     self.selection = order[keep[order]]  # numbers of the inputs that are listed, in their order
     self.page.max = max(1, -(-len(self.selection) // self.per_page))
-    self.page.value = 1
-    self.told.value = f"{len(self.selection):,} of {len(a.rows):,} texts"
-    self.show_list()
+    self.count.value = f"{len(self.selection):,} of {len(a.rows):,} texts"
+    if self.page.value == 1:
+        self.show_list()
+    else:
+        self.page.value = 1  # shows it
 
 # %% ../nbs/71_dashboards.ipynb #a0a7dcc7
 @patch
@@ -403,11 +429,10 @@ def records(
     a, at = self.answers, np.asarray(numbers, dtype=int).tolist()
     if not at:
         return []
-    t, s = log_probabilities(a.teacher_logits), log_probabilities(a.student_logits)
-    kl, names = kl_rows(a.teacher_logits, a.student_logits), ["text"] if len(a.rows[at[0]]) == 1 else ["first text", "second text"]
+    (t, s), names = a.logs, ["text"] if len(a.rows[at[0]]) == 1 else ["first text", "second text"]
     truth = lambda i: {} if a.truth is None else {"label": a.labels[a.truth[i]]}  # noqa: E731
     return [dict(zip(names, a.rows[i], strict=True)) | truth(i) | {"teacher": a.labels[t[i].argmax()], "teacher is sure": f"{np.exp(t[i].max()):.3f}",
-            "student": a.labels[s[i].argmax()], "student is sure": f"{np.exp(s[i].max()):.3f}", "KL, nats": f"{max(0.0, kl[i]):.4f}"} for i in at]  # fmt: skip
+            "student": a.labels[s[i].argmax()], "student is sure": f"{np.exp(s[i].max()):.3f}", "KL, nats": f"{max(0.0, a.kl[i]):.4f}"} for i in at]  # fmt: skip
 
 # %% ../nbs/71_dashboards.ipynb #f935ff81
 @patch
@@ -431,12 +456,23 @@ def as_table(
 
 # %% ../nbs/71_dashboards.ipynb #e404fbd2
 @patch
+def _saved(self: Comparison) -> None:
+    "What the button does: save, or say why not."
+    try:
+        self.save_list()
+    except ZskdError as e:
+        self.saved.value = html.escape(str(e))
+
+
+@patch
 def save_list(
     self: Comparison,
     path: str | Path | None = None,  # None: what stands in the box; a file that is there is replaced
 ) -> Path:
-    "Write the selected inputs as CSV; nothing is written where there are none. Raises `RunError` if the file cannot be written."
+    "Write the selected inputs as CSV; nothing is written where there are none. Raises `UserError` for no file name, `RunError` if it cannot be written."
     path, lines = Path(path or self.file.value), self.records(self.selection)
+    if not path.name:
+        raise UserError("file: give a name to save the list under")
     if not lines:
         self.saved.value = "nothing to save"
         return path
@@ -483,12 +519,12 @@ class SearchViewer(widgets.VBox):
             turn.sort(key=lambda r: -r["divergence"])
         self.step = widgets.SelectionSlider(options=list(self.turns), description="step")
         self.rank = widgets.BoundedIntText(value=1, min=1, max=len(self.turns[self.step.value]), description="text no.")
-        self.told, self.text = widgets.HTML(), widgets.HTML()
+        self.summary, self.text = widgets.HTML(), widgets.HTML()
         self.before, self.after = (go.FigureWidget(fig) for fig in self.drawn())
-        self.step.observe(lambda _: self.turn(), "value")
+        self.step.observe(lambda _: self.show_turn(), "value")
         self.rank.observe(lambda _: self.update(), "value")
-        super().__init__([self.step, self.rank, self.told, self.text, *([self.before] if self.models else []), self.after])
-        self.turn()
+        super().__init__([self.step, self.rank, self.summary, self.text, *([self.before] if self.models else []), self.after])
+        self.describe()
 
 # %% ../nbs/71_dashboards.ipynb #be12c580
 @patch(cls_method=True)
@@ -505,21 +541,29 @@ def of_run(
 
 
 @patch
-def turn(self: SearchViewer) -> None:
-    "Show the turn that is chosen."
+def show_turn(self: SearchViewer) -> None:
+    "Show the first text of the turn that is chosen."
     self.rank.max = len(self.turns[self.step.value])
-    self.rank.value = 1
-    self.update()
+    if self.rank.value == 1:
+        self.update()
+    else:
+        self.rank.value = 1  # shows it
 
-# %% ../nbs/71_dashboards.ipynb #070be521
+
 @patch
-def update(self: SearchViewer) -> None:
-    "Show the text that is chosen."
+def describe(self: SearchViewer) -> None:
+    "Say what the figures do not."
     turn = self.turns[self.step.value]
     r = turn[self.rank.value - 1]
     mean = np.mean([x["divergence"] for x in turn])
-    self.told.value = f"{len(turn):,} texts at step {self.step.value:,}, mean KL {mean:.3f} nats; this one {r['divergence']:.3f} nats"
+    self.summary.value = f"{len(turn):,} texts at step {self.step.value:,}, mean KL {mean:.3f} nats; this one {r['divergence']:.3f} nats"
     self.text.value = self.changed(r)
+
+
+@patch
+def update(self: SearchViewer) -> None:
+    "Show the text that is chosen."
+    self.describe()
     for on_screen, fig in zip((self.before, self.after), self.drawn(), strict=True):
         redraw(on_screen, fig)
 
@@ -566,37 +610,50 @@ class Monitor(widgets.VBox):
         go_on: Callable[[], Any] | None = None,  # starts or resumes the run, for example `lambda: Distiller(…, resume=True).fit()`
         every: float = 2.0,  # seconds between two looks at the log
     ):
-        self.folder, self.go_on, self.every, self.thread, self.failed = RunFolder(folder), go_on, every, None, ""
-        self.told, self.stop_button, self.go_button = widgets.HTML(), widgets.Button(description="Stop"), widgets.Button(description="Go on")
+        self.folder, self.go_on, self.every = RunFolder(folder), go_on, every
+        self.thread: threading.Thread | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.failed = ""  # what a run that was started here ended with
+        self.summary, self.stop_button, self.go_button = widgets.HTML(), widgets.Button(description="Stop"), widgets.Button(description="Go on")
         self.figure = go.FigureWidget(training_fig(self.folder.read_log()))
         self.stop_button.on_click(lambda _: self.stop())
         self.go_button.on_click(lambda _: self.start())
-        super().__init__([self.told, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), self.figure])
+        super().__init__([self.summary, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), self.figure])
         self.update()
         self.watch()
 
 # %% ../nbs/71_dashboards.ipynb #61f5f6bf
+SILENT = 60  # seconds without a line after which a run may have been killed
+STATES = {"none": "no run yet", "running": "running", "silent": "no line for a minute: killed, or slow", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
+
+
 @patch(as_prop=True)
-def state(self: Monitor) -> str:  # 'none', 'running', 'interrupted' or 'finished'
+def state(self: Monitor) -> str:  # one of `STATES`
     "How far the run is, by its log."
-    events = [e for e in self.folder.read_log() if e.get("event") in ("start", "resume", "end")]
-    if not events:
+    return state_of(self.folder.read_log())
+
+
+def state_of(
+    events: Sequence[Mapping[str, Any]],  # lines of a log
+) -> str:  # one of `STATES`
+    "How far a run is."
+    told = [e for e in events if e.get("event") in ("start", "resume", "end")]
+    if not told:
         return "none"
-    return "running" if events[-1]["event"] != "end" else "finished" if events[-1].get("finished") else "interrupted"
+    if told[-1]["event"] == "end":
+        return "finished" if told[-1].get("finished") else "interrupted"
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(events[-1]["time"])
+    return "running" if age.total_seconds() < SILENT else "silent"
 
 
 @patch
 def update(self: Monitor) -> None:
     "Look at the log."
-    state, events = self.state, self.folder.read_log()
+    events = self.folder.read_log()
+    state = state_of(events)
     redraw(self.figure, training_fig(events))
-    self.stop_button.disabled, self.go_button.disabled = state != "running", state == "finished" or self._busy()
-    last = f", last line {events[-1]['time'][11:19]} UTC" if events and state == "running" else ""
-    self.told.value = html.escape(f"{self.folder.path}: {STATES[state]}{last}. {self.failed}".strip())
-
-
-STATES = {"none": "no run yet", "running": "running, or killed without a word", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
-
+    self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("running", "finished") or self._busy()
+    self.summary.value = html.escape(f"{self.folder.path}: {STATES[state]}. {self.failed}".strip())
 
 @patch
 def stop(self: Monitor) -> None:
@@ -612,7 +669,7 @@ def _busy(self: Monitor) -> bool:
 # %% ../nbs/71_dashboards.ipynb #06f7215a
 @patch
 def start(self: Monitor) -> None:
-    "Start or resume the run in the background. Raises `UserError` if the monitor was not told how, or if it runs already."
+    "Start or resume the run in the background. Raises `UserError` if the monitor was not told how, or has started it already."
     if self.go_on is None or self._busy():
         raise UserError("monitor: give go_on, a function that starts the run" if self.go_on is None else "monitor: the run is running")
 
@@ -630,16 +687,24 @@ def start(self: Monitor) -> None:
 
 @patch
 def watch(self: Monitor) -> None:
-    "Look at the log again and again while there is an event loop, until the run has ended."
+    "Look at the log again and again while there is an event loop, until the run has finished or the monitor is closed."
+    if self.timer is not None:
+        self.timer.cancel()
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
     self.update()
-    if self.state in ("none", "running") or self._busy():
-        if getattr(self, "timer", None):
-            self.timer.cancel()
+    if self.state != "finished" or self._busy():
         self.timer = loop.call_later(self.every, self.watch)
+
+
+@patch
+def close(self: Monitor) -> None:
+    "Take it from the page, and look no more; the run goes on."
+    if self.timer is not None:
+        self.timer.cancel()
+    widgets.VBox.close(self)
 
 # %% ../nbs/71_dashboards.ipynb #f484a1e7
 def write_page(
@@ -684,9 +749,10 @@ def with_menu(
     buttons = []
     for name, fig in figs.items():
         data = {k: [d[k] for d in (t.to_plotly_json() for t in fig.data)] for k in keys if all(k in t.to_plotly_json() for t in fig.data)}
-        buttons.append({"label": as_label(name, 50), "method": "update", "args": [data, {"title.text": fig.layout.title.text}]})
+        look = {"title.text": fig.layout.title.text, "yaxis.tickvals": fig.layout.yaxis.tickvals, "yaxis.ticktext": fig.layout.yaxis.ticktext, "height": fig.layout.height + 50}
+        buttons.append({"label": as_label(name, 50), "method": "update", "args": [data, look]})
     out = go.Figure(next(iter(figs.values())))
-    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 50}, "showactive": True}
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 50}, "bgcolor": "#f4faff", "font": {"color": "#222222"}}  # light on a dark page, too, as plotly's chosen item is
     words = {"summary": "A figure with a menu; the table has all of it in words.", "table": [["", "in words"], *([name, fig.layout.meta["summary"]] for name, fig in figs.items())]}
     return out.update_layout(updatemenus=[menu], margin_t=130, height=out.layout.height + 50, meta=words)
 
@@ -710,7 +776,7 @@ def to_html(
     most: int = 50,  # lines of the list
 ) -> Path:
     "Write the figures of the chosen set, and the first of the selected texts, as a page."
-    told = f"<p>{html.escape(self.told.value)}, {html.escape(self.sort.value)}; the first {min(most, len(self.selection))}:</p>"
+    told = f"<p>{html.escape(self.count.value)}, {html.escape(self.sort.value)}; the first {min(most, len(self.selection))}:</p>"
     figs = [go.Figure(self.matrix), *(make(self.answers) for make in FIGURES.values())]
     return write_page(path, f"Teacher and student: {self.which.value}", [*figs, told, as_table(self.records(self.selection[:most]))])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def in_words(
     fig: go.Figure,  # made here
 ) -> str:  # Markdown
     "A figure's sentence and its table."
-    meta = fig.layout.meta or {"summary": "", "table": []}
+    meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {"summary": "", "table": []}
     lines = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in meta["table"]]
     rule = ["|" + " --- |" * len(meta["table"][0])] if lines else []
     return "\n".join([meta["summary"], "", *lines[:1], *rule, *lines[1:]]).rstrip()
@@ -112,7 +113,7 @@ def figure_html(
     script: str | bool = "plotly.min.js",  # where plotly's script lies, seen from the page; True writes it into the page, False leaves it out
 ) -> str:
     "A figure for a page, with its sentence for screen readers and its table to unfold."
-    meta = fig.layout.meta or {"summary": "", "table": []}
+    meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {"summary": "", "table": []}
     drawn = fig.to_html(include_plotlyjs=script, full_html=False, div_id=name, config={"displayModeBar": False, "responsive": True})
     cells = [["".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line) for line in lines] for tag, lines in (("th", meta["table"][:1]), ("td", meta["table"][1:]))]
     rows = "".join(f"<tr>{''.join(line)}</tr>" for part in cells for line in part)
@@ -195,8 +196,8 @@ def agreement_fig(
     counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, (t.argmax(1), s.argmax(1)), 1)
     shown = _chosen(counts.sum(0) + counts.sum(1), most)
+    shares = (counts / np.maximum(1, counts.sum(1, keepdims=True)))[np.ix_(shown, shown)]
     counts, names, total = counts[np.ix_(shown, shown)], [as_label(labels[c], 24) for c in shown], counts.sum()
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
     text = [[f"{n:,}<br>{r:.0%}" for n, r in zip(ns, rs, strict=True)] for ns, rs in zip(counts.tolist(), shares, strict=True)] if len(shown) <= 10 else None
     at = list(range(len(shown)))
     fig = go.Figure(go.Heatmap(z=shares, x=at, y=at, customdata=counts, text=text, texttemplate="%{text}" if text else None, zmin=0, zmax=1, colorscale="Cividis",
@@ -274,7 +275,7 @@ def reliability_fig(
 ) -> go.Figure:
     "Reliability diagram with counts and expected calibration error (Guo et al. 2017). Raises `UserError` for anything but bins."
     models = {who: calibration[who] for who in ("teacher", "student") if calibration.get(who)}
-    if any(not {"n", "confidence", "accuracy"} <= b.keys() for bins in models.values() for b in bins):
+    if any(not isinstance(b, Mapping) or not {"n", "confidence", "accuracy"} <= b.keys() for bins in models.values() for b in bins):
         raise UserError("calibration: holds something else than bins with n, confidence and accuracy")
     if not models:
         return nothing("confidence and accuracy")
@@ -378,13 +379,13 @@ def training_fig(
 ) -> go.Figure:
     "Curves of a run over its steps. What has not been logged is left out, and values that are no numbers are gaps."
     curves = [(name, [e for e in events if e.get("event") == event and key in e], key) for event, key, name in CURVES]
-    curves = [(name, [e["step"] for e in lines], [_finite(e[key]) for e in lines]) for name, lines, key in curves if lines]
+    curves = [(name, *_by_step(lines, key)) for name, lines, key in curves if lines]
     if not curves:
         return nothing("training", "no step has been logged yet")
     fig = make_subplots(len(curves), 1, shared_xaxes=True, vertical_spacing=0.08, subplot_titles=[name for name, *_ in curves])
     for k, (name, x, y) in enumerate(curves, 1):
         fig.add_scatter(x=x, y=y, mode="lines" if len(x) > 60 else "lines+markers", name=name, showlegend=False, line={"color": STUDENT, "dash": "solid"}, row=k, col=1)
-    steps = next((e["steps"] for e in events if "steps" in e), None)
+    steps = next((e["steps"] for e in reversed(events) if "steps" in e), None)
     fig.update_xaxes(range=[0, steps] if steps else None).update_xaxes(title_text="step", row=len(curves), col=1)
     last = {name: (x[-1], y[-1]) for name, x, y in curves}
     table = [["curve", "last step", "last value"], *([name, f"{x:,}", "–" if y is None else f"{y:,.4g}"] for name, (x, y) in last.items())]
@@ -392,9 +393,11 @@ def training_fig(
     return described(fig, f"step {done:,}" + (f" of {steps:,}" if steps else ""), f"Training up to step {done:,}; the last values are in the table.", table, height=120 + 150 * len(curves))
 
 # %% ../nbs/70_plots.ipynb #5fe7990d
-def _finite(x: Any) -> float | None:
-    "A number, or None for what is none."
-    return float(x) if isinstance(x, (int, float)) and np.isfinite(x) else None
+def _by_step(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float | None]]:
+    "Steps and values; of a step that a resumed run did again the later value, and None for what is no number."
+    found = {e["step"]: e[key] for e in lines}
+    numbers = {step: float(x) if isinstance(x, Real) and np.isfinite(x) else None for step, x in found.items()}
+    return sorted(numbers), [numbers[step] for step in sorted(numbers)]
 
 # %% ../nbs/70_plots.ipynb #be039b57
 def cost_fig(
@@ -414,7 +417,7 @@ def cost_fig(
     fig.update_xaxes(type="log", title_text=cost).update_yaxes(title_text=score)
     best = int(np.argmax(means))
     table = [["", cost, score, "standard deviation", "values"], *([name, f"{x:,.4g}", f"{m:.2f}", f"{d:.2f}" if n > 1 else "–", n] for x, m, d, n, name in rows)]
-    return described(fig, f"{score} by {cost}", f"The highest mean is {means[best]:.1f} ({names[best]}), at {xs[best]:,.0f} {cost}.", table, height=400)
+    return described(fig, f"{score} by {cost}", f"The highest mean is {means[best]:.1f} ({names[best]}), at {xs[best]:,.4g} {cost}.", table, height=400)
 
 # %% ../nbs/70_plots.ipynb #83845fd2
 def pool_fig(
@@ -428,7 +431,7 @@ def pool_fig(
         return nothing("rows of the pool")
     names = sorted(builders, key=lambda b: -builders[b]["rows"])
     classes = list(dict.fromkeys(c for b in names for c in builders[b].get("classes", {})))
-    parts = {c: [builders[b]["classes"].get(c, 0) for b in names] for c in classes} or {"rows": [builders[b]["rows"] for b in names]}
+    parts = {c: [builders[b].get("classes", {}).get(c, 0) for b in names] for c in classes} or {"rows": [builders[b]["rows"] for b in names]}
     at, shades = list(range(len(names))), ["", "/", ".", "x", "-", "\\", "|", "+"]
     fig = go.Figure([go.Bar(x=counts, y=at, orientation="h", name=as_label(c, 24), marker={"pattern": {"shape": shades[k % len(shades)]}}) for k, (c, counts) in enumerate(parts.items())])
     fig.update_layout(barmode="stack", colorway=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"])

@@ -229,4 +229,4 @@ def read_generated(
     path = Path(folder) / "generated.jsonl"
     if not path.exists():
         raise UserError(f"{folder}: holds no texts of an adversary; was it a run with one (--adversary)?")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]  # the last is empty, or being written
