@@ -42,16 +42,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from packed import pack, unpack
 from provenance import made_by
 
-from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill, class_order, kl_each
+from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill, class_order
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
-from zskd.evaluate import agreement
+from zskd.evaluate import agreement, kl_rows
 from zskd.ood import Pool, Recipe, ood_pool
 from zskd.stage2 import Stage2
 from zskd.students import Shape, Student
@@ -210,7 +209,7 @@ def selected(task: Task, teacher: Teacher, start: str, args: argparse.Namespace)
         run(task, teacher, first, 0, args)
     student = Student.load(folder)
     answers = teacher.label(pool, cache=args.work / "logits")[:, class_order(teacher, student)]
-    apart = kl_each(torch.from_numpy(answers), torch.from_numpy(student.logits(pool.rows()))).numpy()
+    apart = kl_rows(answers, student.logits(pool.rows()))
     return replace(pool, dataset=pool.dataset.select(np.sort(np.argsort(-apart)[: len(pool) // 2])))
 
 

@@ -180,20 +180,20 @@ class Explorer(widgets.VBox):
 @patch
 def answers(
     self: Explorer,
-    rows: Sequence[Row],  # inputs
-) -> tuple[np.ndarray, np.ndarray]:  # teacher and student, [n, C] in the student's order of classes
+    row: Row,  # an input
+) -> tuple[np.ndarray, np.ndarray]:  # teacher and student, [C] in the student's order of classes
     "Ask both."
-    return self.teacher.logits(list(rows))[:, self.order], self.student.logits(list(rows))
+    return self.teacher.logits([row])[0][self.order], self.student.logits([row])[0]
 
 
 @patch
 def drawn(
     self: Explorer,
     row: Row,  # an input
+    answers: tuple[np.ndarray, np.ndarray] | None = None,  # what both say of it, where they have been asked
 ) -> go.Figure:
     "The figure of one input."
-    t, s = self.answers([row])
-    return probability_fig(t[0], s[0], self.student.labels, " | ".join(row))
+    return probability_fig(*(answers or self.answers(row)), self.student.labels, " | ".join(row))
 
 # %% ../nbs/71_dashboards.ipynb #4c1337be
 @patch
@@ -204,12 +204,13 @@ def describe(self: Explorer) -> go.Figure:
     if not any(text.strip() for text in row):
         return nothing("both answers", "type a text")
     try:
-        fig = self.drawn(row)
+        answers = self.answers(row)
+        fig = self.drawn(row, answers)
     except Exception as e:  # a teacher that is a function may raise anything
         self.summary.value = f"<b>No answer.</b> {html.escape(str(e))}"
         return nothing("both answers", "no answer")
     self.summary.value = html.escape(fig.layout.meta["summary"])
-    self.words.value = self._words(row) if self.effects else ""
+    self.words.value = self._words(row, answers) if self.effects else ""
     found = "".join(f"<li>{score:.2f} <bdi>{html.escape(' | '.join(r))}</bdi></li>" for score, r in self.like(row))
     self.nearest.value = f"<b>most like it in the pool</b><ul>{found}</ul>" if found else ""
     self._remember(row)
@@ -223,13 +224,14 @@ def update(self: Explorer) -> None:
 
 # %% ../nbs/71_dashboards.ipynb #5381d121
 @patch
-def _words(self: Explorer, row: Row) -> str:
+def _words(self: Explorer, row: Row, answers: tuple[np.ndarray, np.ndarray]) -> str:
     "The words of an input, once for each model, coloured by what they say for the class that it names."
     lines = []
-    for who, model, order in (("teacher", self.teacher, self.order), ("student", self.student, range(len(self.student.labels)))):
-        label = int(model.logits([row])[0].argmax())
-        effects = word_effects(model, row, label)
-        name = self.student.labels[list(order).index(label)]
+    models = (("teacher", self.teacher, self.order), ("student", self.student, range(len(self.student.labels))))
+    for (who, model, order), logits in zip(models, answers, strict=True):
+        label = int(logits.argmax())
+        effects = word_effects(model, row, order[label])
+        name = self.student.labels[label]
         texts = " | ".join(coloured(text.split(), e) for text, e in zip(row, effects, strict=True))
         lines.append(f"<p><b>{who}, for {html.escape(name)}:</b> {texts}</p>")
     return "".join(lines)
@@ -619,7 +621,6 @@ class Monitor(widgets.VBox):
         self.stop_button.on_click(lambda _: self.stop())
         self.go_button.on_click(lambda _: self.start())
         super().__init__([self.summary, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), self.figure])
-        self.update()
         self.watch()
 
 # %% ../nbs/71_dashboards.ipynb #61f5f6bf
@@ -647,13 +648,14 @@ def state_of(
 
 
 @patch
-def update(self: Monitor) -> None:
+def update(self: Monitor) -> str:  # one of `STATES`
     "Look at the log."
     events = self.folder.read_log()
     state = state_of(events)
     redraw(self.figure, training_fig(events))
     self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("running", "finished") or self._busy()
     self.summary.value = html.escape(f"{self.folder.path}: {STATES[state]}. {self.failed}".strip())
+    return state
 
 @patch
 def stop(self: Monitor) -> None:
@@ -687,15 +689,15 @@ def start(self: Monitor) -> None:
 
 @patch
 def watch(self: Monitor) -> None:
-    "Look at the log again and again while there is an event loop, until the run has finished or the monitor is closed."
+    "Look at the log, and while there is an event loop again and again, until the run has finished or the monitor is closed."
     if self.timer is not None:
         self.timer.cancel()
+    state = self.update()
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         return
-    self.update()
-    if self.state != "finished" or self._busy():
+    if state != "finished" or self._busy():
         self.timer = loop.call_later(self.every, self.watch)
 
 

@@ -20,8 +20,8 @@ from .core import UserError, atomic_path, read_json, versions, write_json
 from .tasks import Examples, Row, majority, match_labels, score
 
 # %% auto #0
-__all__ = ['REPORT_KEYS', 'SCORES', 'log_probabilities', 'agreement', 'mean_kl', 'kl_rows', 'reliability', 'ece', 'latency',
-           'class_logits', 'Report', 'evaluate']
+__all__ = ['REPORT_KEYS', 'SCORES', 'log_probabilities', 'agreement', 'mean_kl', 'kl_rows', 'reliability', 'ece', 'ece_of',
+           'latency', 'class_logits', 'Report', 'evaluate']
 
 # %% ../nbs/60_evaluate.ipynb #c06122e0
 def log_probabilities(
@@ -92,7 +92,14 @@ def ece(
     bins: int = 15,  # bins of equal width
 ) -> float:  # 0 (calibrated) to 1
     "Expected calibration error (Guo et al. 2017, equation 3). Raises `UserError` as `reliability` does."
-    return float(sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in reliability(logits, labels, bins)) / len(logits))
+    return ece_of(reliability(logits, labels, bins))
+
+
+def ece_of(
+    bins: Sequence[Mapping[str, float]],  # of `reliability`, one at least
+) -> float:  # 0 (calibrated) to 1
+    "Expected calibration error of bins (Guo et al. 2017, equation 3)."
+    return float(sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / sum(b["n"] for b in bins))
 
 # %% ../nbs/60_evaluate.ipynb #15a70ace
 def latency(

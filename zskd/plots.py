@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from .core import UserError
-from .evaluate import kl_rows, log_probabilities
+from .evaluate import ece_of, kl_rows, log_probabilities
 
 try:
     import plotly.graph_objects as go
@@ -86,11 +86,16 @@ def described(
     return themed(fig)
 
 
+def _words_of(fig: go.Figure) -> dict[str, Any]:
+    "The twin in words of a figure; an empty one for a figure that was not made here."
+    return fig.layout.meta if isinstance(fig.layout.meta, dict) else {"summary": "", "table": []}
+
+
 def in_words(
     fig: go.Figure,  # made here
 ) -> str:  # Markdown
     "A figure's sentence and its table."
-    meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {"summary": "", "table": []}
+    meta = _words_of(fig)
     lines = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in meta["table"]]
     rule = ["|" + " --- |" * len(meta["table"][0])] if lines else []
     return "\n".join([meta["summary"], "", *lines[:1], *rule, *lines[1:]]).rstrip()
@@ -113,7 +118,7 @@ def figure_html(
     script: str | bool = "plotly.min.js",  # where plotly's script lies, seen from the page; True writes it into the page, False leaves it out
 ) -> str:
     "A figure for a page, with its sentence for screen readers and its table to unfold."
-    meta = fig.layout.meta if isinstance(fig.layout.meta, dict) else {"summary": "", "table": []}
+    meta = _words_of(fig)
     drawn = fig.to_html(include_plotlyjs=script, full_html=False, div_id=name, config={"displayModeBar": False, "responsive": True})
     cells = [["".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line) for line in lines] for tag, lines in (("th", meta["table"][:1]), ("td", meta["table"][1:]))]
     rows = "".join(f"<tr>{''.join(line)}</tr>" for part in cells for line in part)
@@ -177,10 +182,7 @@ def _bars(who: str, values: Sequence[float], at: Sequence[Any], horizontal: bool
     text = [f"{v:{number}}" for v in values] if number else None
     return go.Bar(x=x, y=y, orientation="h" if horizontal else "v", name=who, marker=marker, text=text, textposition="outside", cliponaxis=False, **place)
 
-# %% ../nbs/70_plots.ipynb #f802475e
-def _pairs(answers: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    "Teacher first, then student."
-    yield from ((who, answers[who]) for who in ("teacher", "student"))
+
 
 # %% ../nbs/70_plots.ipynb #ad79fec4
 def agreement_fig(
@@ -197,7 +199,7 @@ def agreement_fig(
     np.add.at(counts, (t.argmax(1), s.argmax(1)), 1)
     shown = _chosen(counts.sum(0) + counts.sum(1), most)
     shares = (counts / np.maximum(1, counts.sum(1, keepdims=True)))[np.ix_(shown, shown)]
-    counts, names, total = counts[np.ix_(shown, shown)], [as_label(labels[c], 24) for c in shown], counts.sum()
+    counts, names, total = counts[np.ix_(shown, shown)], [as_label(labels[c], 24) for c in shown], len(t)
     text = [[f"{n:,}<br>{r:.0%}" for n, r in zip(ns, rs, strict=True)] for ns, rs in zip(counts.tolist(), shares, strict=True)] if len(shown) <= 10 else None
     at = list(range(len(shown)))
     fig = go.Figure(go.Heatmap(z=shares, x=at, y=at, customdata=counts, text=text, texttemplate="%{text}" if text else None, zmin=0, zmax=1, colorscale="Cividis",
@@ -284,7 +286,7 @@ def reliability_fig(
     errors, table = {}, [["model", "confidence", "accuracy", "answers"]]
     for who, bins in models.items():
         x, y, n = ([b[k] for b in bins] for k in ("confidence", "accuracy", "n"))
-        errors[who] = float(np.abs(np.subtract(x, y)) @ np.array(n) / sum(n))
+        errors[who] = ece_of(bins)
         fig.add_scatter(x=x, y=y, customdata=n, mode="lines+markers", name=who, row=1, col=1, **_line(who), hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata:,} answers")
         fig.add_trace(_bars(who, n, x, horizontal=False, number="", showlegend=False, width=0.02), 2, 1)
         table += [[who, f"{a:.3f}", f"{b:.3f}", f"{c:,}"] for a, b, c in zip(x, y, n, strict=True)]
@@ -298,6 +300,11 @@ def _line(who: str) -> dict[str, Any]:
     "Line and signs of teacher or student."
     teacher = who == "teacher"
     return {"line": {"color": TEACHER if teacher else STUDENT, "dash": "solid" if teacher else "dash"}, "marker": {"symbol": "circle" if teacher else "diamond", "size": 8}}
+
+
+def _points(who: str) -> dict[str, Any]:
+    "The signs of teacher or student where many stand together."
+    return _line(who)["marker"] | {"color": _line(who)["line"]["color"], "size": 6}
 
 # %% ../nbs/70_plots.ipynb #86cc5816
 def simplex_fig(
@@ -333,7 +340,7 @@ def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
     p, q = (np.exp(log_probabilities(z))[:, -1] for z in (t, s))
     fig = go.Figure(go.Scatter(x=_joined(p, q), y=_joined(np.ones_like(p), np.zeros_like(q)), mode="lines", line={"color": "rgba(128,128,128,.35)", "width": 1}, hoverinfo="skip", showlegend=False))
     for who, x, y in (("teacher", p, 1), ("student", q, 0)):
-        fig.add_scatter(x=x, y=[y] * len(x), mode="markers", name=who, text=hover, marker={"color": _line(who)["line"]["color"], "symbol": "line-ns-open", "size": 16}, hovertemplate="%{text}<br>%{x:.2f}")
+        fig.add_scatter(x=x, y=[y] * len(x), mode="markers", name=who, text=hover, marker=_points(who) | {"symbol": "line-ns-open", "size": 16}, hovertemplate="%{text}<br>%{x:.2f}")
     fig.update_xaxes(range=[-0.01, 1.01], title_text=f"probability of {as_label(labels[-1], 24)}")
     fig.update_yaxes(tickvals=[0, 1], ticktext=["student", "teacher"], range=[-0.4, 1.4])
     return fig
@@ -345,8 +352,7 @@ def _ternary(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[st
     corners = dict(zip("abc", (_joined(p[:, k], q[:, k]) for k in range(3)), strict=True))
     fig = go.Figure(go.Scatterternary(**corners, mode="lines", line={"color": "rgba(128,128,128,.45)", "width": 1}, hoverinfo="skip", showlegend=False))
     for who, x in (("teacher", p), ("student", q)):
-        look = _line(who)["marker"] | {"color": _line(who)["line"]["color"], "size": 6}
-        fig.add_trace(go.Scatterternary(a=x[:, 0], b=x[:, 1], c=x[:, 2], mode="markers", name=who, text=hover, marker=look, hovertemplate="%{text}<br>%{a:.2f}, %{b:.2f}, %{c:.2f}"))
+        fig.add_trace(go.Scatterternary(a=x[:, 0], b=x[:, 1], c=x[:, 2], mode="markers", name=who, text=hover, marker=_points(who), hovertemplate="%{text}<br>%{a:.2f}, %{b:.2f}, %{c:.2f}"))
     fig.update_ternaries(sum=1, **{f"{k}axis": {"title": {"text": as_label(name, 24)}} for k, name in zip("abc", labels, strict=True)})
     return fig
 
@@ -361,7 +367,7 @@ def _plane(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
     fig = go.Figure(go.Scatter(x=_joined(p[:, 0], q[:, 0]), y=_joined(p[:, 1], q[:, 1]), mode="lines", line={"color": "rgba(128,128,128,.45)", "width": 1}, hoverinfo="skip", showlegend=False))
     for who, x, named in (("teacher", p, t), ("student", q, s)):
         text = [f"{h}<br>{as_label(labels[c], 24)}" for h, c in zip(hover, named.argmax(1).tolist(), strict=True)]
-        fig.add_scatter(x=x[:, 0], y=x[:, 1], mode="markers", name=who, text=text, marker=_line(who)["marker"] | {"color": _line(who)["line"]["color"], "size": 6}, hovertemplate="%{text}")
+        fig.add_scatter(x=x[:, 0], y=x[:, 1], mode="markers", name=who, text=text, marker=_points(who), hovertemplate="%{text}")
     fig.update_xaxes(title_text=f"first two components of the teacher's logits, {held:.0%} of their spread")
     return fig
 
