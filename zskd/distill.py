@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
 from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, set_seed, tensors_under, write_json  # isort: skip
+from .cards import write_card
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
@@ -202,6 +203,16 @@ def on_checkpoint(
     run: Distiller,  # in training
 ) -> None:
     "After a checkpoint was written."
+
+
+@patch
+def on_log(
+    self: Callback,
+    run: Distiller,  # in training
+    event: str,  # what happened: 'start', 'resume', 'step', 'evaluate', 'adversary', 'checkpoint' or 'end'
+    fields: dict[str, Any],  # what the line in the log says of it, JSON types
+) -> None:
+    "After a line was written to the log; called in the first process only."
 
 
 @patch
@@ -573,6 +584,8 @@ def log(
     "Write a line to `log.jsonl`, from one process only."
     if self.is_main:
         self.folder.log(event, **fields)
+        for c in self.callbacks:
+            c.on_log(self, event, fields)
 
 
 @patch
@@ -621,7 +634,7 @@ def _student(self: Distiller, weights: dict[str, torch.Tensor], notes: dict[str,
     student.model.eval()
     if notes is None:
         best = {f"best_{k}": v for k, v in self.best.items()}
-        notes = {**student.notes, "teacher": self.teacher.name, "pool_rows": len(self.pool), **best, "run": self.facts()}
+        notes = {**student.notes, "teacher": self.teacher.name, "pool_rows": len(self.pool), "n_texts": self.n_texts, **best, "run": self.facts()}
     student.notes = dict(notes)
     return student
 
@@ -987,7 +1000,7 @@ def report(
     examples: Any,  # `Examples` of the task: the only real data that is ever read, and only for this
     **kwargs: Any,  # passed to `zskd.evaluate.evaluate`
 ) -> Any:  # an `evaluate.Report`
-    "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`."
+    "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`, and the scores on the student's card."
     from zskd.evaluate import evaluate
 
     student = self.fit()
@@ -995,6 +1008,7 @@ def report(
     seen = {"zero_shot": False} if any(row in known for row in examples.rows) else {}  # the text holds what it is scored on
     result = evaluate(self.teacher, student, examples, **{"undistilled": self.start, **self.facts(), **seen, **kwargs})
     result.save(self.out)
+    write_card(self.out / "student", student, result.data)
     return result
 
 

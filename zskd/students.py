@@ -9,8 +9,9 @@ import html
 import inspect
 import json
 import math
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -20,9 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from fastcore.basics import patch
+from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from .cards import is_own, write_card
 from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, read_json, write_json
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
@@ -778,11 +783,12 @@ def save(
     self: Student,
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
 ) -> Path:
-    "Write a Hugging Face folder and the notes as `zskd.json`. Raises `UserError` if a file is in the way, `RunError` on a full disk."
+    "Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a full disk."
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.tokenizer.save_pretrained(tmp)
         write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes})
+    write_card(folder, self)
     return Path(folder)
 
 # %% ../nbs/31_students.ipynb #c86d1f8e
@@ -1067,3 +1073,30 @@ def create(
                 student.notes["n_texts"] = n_texts  # its shape was chosen for inputs of so many texts
     student.notes["ratio"] = student.ratio(teacher)
     return student
+
+# %% ../nbs/31_students.ipynb #a7d1c3e1
+@patch
+def push_to_hub(
+    self: Student,
+    repo_id: str,  # 'owner/name'; made if it is not there
+    private: bool = True,  # whether only its owner sees a repository that is made
+    token: str | None = None,  # of the hub; None takes the one of `hf auth login`
+    report: Mapping[str, Any] | None = None,  # the `data` of a `Report`, whose scores go on the card
+) -> str:  # address of the commit
+    "Upload the student. Raises `UserError` for a bad name, `RunError` if the hub refuses or is out of reach."
+    api = HfApi(token=token)
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as e:
+        raise UserError(f"repo_id={repo_id!r}: {e}") from e
+    with tempfile.TemporaryDirectory() as tmp:
+        self.save(tmp)
+        write_card(tmp, self, report)
+        try:
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            mine = api.file_exists(repo_id, "README.md") and is_own(ModelCard.load(repo_id, token=token).content)
+            done = api.upload_folder(repo_id=repo_id, folder_path=tmp, commit_message="A student made by zskd", ignore_patterns=["README.md"] if mine else None)
+        except Exception as e:  # the hub's client also raises what its HTTP library raises
+            why = next(iter(str(e).splitlines()), type(e).__name__)
+            raise RunError(f"{repo_id}: cannot be uploaded ({why}); the student itself is unharmed") from e
+    return done.commit_url
