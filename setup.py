@@ -39,6 +39,7 @@ setup(
     install_requires=cfg["requirements"].split(),
     extras_require={
         "dashboards": cfg["dash_requirements"].split(),
+        "onnx": cfg["onnx_requirements"].split(),
         "docs": cfg["docs_requirements"].split(),
         "dev": cfg["dev_requirements"].split(),
     },

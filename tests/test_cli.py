@@ -1,6 +1,7 @@
 """The command line as people meet it: whole processes, exit codes, one line for each mistake, a full disk, Ctrl-C."""
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -691,6 +693,47 @@ def test_write(call, models, texts, tmp_path):
         assert code == 2, (more, err)
         one_line(err, *named)
     assert out.read_text().startswith(first)
+
+
+def test_export(call, finished, tmp_path, monkeypatch):
+    student = tmp_path / "student"
+    shutil.copytree(finished[0] / "student", student)
+    code, out, err = call("export", student, "--out", tmp_path / "onnx", "--int8", "--n", 20)
+    assert (code, err) == (0, "") and "ONNX int8" in out and (tmp_path / "onnx" / "model_int8.onnx").exists()
+    code, out, err = call("export", student, "--out", student, "--n", 20)  # beside its weights, where it stays a student
+    assert (code, err) == (0, "") and "ONNX int8" not in out
+    code, out, err = call("evaluate", "--teacher", finished[1][2], "--student", student, "--task", "sst2", "--data", "demo", "--limit", 20)
+    assert (code, err) == (0, "")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "zskd.export")
+    code, _, err = call("export", student, "--out", tmp_path / "other")
+    assert code == 2
+    one_line(err, "zskd[onnx]")
+
+
+def test_dashboard_as_pages(call, finished, models, tmp_path):
+    code, out, err = call("dashboard", finished[0], "--pages", tmp_path / "pages", "--data", "demo", "--most", 30)
+    assert (code, err) == (0, "")
+    assert [Path(line).name for line in out.split()] == ["explorer.html", "comparison.html", "monitor.html"]
+    code, _, err = call("dashboard", tmp_path, "--pages", tmp_path / "pages")
+    assert code == 2
+    one_line(err, "holds no run")
+    code, _, err = call("dashboard", finished[0], "--teacher", models / "no-weights", "--pages", tmp_path / "pages")
+    assert code == 2
+    one_line(err, "no-weights")
+
+
+def test_dashboard_is_served(finished):
+    "The page asks for its token, and Ctrl-C ends it in peace."
+    served = subprocess.Popen([ZSKD, "dashboard", finished[0], "--no-browser", "--most", "30"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    address = next((found[0] for line in served.stdout if (found := re.search(r"http://127\S+token=\S+", line))), None)
+    assert address
+    assert "/login" in urllib.request.urlopen(address.split("?")[0], timeout=60).geturl()
+    page = urllib.request.urlopen(address, timeout=120).read().decode()
+    assert "widget-view" in page and "Traceback" not in page
+    served.send_signal(signal.SIGINT)
+    assert served.wait(60) == 0
+
 
 
 def test_demo_in_small(call, tmp_path, monkeypatch):

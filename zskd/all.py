@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../nbs/90_all.ipynb #339ee379
 from .adversarial import *  # noqa: F403
+from .cards import *  # noqa: F403
 from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
 from .distill import *  # noqa: F403
@@ -19,6 +20,7 @@ from .stage2 import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403
+from .track import *  # noqa: F403
 from .written import *  # noqa: F403
 
 # %% ../nbs/90_all.ipynb #62894168
