@@ -1,0 +1,133 @@
+#!/usr/bin/env python
+"""Write what of the documentation is made from the rest: a page for each command of `zskd` (nbs/commands), and llms.txt, a list of all pages.
+
+    python scripts/make_pages.py            write them
+    python scripts/make_pages.py --check    exit 1 if one of them is not what it would be
+"""
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+from zskd.cli import COMMANDS, Command, option, options_of
+
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+SITE = yaml.safe_load((NBS / "nbdev.yml").read_text(encoding="utf-8"))["website"]
+MADE = "<!-- Made from zskd/cli.py by scripts/make_pages.py. -->"
+
+
+def in_code(
+    text: str,  # may hold `names in code`
+) -> str:
+    "Text for a cell of a Markdown table."
+    return text.replace("%%", "%").replace("|", "\\|")
+
+
+def options_table(
+    step: Any,  # a command or step of one
+    seen: set[str],  # options that stand in an earlier table; is added to
+    by_place: str = "",  # the argument that is given without its name
+) -> str:  # Markdown; empty where nothing is left
+    "The options of a step."
+    lines = []
+    for name, doc in options_of(step).items():
+        if name in seen:
+            continue
+        seen.add(name)
+        flag, how = option(name, doc)
+        given = "" if "action" in how else f" {how['metavar']}{' …' if how.get('nargs') else ''}"
+        said = name.upper() if name == by_place else flag + given
+        lines.append(f"| `{said}` | {in_code(how['help'])} |")
+    return "| option | |\n|----|--------|\n" + "\n".join(lines) if lines else ""
+
+
+def command_page(
+    name: str,  # of the command
+    command: Command,  # what stands behind it
+) -> str:  # Quarto's Markdown
+    "The page of a command: what it does, examples, options, and where it is defined."
+    about = inspect.getdoc(command.function) or ""
+    seen: set[str] = set()
+    tables = [f"## Options\n\n{options_table(command.function, seen, command.by_place)}"]
+    for step in command.steps:
+        table = options_table(step, seen)
+        if table:
+            tables.append(f"## Options to {step.__name__.replace('_', ' ')}\n\n{inspect.getdoc(step).split('. Raises')[0].rstrip('.')}.\n\n{table}")
+    again = f"After Ctrl-C go on with {f'`{command.resumes}`' if command.resumes.startswith('--') else command.resumes}.\n\n" if command.resumes else ""
+    examples = "\n".join(command.examples)
+    end = "The same, and why it is so: [command line](../80_cli.ipynb). It ends with 0 if all is done, 2 for a mistake in what was given, 1 if it failed."
+    return f'---\ntitle: "zskd {name}"\ndescription: "{about}"\n---\n\n{MADE}\n\n```bash\n{examples}\n```\n\n{again}' + "\n\n".join([*tables, end]) + "\n"
+
+
+def front(
+    page: Path,  # notebook or Quarto's Markdown
+    made: dict[Path, str],  # the text of those pages that are made
+) -> tuple[str, str, str]:  # title, what it says of itself, and the name of the page without its suffix
+    "The head of a page."
+    if page in made:
+        head = yaml.safe_load(made[page].split("---")[1])
+        return head["title"], head["description"], page.stem
+    cells = nbformat.read(page, as_version=4).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    module = re.search(r"^#\| default_exp (\w+)$", "\n".join(c.source for c in cells if c.cell_type == "code"), re.M)
+    return re.search(r"^# (.+)$", text, re.M)[1], re.search(r"^> (.+)$", text, re.M)[1], module[1] if module else page.stem  # nbdev names a page by its module
+
+
+def sections(
+    contents: list[Any],  # of the sidebar
+    name: str = "Start",  # of the section that they stand in
+) -> list[tuple[str, list[str]]]:  # sections and their pages
+    "The sidebar, flat."
+    found: list[tuple[str, list[str]]] = [(name, [c for c in contents if isinstance(c, str)])]
+    for c in contents:
+        if isinstance(c, dict):
+            found += sections(c["contents"], c["section"])
+    return [(title, pages) for title, pages in found if pages]
+
+
+def llms_txt(
+    made: dict[Path, str],  # as in `front`
+) -> str:
+    "A list of all pages for readers that are programs (llmstxt.org); each has a Markdown twin."
+    sidebar = yaml.safe_load((NBS / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
+    parts = [f"# {SITE['title']}\n\n> {SITE['description']}"]
+    for title, pages in sections(sidebar):
+        lines = []
+        for page in pages:
+            name, about, stem = front(NBS / page, made)
+            lines.append(f"- [{name}]({SITE['site-url']}/{Path(page).with_name(stem + '.html.md')}): {about}")
+        parts.append(f"## {title}\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def pages() -> dict[Path, str]:
+    "What is to stand in which file."
+    commands = {NBS / "commands" / f"{name}.qmd": command_page(name, c) for name, c in COMMANDS.items()}
+    return {**commands, NBS / "llms.txt": llms_txt(commands)}
+
+
+def main() -> int:
+    "Write or check."
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="only say which files are not what they would be")
+    check = parser.parse_args().check
+    wrong = {file: text for file, text in pages().items() if not file.exists() or file.read_text(encoding="utf-8") != text}
+    for file, text in wrong.items():
+        if check:
+            print(f"{file.relative_to(ROOT)} is not up to date; run python scripts/make_pages.py")
+        else:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+    return int(check and bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The source of the documentation site, which can be checked without Quarto: pages, links, outputs, names and spelling."""
+import ast
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import zskd
+
+ROOT = Path(__file__).parents[1]
+NBS = ROOT / "nbs"
+NOTEBOOKS = sorted(NBS.rglob("[!._]*.ipynb"))
+PAGES = [*NOTEBOOKS, *sorted(NBS.rglob("[!._]*.qmd"))]
+SHOWN = {"text/html", "text/markdown", "text/plain", "image/png", "image/svg+xml"}  # what a page can show
+CODE = re.compile(r"^(```+|~~~+)[\s\S]*?^\1|(`+)[^`][\s\S]*?\2", re.M)
+
+
+def cells(path, kind=None):
+    found = json.loads(path.read_text("utf-8"))["cells"]
+    return [(c, "".join(c["source"])) for c in found if kind in (None, c["cell_type"])]
+
+
+def prose(path):
+    "The Markdown of a page, without its code."
+    text = path.read_text("utf-8") if path.suffix != ".ipynb" else "\n\n".join(source for _, source in cells(path, "markdown"))
+    return text
+
+
+def anchor(heading):
+    "The name that Pandoc gives a heading."
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", heading)
+    text = re.sub(r"[^\w\s.-]", "", text).strip().lower()
+    return re.sub(r"^[^a-z]+", "", re.sub(r"\s+", "-", text))
+
+
+def anchors(path):
+    "The places in a page: its headings, and the names that it documents."
+    return {anchor(line) for line in re.findall(r"^#+ (.+)$", CODE.sub("", prose(path)), re.M)}
+
+
+def links(text):
+    return re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", text))
+
+
+def broken(path, text):
+    "Links of a page that lead nowhere."
+    found = []
+    for link in links(text):
+        target, _, place = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        page = (path.parent / target).resolve() if target else path
+        if not page.exists() or place and place not in anchors(page):
+            found.append(link)
+    return found
+
+
+def misspelt(text):
+    done = subprocess.run([sys.executable, "-m", "codespell_lib", "--ignore-words-list=docments,docment", "-"], input=text, capture_output=True, text=True)
+    return [line for line in done.stdout.splitlines() if "==>" in line]
+
+
+def in_sidebar(contents):
+    for entry in contents:
+        yield from [entry] if isinstance(entry, str) else in_sidebar(entry["contents"])
+
+
+def test_every_page_is_in_the_sidebar_once():
+    listed = list(in_sidebar(yaml.safe_load((NBS / "sidebar.yml").read_text("utf-8"))["website"]["sidebar"]["contents"]))
+    assert sorted(listed) == sorted(str(p.relative_to(NBS)) for p in PAGES)
+
+
+def test_the_bar_on_top_leads_to_pages():
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text("utf-8"))
+    targets = [entry["href"] for entry in site["website"]["navbar"]["left"]]
+    assert targets and all((NBS / t).exists() for t in targets)
+    assert all((NBS / name).exists() for name in (site["format"]["html"]["css"], site["format"]["html"]["include-after-body"]))
+
+
+def test_pages_that_are_made_are_up_to_date():
+    done = subprocess.run([sys.executable, "scripts/make_pages.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_links_lead_somewhere(path):
+    assert broken(path, prose(path)) == []
+
+
+def test_a_broken_link_is_found():
+    page = NBS / "10_tasks.ipynb"
+    assert broken(page, "[a](20_corpora.ipynb) [b](https://x.org) `[c](c.ipynb)`") == []
+    assert broken(page, "[a](nowhere.ipynb) [b](20_corpora.ipynb#nowhere) [c](#nowhere)") == ["nowhere.ipynb", "20_corpora.ipynb#nowhere", "#nowhere"]
+    assert anchor("The `Teacher`, [read](x.ipynb): 2 of it") == "the-teacher-read-2-of-it"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_outputs_can_be_shown(path):
+    "Each output has a form that a static page shows."
+    for cell, source in cells(path, "code"):
+        for output in cell["outputs"]:
+            if "data" in output:
+                assert SHOWN & set(output["data"]), source[:200]
+            assert "Unable to display" not in json.dumps(output), source[:200]
+
+
+@pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_tutorials_show_what_each_cell_gives(path):
+    silent = [source for cell, source in cells(path, "code") if not cell["outputs"] and not re.match(r"#\| ?hide\b", source)]
+    assert [s for s in silent if not all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in ast.parse(s).body)] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_a_notebook_says_what_it_is(path):
+    "It begins with one title and one sentence."
+    titles = re.findall(r"^# .+$", CODE.sub("", prose(path)), re.M)
+    assert len(titles) == 1 and re.search(r"^# .+\n\n> .+[.?]$", prose(path), re.M)
+
+
+def modules():
+    return [m.name for m in pkgutil.iter_modules(zskd.__path__) if not m.name.startswith("_") and m.name != "all"]
+
+
+@pytest.mark.parametrize("name", modules())
+def test_names_are_documented(name):
+    "Every public function, class and method has a docstring of its own, every parameter of a function a comment."
+    if name in ("plots", "dashboards"):
+        pytest.importorskip("plotly")
+        pytest.importorskip("ipywidgets")
+    module = importlib.import_module(f"zskd.{name}")
+    bare = []
+    for what in module.__all__:
+        thing = getattr(module, what)
+        if inspect.isclass(thing):
+            own = {k: inspect.unwrap(getattr(v, "__func__", v)) for k, v in vars(thing).items() if not k.startswith("_")}
+            bare += [f"{what}.{k}" for k, v in own.items() if inspect.isfunction(v) and not inspect.getdoc(getattr(thing, k))]
+        if (inspect.isclass(thing) or inspect.isfunction(thing)) and (not thing.__doc__ or thing.__doc__.startswith(f"{what}(")):
+            bare.append(what)
+    assert bare == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_spelling(path):
+    assert misspelt(CODE.sub("", prose(path))) == []
+
+
+def test_a_misspelt_word_is_found():
+    assert misspelt("We recieve a letter.\n") and not misspelt("We receive a letter.\n")
