@@ -36,6 +36,9 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     os.environ.update({key: os.environ.get(key, value) for key, value in ENVIRONMENT.items()})
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if workers > 1:  # they share the cores
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C and would hand that on to what it starts
 
 

@@ -65,12 +65,13 @@ class Teacher:
         tokenizer: PreTrainedTokenizerBase | None = None,  # its tokenizer
         max_length: int | None = None,  # tokens read of an input; more are cut off
         fast: PreTrainedModel | None = None,  # the model in the precision that is fastest on its device; `model` itself if that is float32
+        block: int | None = None,  # rows per shard of the cache; None takes `BLOCK`
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
         self.compute, self.name, self.fingerprint = compute, name, fingerprint
         self.n_texts, self.n_params, self.max_length = n_texts, n_params, max_length
-        self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
+        self.model, self.tokenizer, self.fast, self.block = model, tokenizer, fast or model, block
         self.queries = 0  # texts asked so far, cached ones not counted
 
     def __repr__(self) -> str:
@@ -179,7 +180,8 @@ def from_callable(
         return np.concatenate([answer(b) for b in batches])
 
     fingerprint = digest("callable", name, returns, labels) if name else ""
-    return cls(labels, compute, name or getattr(fn, "__name__", "callable"), fingerprint, n_texts)
+    kept = batch_size * -(-64 // batch_size)  # a call that fails loses what has not been written, so answers are written soon
+    return cls(labels, compute, name or getattr(fn, "__name__", "callable"), fingerprint, n_texts, block=kept)
 
 # %% ../nbs/30_teachers.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -446,7 +448,7 @@ def for_task(
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
-                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast)  # fmt: skip
+                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.block)  # fmt: skip
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
@@ -499,8 +501,9 @@ def label(
     keep = cache is not None and bool(self.fingerprint)
     out = np.zeros((len(rows), len(self.labels)), np.float32)
     with progress(desc=desc, total=len(rows), unit=" texts") as bar:
-        for start in range(0, len(rows), BLOCK):
-            part = fetch(start, min(start + BLOCK, len(rows)))
+        block = self.block or BLOCK
+        for start in range(0, len(rows), block):
+            part = fetch(start, min(start + block, len(rows)))
             path = shard_path(cache, self, part) if keep else None
             if path and path.exists():
                 answer = check_logits(read_shard(path), part, self.labels)
