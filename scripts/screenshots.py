@@ -1,6 +1,6 @@
 """Pictures of the dashboards for their page, taken of a real run under Voilà.
 
-    python scripts/screenshots.py
+    python scripts/screenshots.py [NAME ...]     all of them if none is named
 
 It needs Chromium, and writes nbs/images/NAME.png.
 """
@@ -42,17 +42,20 @@ VIEWS = {  # what is shown, and the height of the picture
     "comparison": ('Comparison({"film reviews": Answers.ask(teacher, Student.load("run/student"), (e := task.validation("demo")).rows, e.labels)})', 1000),
     "search_viewer": ('SearchViewer.of_run("run", teacher)', 800),
     "monitor": ('Monitor("run")', 900),
+    "method": ('from zskd.method import MethodExplorer\nMethodExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 850),
+    "run": ('from zskd.serve import RunDashboard\nRunDashboard("run", teacher, pool, task.validation("demo"))', 820),
 }
 
 
 def main() -> None:
     """Make the run, then serve and photograph one view after the other."""
     IMAGES.mkdir(exist_ok=True)
+    views = {name: VIEWS[name] for name in sys.argv[1:] or VIEWS}
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
         subprocess.run([sys.executable, "-c", RUN + "run()"], cwd=folder, check=True)
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        for name, (code, height) in VIEWS.items():
+        for name, (code, height) in views.items():
             cells = [nbformat.v4.new_code_cell("import transformers\ntransformers.logging.disable_progress_bar()" + RUN + code)]
             nbformat.write(nbformat.v4.new_notebook(cells=cells), Path(folder) / "page.ipynb")
             with socket.socket() as s:

@@ -110,6 +110,23 @@ def test_a_click_on_the_matrix_filters_the_list(browser, served):
     wait_for(lambda: page.get_by_text(f"{counts[line][column]} of 60 texts").count())
 
 
+def test_sliders_of_the_method_change_what_is_drawn(browser, served):
+    page = browser.new_page()
+    page.goto(served("from zskd.method import MethodExplorer\nMethodExplorer(teacher, student, rows[:4])"), timeout=120_000)
+    page.wait_for_selector(".js-plotly-plot .bars", timeout=120_000)
+    before = bars(page)
+    page.get_by_label("loss").select_option("logit_mse")
+    wait_for(lambda: page.locator(".gtitle").filter(has_text="logit_mse").count())
+    assert bars(page) == before  # the answers are the same
+    slider = page.get_by_role("slider").first
+    slider.focus()
+    for _ in range(5):
+        slider.press("ArrowRight")
+    after = wait_for(lambda: (now := bars(page)) != before and now)
+    assert max(after) < max(before)  # warmer is softer
+    assert page.locator("ins").count()  # what the language model wrote
+
+
 def test_the_monitor_moves_while_a_run_is_running(browser, served):
     page = browser.new_page()
     page.goto(
