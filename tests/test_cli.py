@@ -687,6 +687,7 @@ def test_write(call, models, texts, tmp_path):
         (["--out", out, "--n", 4, "--model", models / "good", "--rewrite", "sample"], ["no head for masked words"]),
         (["--out", out, "--n", 4, "--model", "x", "--share", 0.5], ["--share", "--rewrite"]),
         (["--out", out, "--n", 4, "--rewrite", "sample", "--prompts", "The"], ["--prompts", "--rewrite"]),
+        (["--out", out, "--n", 4, "--rewrite", "sample", "--top-p", 0.5], ["--top-p", "--rewrite"]),
         (["--out", out, "--n", 4, "--rewrite", texts / "empty.txt"], ["empty"]),
     ):
         code, _, err = call("write", *more)

@@ -826,6 +826,8 @@ def make_writer(
     share: float,  # of the words in each
     prompts: list[str] | None,  # how texts begin
     temperature: float,  # of what is drawn
+    max_pieces: int,  # of a text that is written anew
+    top_p: float,  # as in `CausalWriter`
     seed: int,  # of the sentences that are rewritten
 ) -> Any:  # a `Writer`
     "What --model and --rewrite ask for. Raises `UserError` if neither is given."
@@ -840,7 +842,7 @@ def make_writer(
         return InfillWriter(load_corpus(rewrite, column), infill, rounds, seed)
     if model is None:
         raise UserError("give --model, a causal language model that writes, or --rewrite, text whose words are exchanged")
-    return CausalWriter.load(model, prompts=prompts or (), temperature=temperature)
+    return CausalWriter.load(model, prompts=prompts or (), temperature=temperature, max_pieces=max_pieces, top_p=top_p)
 
 # %% ../nbs/80_cli.ipynb #034b568e
 @command(
@@ -858,6 +860,8 @@ def write(
     share: float = 0.3,  # of its words that change in each round
     prompts: list[str] | None = None,  # how texts begin that are written anew
     temperature: float = 1.0,  # of the distribution that words are drawn from
+    max_pieces: int = 96,  # length of a text that is written anew, at most
+    top_p: float = 0.95,  # only the likeliest pieces that have this much of the probability together are drawn, in texts that are written anew
     seed: int = 0,  # of every random choice
 ) -> None:
     "Have a language model write plain text, for pools to be made of."
@@ -865,11 +869,11 @@ def write(
     from zskd.written import write_corpus
 
     given = dict(locals())
-    other = ("prompts",) if rewrite else ("column", "rounds", "share")
-    idle = next((f"--{name}" for name in other if given[name] != options_of(write)[name].default), None)
+    other = ("prompts", "max_pieces", "top_p") if rewrite else ("column", "rounds", "share")
+    idle = next((f"--{name.replace('_', '-')}" for name in other if given[name] != options_of(write)[name].default), None)
     if idle:
         raise UserError(f"{idle}: has no effect {'with' if rewrite else 'without'} --rewrite; leave it out")
-    writer = make_writer(model, rewrite, column, rounds, share, prompts, temperature, seed)
+    writer = make_writer(model, rewrite, column, rounds, share, prompts, temperature, max_pieces, top_p, seed)
     written = write_corpus(writer, n, out, seed)
     print(f"{out}: {n:,} texts, for example\n  {next(written.paragraphs())}\nmake a pool of them with: zskd pool --corpus {out} …")
 

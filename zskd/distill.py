@@ -30,7 +30,6 @@ from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
 from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, set_seed, tensors_under, write_json  # isort: skip
-from .cards import write_card
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
@@ -1001,6 +1000,7 @@ def report(
     **kwargs: Any,  # passed to `zskd.evaluate.evaluate`
 ) -> Any:  # an `evaluate.Report`
     "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`, and the scores on the student's card."
+    from zskd.cards import write_card
     from zskd.evaluate import evaluate
 
     student = self.fit()

@@ -27,7 +27,6 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .cards import is_own, write_card
 from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, read_json, write_json
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
@@ -784,6 +783,8 @@ def save(
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
 ) -> Path:
     "Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a full disk."
+    from zskd.cards import write_card
+
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.tokenizer.save_pretrained(tmp)
@@ -1084,6 +1085,8 @@ def push_to_hub(
     report: Mapping[str, Any] | None = None,  # the `data` of a `Report`, whose scores go on the card
 ) -> str:  # address of the commit
     "Upload the student. Raises `UserError` for a bad name, `RunError` if the hub refuses or is out of reach."
+    from zskd.cards import is_own, write_card
+
     api = HfApi(token=token)
     try:
         validate_repo_id(repo_id)
