@@ -13,10 +13,10 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from . import __version__
-from .core import atomic_path
+from .core import atomic_path, digest
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'card_data', 'model_card', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
 
 # %% ../nbs/61_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -48,18 +48,23 @@ def _use(student: Any, n_texts: int | None) -> str:
 ```python
 from transformers import pipeline
 
-classify = pipeline("text-classification", "PATH-OR-NAME-OF-THIS-FOLDER")
+classify = pipeline("text-classification", "PATH-OR-NAME-OF-THIS-FOLDER", truncation=True)
 classify({given})
 ```
 
 It reads {reads}, of which it sees the first {student.max_length} pieces, and answers {_listed(student.labels)}."""
 
 
+def _cell(value: Any) -> str:
+    "A value that cannot break a table or a line of Markdown."
+    return re.sub(r"([|<>`*_\[\]])", r"\\\1", " ".join(str(value).split()))
+
+
 def _listed(
     names: Any,  # at least one
 ) -> str:
     "Names as code, with an 'or' before the last."
-    names = [f"`{name}`" for name in names]
+    names = [f"`{name}`" if "`" not in str(name) else _cell(name) for name in names]
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 # %% ../nbs/61_cards.ipynb #6347c706
@@ -85,9 +90,6 @@ def _made(student: Any) -> str:
     return f"## How it was made\n\n| | |\n|---|---|\n{lines}"
 
 
-def _cell(value: Any) -> str:
-    "A value that cannot break a table of Markdown."
-    return re.sub(r"([|<>`*_\[\]])", r"\\\1", " ".join(str(value).split()))
 
 # %% ../nbs/61_cards.ipynb #4decfc59
 def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> str:
@@ -131,38 +133,52 @@ LIMITS = """## Limits
 None is stated. Whether the teacher may be distilled and its student passed on is for the teacher's licence to say, and what the training text allows for that text's; see both, then write the student's licence here and as `license:` above."""
 
 # %% ../nbs/61_cards.ipynb #39d7c0e9
-MARK = "<!-- Written by zskd, and renewed with the student while this line is here. -->"
+MARK = re.compile(r"<!-- Written by zskd, which renews it with the student until somebody changes it: (\w+) -->\n")
 
 
 def model_card(
     student: Any,  # a `Student`
-    report: Mapping[str, Any] | None = None,  # the `data` of a `Report`, for the scores
+    report: Mapping[str, Any] | None = None,  # the `data` of a `Report`, for the scores; None: what the student keeps of one
 ) -> ModelCard:  # `str()` gives the text, `save(path)` writes it
     "The model card of a student: use, origin, zero-shot statement, scores, limits and a note on the licence."
-    notes = student.notes
+    notes, report = student.notes, student.report if report is None else report
     n_texts, teacher = notes.get("n_texts"), _cell(notes.get("teacher", "a teacher that was not recorded"))
     smaller = f", {notes['ratio']:.1f} times smaller than its teacher" if notes.get("ratio") else ""
-    head = f"{MARK}\n\n# A student of {teacher}\n\nA text classifier of {student.n_params:,} parameters{smaller}, made by zero-shot knowledge distillation."
+    head = f"# A student of {teacher}\n\nA text classifier of {student.n_params:,} parameters{smaller}, made by zero-shot knowledge distillation."
     parts = [head, _use(student, n_texts), _made(student), _zero_shot(notes, report), _scores(report), LIMITS]
-    return ModelCard(f"---\n{card_data(notes, report).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    data, text = f"---\n{card_data(notes, report).to_yaml()}\n---\n", "\n\n".join(parts) + "\n"
+    return ModelCard(f"{data}<!-- Written by zskd, which renews it with the student until somebody changes it: {digest(data, text)[:16]} -->\n\n{text}")
 
 # %% ../nbs/61_cards.ipynb #b9033ba1
+KEPT = ("task", "name", "metric", "n", "evaluated_on", "zero_shot", "pct_of_teacher", "agreement", "ece")  # of a report
+
+
+def report_facts(
+    report: Mapping[str, Any],  # the `data` of a `Report`
+) -> dict[str, Any]:  # JSON types
+    "What the card of a student tells of a report. Paths are left out."
+    scores = {role: {k: report["scores"][role][k] for k in ("accuracy", "f1")} for role in ("teacher", "student")}
+    majority = {k: report["baselines"]["majority"][k] for k in ("accuracy", "f1")}
+    facts = {k: report[k] for k in KEPT} | {"scores": scores, "baselines": {"majority": majority}}
+    return facts | {"evaluated_on": {k: v for k, v in report["evaluated_on"].items() if k != "source"}}
+
+# %% ../nbs/61_cards.ipynb #b6d2f63d
 def is_own(
     card: str,  # the text of a card
 ) -> bool:
-    "Whether somebody has written it, and not zskd."
-    return MARK not in card
+    "Whether somebody has written or changed it, and not zskd alone."
+    mark = MARK.search(card)
+    return mark is None or digest(card[: mark.start()], card[mark.end() + 1 :])[:16] != mark[1]
 
 
 def write_card(
     folder: str | Path,  # of the student
     student: Any,  # a `Student`
-    report: Mapping[str, Any] | None = None,  # the `data` of a `Report`, for the scores
 ) -> bool:  # False where somebody's own card is there, which stays
     "Write the card of a student as `README.md`. Raises `RunError` if it cannot be written."
-    file = Path(folder) / "README.md"
-    if file.exists() and is_own(file.read_text(encoding="utf-8", errors="replace")):
+    file = Path(folder).expanduser() / "README.md"
+    if file.is_dir() or file.exists() and is_own(file.read_text(encoding="utf-8", errors="replace")):
         return False
     with atomic_path(file) as tmp:
-        tmp.write_text(str(model_card(student, report)), encoding="utf-8")
+        tmp.write_text(str(model_card(student)), encoding="utf-8")
     return True

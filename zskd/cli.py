@@ -525,13 +525,14 @@ def distill(
 # %% ../nbs/80_cli.ipynb #2c38e03d
 def check_out(
     out: str,  # folder to write to
+    flag: str = "--out",  # that names it
     empty: bool = False,  # whether it must not hold anything yet
 ) -> None:
     "Raise `UserError` if there is a file of this name, or a folder that holds something where it must not."
     from zskd.core import UserError
 
     if Path(out).exists() and not Path(out).is_dir():
-        raise UserError(f"{out}: is a file, not a folder; choose another --out")
+        raise UserError(f"{out}: is a file, not a folder; choose another {flag}")
     if empty and Path(out).exists() and any(Path(out).iterdir()):
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
 
@@ -731,8 +732,14 @@ def export(
     except ImportError as e:
         raise UserError(str(e)) from e
     check_out(out)
+    if n < 1:
+        raise UserError(f"--n {n}: must be at least 1")
+    if not list(Path(student).expanduser().glob("*.safetensors")) and (Path(student).expanduser() / "model.onnx").exists():
+        raise UserError(f"{student}: is an export already; give the student's folder")
     small = Student.load(student)
     texts = list(islice(load_corpus(corpus or "sample", column).sentences(), n + 1))
+    if len(texts) < 2:
+        raise UserError(f"{' '.join(corpus or ['sample'])}: holds fewer than two sentences to compare on; give more text")
     rows = list(zip(texts, texts[1:], strict=False)) if small.notes.get("n_texts") == 2 else [(t,) for t in texts[:n]]
     exports = export_onnx(small, out, int8)
     print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")
@@ -810,11 +817,13 @@ def dashboard(
         raise UserError(str(e)) from e
     given = {name: value for name, value in options.items() if value != options_of(open_teacher)[name].default}
     told = _absolute({"run": run, "most": most, **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
+    if most < 1:
+        raise UserError(f"--most {most}: must be at least 1")
     if pages:
-        check_out(pages)
+        check_out(pages, "--pages")
         print("\n".join(str(page) for page in run_board(**told).to_html(pages)))
         return
-    run_board(**{**told, "most": 1})  # a mistake shows now, and not on the page
+    run_board(**{**told, "most": 1})  # so that a mistake shows now, and not on the page
     serve(f"from zskd.cli import run_board\nrun_board(**{told!r})", port, host, not no_token, not no_browser)
 
 # %% ../nbs/80_cli.ipynb #2b0431e0

@@ -634,7 +634,7 @@ def _student(self: Distiller, weights: dict[str, torch.Tensor], notes: dict[str,
     if notes is None:
         best = {f"best_{k}": v for k, v in self.best.items()}
         notes = {**student.notes, "teacher": self.teacher.name, "pool_rows": len(self.pool), "n_texts": self.n_texts, **best, "run": self.facts()}
-    student.notes = dict(notes)
+    student.notes, student.report = dict(notes), None
     return student
 
 # %% ../nbs/50_distill.ipynb #deab2c53
@@ -1000,7 +1000,7 @@ def report(
     **kwargs: Any,  # passed to `zskd.evaluate.evaluate`
 ) -> Any:  # an `evaluate.Report`
     "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`, and the scores on the student's card."
-    from zskd.cards import write_card
+    from zskd.cards import report_facts
     from zskd.evaluate import evaluate
 
     student = self.fit()
@@ -1008,7 +1008,8 @@ def report(
     seen = {"zero_shot": False} if any(row in known for row in examples.rows) else {}  # the text holds what it is scored on
     result = evaluate(self.teacher, student, examples, **{"undistilled": self.start, **self.facts(), **seen, **kwargs})
     result.save(self.out)
-    write_card(self.out / "student", student, result.data)
+    student.report = report_facts(result.data)
+    student.save(self.out / "student")
     return result
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .core import UserError, read_json, write_json
+from .core import RunError, UserError, read_json, write_json
 from .evaluate import agreement, latency, log_probabilities
 from .students import Student, encode_rows
 from .tasks import Row, as_rows
@@ -46,7 +47,8 @@ class OnnxStudent:
         precision: str = "fp32",  # 'fp32', or 'int8' where it was exported, too
     ):
         "Raises `UserError` for a folder without such an export, and for an export that the runtime cannot read."
-        self.file, about = Path(folder) / FILES.get(precision, precision), Path(folder) / "zskd.json"
+        folder = Path(folder).expanduser()
+        self.file, about = folder / FILES.get(precision, precision), folder / "zskd.json"
         if not self.file.exists() or not about.exists():
             raise UserError(f"{folder}: holds no export as {precision}; it would be {self.file.name}, written by export_onnx")
         saved = read_json(about)
@@ -62,18 +64,20 @@ class OnnxStudent:
     def __repr__(self) -> str:
         return f"OnnxStudent({self.file.name}, {self.file.stat().st_size:,} bytes; labels {', '.join(self.labels)})"
 
-    def logits(
-        self,
-        rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
-        batch_tokens: int = 4096,  # pieces per batch, filling included
-    ) -> np.ndarray:  # float32 [n, C], in the order given
-        "The logits, in batches of inputs of like length. Raises `UserError` for rows that are no texts."
-        encoded = encode_rows(self.tokenizer, as_rows(rows), self.max_length)
-        out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
-        for take in token_batches(encoded.lengths, batch_tokens):
-            batch = encoded.batch(take, torch.device("cpu"))
-            out[take] = self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
-        return out
+# %% ../nbs/62_export.ipynb #819e03bb
+@patch
+def logits(
+    self: OnnxStudent,
+    rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
+    batch_tokens: int = 4096,  # pieces per batch, filling included
+) -> np.ndarray:  # float32 [n, C], in the order given
+    "The logits, in batches of inputs of like length. Raises `UserError` for rows that are no texts."
+    encoded = encode_rows(self.tokenizer, as_rows(rows), self.max_length)
+    out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
+    for take in token_batches(encoded.lengths, batch_tokens):
+        batch = encoded.batch(take, torch.device("cpu"))
+        out[take] = self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
+    return out
 
 # %% ../nbs/62_export.ipynb #8bbd0b32
 @contextmanager
@@ -118,7 +122,7 @@ def export_onnx(
     out: str | Path,  # folder; an earlier export in it is replaced
     int8: bool = False,  # write it with weights of eight bits, too
 ) -> dict[str, OnnxStudent]:  # by precision: 'fp32', and 'int8' if it was asked for
-    "Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported or whose export answers otherwise, `RunError` on a full disk."
+    "Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported, `RunError` for an export that answers otherwise and on a full disk."
     student = Student(student.model, student.tokenizer, student.max_length, student.notes)
     with model_folder(out) as tmp, _quiet():
         try:
@@ -128,10 +132,17 @@ def export_onnx(
         onnx.checker.check_model(str(tmp / FILES["fp32"]))
         if int8:
             quantize_dynamic(str(tmp / FILES["fp32"]), str(tmp / FILES["int8"]), weight_type=QuantType.QInt8)
-        student.tokenizer.save_pretrained(tmp)
+        student.limited_tokenizer().save_pretrained(tmp)
         student.model.config.save_pretrained(tmp)
         write_json(tmp / "zskd.json", {"labels": student.labels, "n_params": student.n_params, "max_length": student.max_length, "notes": student.notes})
-    return {precision: OnnxStudent(out, precision) for precision in FILES if (Path(out) / FILES[precision]).exists()}
+    if not int8:
+        (Path(out).expanduser() / FILES["int8"]).unlink(missing_ok=True)  # of an earlier export
+    exports = {precision: OnnxStudent(out, precision) for precision in FILES if int8 or precision != "int8"}
+    rows = [("a text",), ("word " * 2 * student.max_length,)]
+    apart = float(np.abs(exports["fp32"].logits(rows) - student.logits(rows)).max())
+    if not apart < 1e-2:
+        raise RunError(f"{out}: the export answers otherwise than the student (logits differ by up to {apart:.3g}); do not use it")
+    return exports
 
 # %% ../nbs/62_export.ipynb #9d8cf4a6
 def compare(

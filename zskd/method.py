@@ -36,8 +36,10 @@ def pulls(
     student_logits: np.ndarray,  # [n, C]
     teacher_logits: np.ndarray,  # [n, C]
 ) -> tuple[np.ndarray, np.ndarray]:  # [n], the loss of each text alone, and [n, C], minus its gradient with respect to the student's logits
-    "How much each text weighs in a loss, and where it pulls the student. Raises `UserError` for a loss that cannot be read."
+    "How much each text weighs in a loss, and where it pulls the student. Raises `UserError` for a loss that cannot be read, and for shapes that differ."
     measure = parse_loss(loss)
+    if np.shape(student_logits) != np.shape(teacher_logits) or np.ndim(student_logits) != 2:
+        raise UserError(f"logits of shapes {np.shape(student_logits)} and {np.shape(teacher_logits)}: must be [texts, classes], the same for both")
     student = torch.tensor(np.asarray(student_logits), dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor(np.asarray(teacher_logits), dtype=torch.float64)
     if not len(student):
@@ -53,7 +55,7 @@ def pull_fig(
     value: float,  # of the loss on this text
 ) -> go.Figure:
     "Where a text pulls the student's logits: to the right those that rise. Raises `UserError` for another number of labels."
-    if len(pull) != len(labels):
+    if len(pull) != len(labels) or not len(labels):
         raise UserError(f"pull: has {len(pull)} classes, but there are {len(labels)} labels")
     names, most = [as_label(name, 24) for name in labels], max(1e-9, float(np.abs(pull).max()))
     bars = go.Bar(x=pull, y=list(range(len(names))), orientation="h", marker={"color": STUDENT}, text=[f"{v:+.3f}" for v in pull], textposition="outside", cliponaxis=False)

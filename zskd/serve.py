@@ -21,7 +21,7 @@ from .ood import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Examples
-from .teachers import Teacher
+from .teachers import Teacher, claim_folder
 
 # %% auto #0
 __all__ = ['PAGES', 'some', 'compared_sets', 'RunDashboard', 'serve']
@@ -84,8 +84,12 @@ class RunDashboard(widgets.VBox):
     ):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
         self.folder = Path(folder).expanduser()
-        if not (self.folder / "config.json").exists() and not (self.folder / "log.jsonl").exists():
+        if (self.folder / "zskd.json").exists():
+            raise UserError(f"{folder}: is the folder of a student; give that of its run, {self.folder.absolute().parent}")
+        if not (self.folder / "log.jsonl").exists():
             raise UserError(f"{folder}: holds no run; give the folder that a run was written to (its --out)")
+        if most < 1:
+            raise UserError(f"most={most}: must be at least 1")
         self.student = Student.load(self.folder / "student") if (self.folder / "student" / "config.json").exists() else None
         self.parts: dict[str, Explorer | Comparison | SearchViewer | Monitor] = {}
         written = read_generated(self.folder) if (self.folder / "generated.jsonl").exists() else []
@@ -135,9 +139,8 @@ def to_html(
     self: RunDashboard,
     folder: str | Path,  # made if it is not there; pages of the same names are replaced
 ) -> list[Path]:
-    "Write each tab as a page that needs no network and no Python. Raises `RunError` if one cannot be written."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    "Write each tab as a page that needs no network and no Python. Raises `UserError` if a file is in the way, `RunError` if one cannot be written."
+    folder = claim_folder(Path(folder).expanduser())
     answers = self.parts["Comparison"].answers if "Comparison" in self.parts else None
     texts = [answers.rows[i] for i in some(len(answers.rows), 20)] if answers else []  # a page cannot be typed into, so it shows some
     pages = []
@@ -156,7 +159,7 @@ def serve(
     token: bool = True,  # whether the page asks for a token, which is printed with its address
     browser: bool = True,  # open it in a browser
 ) -> None:
-    "Serve a page until Ctrl-C. Raises `UserError` where Voilà is not installed or a port cannot be."
+    "Serve a page until Ctrl-C. Raises `UserError` where Voilà is not installed, and for an address that cannot be listened on."
     try:
         import nbformat
         from voila.app import Voila
@@ -169,4 +172,7 @@ def serve(
         page = Path(tmp) / "zskd.ipynb"
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), page)
         words = [str(page), f"--port={port}", f"--Voila.ip={host}", "--show_tracebacks=True"]
-        Voila.launch_instance([*words, *(["--token"] if token else []), *([] if browser else ["--no-browser"])])
+        try:
+            Voila.launch_instance([*words, *(["--token"] if token else []), *([] if browser else ["--no-browser"])])
+        except OSError as e:
+            raise UserError(f"host={host}: cannot be listened on at port {port} ({e.strerror or e})") from e

@@ -5,13 +5,14 @@
 # %% ../nbs/31_students.ipynb #459eaec7
 from __future__ import annotations
 
+import copy
 import html
 import inspect
 import json
 import math
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
@@ -711,6 +712,7 @@ class Student:
     ):
         "Put model and tokenizer together; neither is changed."
         self.model, self.tokenizer, self.max_length, self.notes = model, tokenizer, max_length, dict(notes or {})
+        self.report: dict[str, Any] | None = None  # what its card tells of its scores
         names = model.config.id2label
         self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))
         self._inputs = set(inspect.signature(model.forward).parameters)
@@ -778,6 +780,14 @@ def logits(
 
 # %% ../nbs/31_students.ipynb #a0f0fe99
 @patch
+def limited_tokenizer(self: Student) -> PreTrainedTokenizerBase:
+    "A copy of the tokenizer that says how much the student reads, so that pipelines know where to cut."
+    tokenizer = copy.deepcopy(self.tokenizer)
+    tokenizer.model_max_length = self.max_length
+    return tokenizer
+
+
+@patch
 def save(
     self: Student,
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
@@ -787,10 +797,10 @@ def save(
 
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
-        self.tokenizer.save_pretrained(tmp)
-        write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes})
+        self.limited_tokenizer().save_pretrained(tmp)
+        write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes, "report": self.report})
     write_card(folder, self)
-    return Path(folder)
+    return Path(folder).expanduser()
 
 # %% ../nbs/31_students.ipynb #c86d1f8e
 def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Student:
@@ -810,7 +820,7 @@ def load(
     file = Path(folder).expanduser() / "zskd.json"
     saved = read_json(file) if file.exists() else {}
     student.max_length = saved.get("max_length", student.max_length)
-    student.notes = saved.get("notes", {})
+    student.notes, student.report = saved.get("notes", {}), saved.get("report")
     return student
 
 # %% ../nbs/31_students.ipynb #56b74e22
@@ -1082,10 +1092,9 @@ def push_to_hub(
     repo_id: str,  # 'owner/name'; made if it is not there
     private: bool = True,  # whether only its owner sees a repository that is made
     token: str | None = None,  # of the hub; None takes the one of `hf auth login`
-    report: Mapping[str, Any] | None = None,  # the `data` of a `Report`, whose scores go on the card
 ) -> str:  # address of the commit
     "Upload the student. Raises `UserError` for a bad name, `RunError` if the hub refuses or is out of reach."
-    from zskd.cards import is_own, write_card
+    from zskd.cards import is_own
 
     api = HfApi(token=token)
     try:
@@ -1094,7 +1103,6 @@ def push_to_hub(
         raise UserError(f"repo_id={repo_id!r}: {e}") from e
     with tempfile.TemporaryDirectory() as tmp:
         self.save(tmp)
-        write_card(tmp, self, report)
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             mine = api.file_exists(repo_id, "README.md") and is_own(ModelCard.load(repo_id, token=token).content)

@@ -520,21 +520,24 @@ def claim_folder(
     folder: str | Path,  # where a folder is to be
 ) -> Path:  # its absolute path
     "Make a folder if it is not there. Raises `UserError` if a file is in the way, `RunError` if it cannot be made."
-    if Path(folder).exists() and not Path(folder).is_dir():
+    place = Path(folder).expanduser()
+    if place.exists() and not place.is_dir():
         raise UserError(f"{folder}: is a file, not a folder; choose another output folder")
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise RunError(f"{folder}: cannot be made ({e.strerror}); choose another output folder") from e
-    return Path(folder).resolve()
+    return place.resolve()
 
 # %% ../nbs/30_teachers.ipynb #815332df
 @contextmanager
 def model_folder(
     folder: str | Path,  # made if it is not there; files of the same names in it are replaced
 ) -> Iterator[Path]:  # an empty folder beside it, to write to
-    "Write a model to the yielded folder; then its files are moved, `config.json` last. Raises `UserError` for a file, `RunError` on a full disk."
+    "Write a model to the yielded folder; then its files are moved, `config.json` last. Raises `UserError` for a file or a `config.json` of something else, `RunError` on a full disk."
     place = claim_folder(folder)
+    if (place / "config.json").exists() and "model_type" not in read_json(place / "config.json"):
+        raise UserError(f"{folder}: holds a config.json that is not a model's, perhaps a run's; choose another output folder")
     tmp = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         tmp.mkdir(exist_ok=True)

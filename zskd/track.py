@@ -27,10 +27,12 @@ def check_trackers(
             there = filter_trackers([name], ".")
         except ValueError as e:
             raise UserError(f"track={name!r}: {e}") from e
+        except RuntimeError:  # how newer versions of accelerate say that a package is missing
+            there = []
         if not there:
             raise UserError(f"track={name!r}: its package is not installed; install it or choose another")
 
-
+# %% ../nbs/53_track.ipynb #f553e605
 class TrackerCallback(Callback):
     "Hands what a run logs to experiment trackers, through accelerate."
 
