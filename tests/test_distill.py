@@ -178,23 +178,22 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(calm, tmp_path):
     assert identical(out, calm)
 
 
-def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path, monkeypatch):
+def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path):
     asked = []
 
     def interrupted(texts):
-        if len(asked) == 200:
+        if len(asked) == 192:
             raise KeyboardInterrupt
         asked.extend(texts)
         return rule(texts)
 
-    monkeypatch.setattr("zskd.teachers.BLOCK", 100)
     run = distiller(tmp_path / "run", "nothing", 0, False)
-    run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule")
-    with pytest.raises(KeyboardInterrupt, match=r"^interrupted after 200 new answers of the teacher; go on with resume=True \(--resume\) and folder"):
+    run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule", batch_size=64)
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; go on with resume=True \(--resume\) and folder"):
         run.fit()
     again = distiller(tmp_path / "run", "nothing", 0, True)
     again.fit()
-    assert again.teacher.queries == 100 and again.step == 24
+    assert again.teacher.queries == 108 and again.step == 24
 
 
 def test_the_batch_that_is_chosen_belongs_to_the_configuration(tmp_path):
@@ -237,12 +236,11 @@ def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeyp
         return answer(texts)
 
     monkeypatch.setitem(globals(), "rule", counted)
-    monkeypatch.setattr("zskd.teachers.BLOCK", 150)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         distiller(out, "stop", 7, False).fit()
-    shard, other = sorted((out / "logits").rglob("*.safetensors"))
-    assert len(asked) == 300
+    shard, *others = sorted((out / "logits").rglob("*.safetensors"))
+    assert len(asked) == 300 and others
     shard.write_bytes(damage(shard.read_bytes()))
     with pytest.raises(RunError, match="delete this file, only its rows are asked again") as e:
         distiller(out, "nothing", 0, True).fit()
@@ -252,7 +250,7 @@ def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeyp
     again = distiller(out, "nothing", 0, True)
     again.fit()
     texts = [text for (text,) in again.pool]
-    assert again.step == 24 and asked in (texts[:150], texts[150:])
+    assert again.step == 24 and asked in [texts[i : i + 64] for i in range(0, 300, 64)]
 
 
 def test_teacher_and_student_of_unequal_classes(tmp_path):

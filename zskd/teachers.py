@@ -65,13 +65,15 @@ class Teacher:
         tokenizer: PreTrainedTokenizerBase | None = None,  # its tokenizer
         max_length: int | None = None,  # tokens read of an input; more are cut off
         fast: PreTrainedModel | None = None,  # the model in the precision that is fastest on its device; `model` itself if that is float32
-        block: int | None = None,  # rows per shard of the cache; None takes `BLOCK`
+        shard: int | None = None,  # rows whose answers are kept in one file of the cache; None takes `BLOCK`
+        at_once: int = 1,  # rows to ask about together, where more than a shard's are missing
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
         self.compute, self.name, self.fingerprint = compute, name, fingerprint
         self.n_texts, self.n_params, self.max_length = n_texts, n_params, max_length
-        self.model, self.tokenizer, self.fast, self.block = model, tokenizer, fast or model, block
+        self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
+        self.shard, self.at_once = shard, at_once
         self.queries = 0  # texts asked so far, cached ones not counted
 
     def __repr__(self) -> str:
@@ -180,8 +182,8 @@ def from_callable(
         return np.concatenate([answer(b) for b in batches])
 
     fingerprint = digest("callable", name, returns, labels) if name else ""
-    kept = batch_size * -(-64 // batch_size)  # a call that fails loses what has not been written, so answers are written soon
-    return cls(labels, compute, name or getattr(fn, "__name__", "callable"), fingerprint, n_texts, block=kept)
+    kept = 64  # rows: a call that fails loses what has not been written, so answers are written soon
+    return cls(labels, compute, name or getattr(fn, "__name__", "callable"), fingerprint, n_texts, shard=kept, at_once=batch_size)
 
 # %% ../nbs/30_teachers.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -448,7 +450,7 @@ def for_task(
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
-                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.block)  # fmt: skip
+                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once)  # fmt: skip
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
@@ -501,19 +503,36 @@ def label(
     keep = cache is not None and bool(self.fingerprint)
     out = np.zeros((len(rows), len(self.labels)), np.float32)
     with progress(desc=desc, total=len(rows), unit=" texts") as bar:
-        block = self.block or BLOCK
-        for start in range(0, len(rows), block):
-            part = fetch(start, min(start + block, len(rows)))
+        shard, waiting = self.shard or BLOCK, []
+        for start in range(0, len(rows), shard):
+            part = fetch(start, min(start + shard, len(rows)))
             path = shard_path(cache, self, part) if keep else None
             if path and path.exists():
-                answer = check_logits(read_shard(path), part, self.labels)
+                out[start : start + len(part)] = check_logits(read_shard(path), part, self.labels)
+                bar.update(len(part))
             else:
-                answer = self.logits(part)
-                if path:
-                    write_shard(path, answer)
-            out[start : start + len(part)] = answer
-            bar.update(len(part))
+                waiting.append((start, part, path))
+            if waiting and (len(waiting) * shard >= self.at_once or start + shard >= len(rows)):
+                bar.update(self._answer(waiting, out))
+                waiting = []
     return out
+
+
+@patch
+def _answer(
+    self: Teacher,
+    waiting: list[tuple[int, list[Row], Path | None]],  # where they begin, the rows of a shard, and its file
+    out: np.ndarray,  # [n, n_classes], is filled in
+) -> int:  # rows
+    "Ask about some shards together, and keep each."
+    answers = self.logits([row for _, part, _ in waiting for row in part])
+    n = len(answers)
+    for start, part, path in waiting:
+        mine, answers = answers[: len(part)], answers[len(part) :]
+        if path:
+            write_shard(path, mine)
+        out[start : start + len(part)] = mine
+    return n
 
 # %% ../nbs/30_teachers.ipynb #2c72f4d8
 def claim_folder(
