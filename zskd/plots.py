@@ -228,13 +228,14 @@ def distribution_fig(
     kl, top = np.maximum(kl_rows(t, s), 0), max(np.log(len(labels)), 1e-9)
     largest = max(float(np.quantile(kl, 0.99)), 1e-3)
     fig = make_subplots(3, 1, subplot_titles=("confidence", "entropy, nats", "KL, nats"), vertical_spacing=0.12)
-    for who, log in logs.items():
-        for row, (values, high) in enumerate(((np.exp(log.max(1)), 1.0), (-(np.exp(log) * log).sum(1), top)), 1):
+    measured = {who: (np.exp(log.max(1)), -(np.exp(log) * log).sum(1)) for who, log in logs.items()}  # confidence and entropy
+    for who, both in measured.items():
+        for row, (values, high) in enumerate(zip(both, (1.0, top), strict=True), 1):
             fig.add_trace(_histogram(who, values, high, showlegend=row == 1), row, 1)
     fig.add_trace(_histogram("both", np.minimum(kl, largest), largest, showlegend=False), 3, 1)
     fig.update_layout(barmode="group", bargap=0.05)
     fig.update_yaxes(title_text="inputs")
-    means = {who: (float(np.exp(log.max(1)).mean()), float(-(np.exp(log) * log).sum(1).mean())) for who, log in logs.items()}
+    means = {who: [float(values.mean()) for values in both] for who, both in measured.items()}
     summary = f"Mean confidence {means['teacher'][0]:.2f} (teacher) and {means['student'][0]:.2f} (student), mean KL {kl.mean():.3f} nats, on {len(t):,} inputs."
     table = [["mean", "teacher", "student"], *([name, f"{means['teacher'][k]:.3f}", f"{means['student'][k]:.3f}"] for k, name in enumerate(("confidence", "entropy, nats")))]
     return described(fig, f"how sure they are of {len(t):,} inputs", summary, table, height=560)
