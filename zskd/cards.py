@@ -16,7 +16,7 @@ from . import __version__
 from .core import atomic_path, digest
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'EMBEDDED', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
 
 # %% ../nbs/61_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -68,6 +68,12 @@ def _listed(
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 # %% ../nbs/61_cards.ipynb #6347c706
+def _start(notes: Mapping[str, Any]) -> str | None:
+    "What a student's first weights came from: its teacher, chance, or a checkpoint, of a folder the last part of its path."
+    init = notes.get("init")
+    return init if init is None or init.startswith("the teacher") or HUB_NAME.fullmatch(init) else Path(init).name
+
+
 def _made(student: Any) -> str:
     "How a student was made, as a table."
     notes, run = student.notes, student.notes.get("run") or {}
@@ -77,8 +83,8 @@ def _made(student: Any) -> str:
         "teacher": notes.get("teacher"),
         "parameters": f"{student.n_params:,}" + (f", {notes['ratio']:.1f} times fewer than the teacher's" if notes.get("ratio") else ""),
         "shape": notes.get("shape"),
-        "first weights": notes.get("init"),
-        "training text": ", ".join(Path(str(s)).name for s in run.get("sources") or []) or None,
+        "first weights": _start(notes),
+        "training text": ", ".join("Wikipedia (the sample that comes with zskd)" if s == "sample" else Path(str(s)).name for s in run.get("sources") or []) or None,
         "rows": f"{notes['pool_rows']:,}" if "pool_rows" in notes else None,
         "answers of the teacher": f"{sum(queries.values()):,}" if queries else None,
         "of these for an adversary": f"{queries['adversarial']:,}" if queries.get("adversarial") else None,
@@ -92,6 +98,9 @@ def _made(student: Any) -> str:
 
 
 # %% ../nbs/61_cards.ipynb #4decfc59
+EMBEDDED = ": it was distilled on Wikipedia from all-MiniLM-L6-v2, which learned from pairs of sentences, natural language inference and duplicate questions among them."
+
+
 def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> str:
     "What is known of the data."
     heading = "## Zero-shot\n\n"
@@ -99,10 +108,13 @@ def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> st
         return heading + "**No.** The training text held examples of the task on which the student is scored."
     if not (notes.get("run") or {}).get("sources"):
         return heading + "Not known: where the training text came from was not recorded."
+    start = _start(notes) or "random"
+    read = "" if start == "random" or start.startswith("the teacher") else f" It started from the checkpoint {_cell(start)}, and what that one was trained on is in it, too"
+    read += {"compact-small": EMBEDDED, "compact-wide": EMBEDDED}.get(start, ".") if read else ""
     return heading + (
         "Between loading the teacher and scoring the student, no data set of the task, labelled or not, was read. "
         "The student learned from the teacher's answers to the training text named above (method: [2012.15495](https://arxiv.org/abs/2012.15495)). "
-        "Whether that text holds something of the task is for whoever chose it to say."
+        f"Whether that text holds something of the task is for whoever chose it to say.{read}"
     )
 
 # %% ../nbs/61_cards.ipynb #32990464
