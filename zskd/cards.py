@@ -16,7 +16,7 @@ from . import __version__
 from .core import atomic_path, digest
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'EMBEDDED', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
 
 # %% ../nbs/61_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -98,7 +98,7 @@ def _made(student: Any) -> str:
 
 
 # %% ../nbs/61_cards.ipynb #4decfc59
-EMBEDDED = ": it was distilled on Wikipedia from all-MiniLM-L6-v2, which learned from pairs of sentences, natural language inference and duplicate questions among them."
+_ABOUT_EMBEDDED = ": it was distilled on Wikipedia from all-MiniLM-L6-v2, which learned from pairs of sentences, natural language inference and duplicate questions among them."
 
 
 def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> str:
@@ -110,7 +110,7 @@ def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> st
         return heading + "Not known: where the training text came from was not recorded."
     start = _start(notes) or "random"
     read = "" if start == "random" or start.startswith("the teacher") else f" It started from the checkpoint {_cell(start)}, and what that one was trained on is in it, too"
-    read += {"compact-small": EMBEDDED, "compact-wide": EMBEDDED}.get(start, ".") if read else ""
+    read += {"compact-small": _ABOUT_EMBEDDED, "compact-wide": _ABOUT_EMBEDDED}.get(start, ".") if read else ""
     return heading + (
         "Between loading the teacher and scoring the student, no data set of the task, labelled or not, was read. "
         "The student learned from the teacher's answers to the training text named above (method: [2012.15495](https://arxiv.org/abs/2012.15495)). "
