@@ -128,7 +128,8 @@ def _scores(report: Mapping[str, Any] | None) -> str:
     lines.append(f"| calibration error (ECE) | {report['ece']['teacher']:.3f} | {report['ece']['student']:.3f} | – |")
     kept = f"{report['pct_of_teacher']:.1f} % of the teacher's {report['metric']}; " if report["pct_of_teacher"] is not None else ""
     on = report["evaluated_on"]
-    what = f"{_cell(report['name'])}, {on['split']}, {report['n']:,} of {on['of']:,} rows" if on["of"] else f"{_cell(report['name'])}, {on['split']}, {report['n']:,} rows"
+    of = f" of {on['of']:,}" if on["of"] else ""
+    what = f"{_cell(report['name'])}, {on['split']}, {report['n']:,}{of} rows"
     return (f"## Scores\n\n| {what} | teacher | student | commonest class alone |\n|---|---|---|---|\n" + "\n".join(lines)
             + f"\n\nThe student keeps {kept}the two agree on {100 * report['agreement']:.1f} % of the rows.")  # fmt: skip
 
@@ -145,7 +146,8 @@ LIMITS = """## Limits
 None is stated. Whether the teacher may be distilled and its student passed on is for the teacher's licence to say, and what the training text allows for that text's; see both, then write the student's licence here and as `license:` above."""
 
 # %% ../nbs/61_cards.ipynb #39d7c0e9
-MARK = re.compile(r"<!-- Written by zskd, which renews it with the student until somebody changes it: (\w+) -->\n")
+_LINE = "<!-- Written by zskd, which renews it with the student until somebody changes it: {} -->\n"
+MARK = re.compile(_LINE.format(r"(\w+)"))
 
 
 def model_card(
@@ -159,7 +161,7 @@ def model_card(
     head = f"# A student of {teacher}\n\nA text classifier of {student.n_params:,} parameters{smaller}, made by zero-shot knowledge distillation."
     parts = [head, _use(student, n_texts), _made(student), _zero_shot(notes, report), _scores(report), LIMITS]
     data, text = f"---\n{card_data(notes, report).to_yaml()}\n---\n", "\n\n".join(parts) + "\n"
-    return ModelCard(f"{data}<!-- Written by zskd, which renews it with the student until somebody changes it: {digest(data, text)[:16]} -->\n\n{text}")
+    return ModelCard(f"{data}{_LINE.format(digest(data, text)[:16])}\n{text}")
 
 # %% ../nbs/61_cards.ipynb #b9033ba1
 KEPT = ("task", "name", "metric", "n", "evaluated_on", "zero_shot", "pct_of_teacher", "agreement", "ece")  # of a report

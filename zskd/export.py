@@ -123,7 +123,6 @@ def export_onnx(
     int8: bool = False,  # write it with weights of eight bits, too
 ) -> dict[str, OnnxStudent]:  # by precision: 'fp32', and 'int8' if it was asked for
     "Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported, `RunError` for an export that answers otherwise and on a full disk."
-    student = Student(student.model, student.tokenizer, student.max_length, student.notes)
     with model_folder(out) as tmp, _quiet():
         try:
             _write_graph(student, tmp / FILES["fp32"])

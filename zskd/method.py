@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from .adversarial import Generated, RandomInfill, class_order
 from .core import UserError
 from .dashboards import after_a_pause, marked, redraw, widgets
+from .evaluate import kl_rows
 from .losses import parse_loss
 from .plots import STUDENT, as_label, described, probability_fig
 from .students import Student
@@ -136,8 +137,7 @@ def _rewritten(self: MethodExplorer, share: float) -> Generated:
 def rewrite(self: MethodExplorer) -> None:
     "Have the language model exchange the chosen share of the words, and tell what became of the difference."
     found, i = self.rewritten(self.share.value), self.text.value
-    before = Generated(self.rows, self.rows, self.teacher_logits, self.student_logits, self.student.labels, None).divergence()
-    after = found.divergence()
+    before, after = kl_rows(self.teacher_logits, self.student_logits), found.divergence()
     texts = "".join(f"<p>{marked(a, b)}</p>" for a, b in zip(self.rows[i], found.rows[i], strict=True))
     told = f"KL of this text: {before[i]:.3f} nats before, {after[i]:.3f} after; over the batch {before.mean():.3f} and {after.mean():.3f}, larger for {(after > before).sum()} of {len(after)} texts."
     self.rewriting.value = f"{texts}<p>{html.escape(told)}</p>"
