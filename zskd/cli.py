@@ -674,6 +674,9 @@ def tell(
         asked["texts"] = None if options["task"] else task.n_texts
         where = "--data FOLDER" if task.glue else f"--columns {' '.join('COLUMN' for _ in range(task.n_texts))} --data FILE.tsv"
         print(f"score it with: {spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}")
+    if run.stage2 is not None:
+        print(f"{out}/generated.jsonl: the texts that the adversary wrote")
+    print(f"look at the run with: zskd dashboard {shlex.quote(str(out))}")
 
 # %% ../nbs/80_cli.ipynb #85b6125f
 @command(
