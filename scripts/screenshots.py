@@ -40,7 +40,7 @@ run = lambda: Distiller(teacher, student, pool, "run", task=task, cache="logits"
 VIEWS = {  # what is shown, and the height of the picture
     "explorer": ('Explorer(teacher, Student.load("run/student"), pool, "a moving film , never dull")', 760),
     "comparison": ('Comparison({"film reviews": Answers.ask(teacher, Student.load("run/student"), (e := task.validation("demo")).rows, e.labels)})', 1000),
-    "search_viewer": ('SearchViewer.of_run("run", teacher)', 800),
+    "search_viewer": ('SearchViewer.of_run("run")', 800),
     "monitor": ('Monitor("run")', 900),
     "method": ('from zskd.method import MethodExplorer\nMethodExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 850),
     "run": ('from zskd.serve import RunDashboard\nRunDashboard("run", teacher, pool, task.validation("demo"))', 820),

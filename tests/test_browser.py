@@ -167,6 +167,22 @@ Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film"
         assert said == [] and [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
         if name == "explorer":
             before = bars(page)
-            page.locator(".updatemenu-header").click()
-            page.locator(".updatemenu-dropdown-button").nth(1).click()
+            page.keyboard.press("Tab")  # to the menu
+            page.keyboard.press("ArrowDown")
             wait_for(lambda before=before: bars(page) != before)
+
+
+def test_pages_fit_a_narrow_dark_screen(browser, tmp_path):
+    code = MODELS + f"""
+answers = Answers.ask(teacher, student, rows)
+Comparison({{"reviews": answers}}).to_html(r"{tmp_path}/comparison.html")
+Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film, " * 20, "a dull mess"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TQDM_DISABLE": "1"})
+    for name in ("comparison", "explorer"):
+        page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme="dark")
+        page.goto((Path(tmp_path) / f"{name}.html").as_uri())
+        page.wait_for_selector(".js-plotly-plot .main-svg")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        paper = "Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)"
+        wait_for(lambda page=page, paper=paper: set(page.evaluate(paper)) == {"#222222"})

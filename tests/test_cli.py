@@ -17,7 +17,7 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from zskd import cli, teachers
-from zskd.core import ASSETS
+from zskd.core import ASSETS, RunError
 from zskd.ood import Pool
 from zskd.teachers import BLOCK
 
@@ -735,6 +735,18 @@ def test_dashboard_is_served(finished):
     served.send_signal(signal.SIGINT)
     assert served.wait(60) == 0
 
+
+def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
+    "The monitor's button gives the command again that made the run, where that was given."
+    run = finished[0]
+    weights = (run / "student" / "model.safetensors").read_bytes()
+    cli.going_on(run, tmp_path)()
+    assert (run / "student" / "model.safetensors").read_bytes() == weights
+    shutil.copytree(run, tmp_path / "copy")
+    assert cli.going_on(tmp_path / "copy", tmp_path) is None and cli.going_on(run, None) is None and cli.going_on(tmp_path, tmp_path) is None
+    (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
+    with pytest.raises(RunError, match="nowhere"):
+        cli.going_on(tmp_path, tmp_path)()
 
 
 def test_demo_in_small(call, tmp_path, monkeypatch):

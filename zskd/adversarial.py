@@ -124,11 +124,16 @@ def stats(self: Generated) -> dict[str, float]:
 
 # %% ../nbs/41_adversarial.ipynb #c52f4d27
 @patch
-def records(self: Generated) -> Iterator[dict[str, Any]]:  # JSON types
-    "One line for each input: new and old text, divergence in nats, and both distributions."
-    p, q = (torch.from_numpy(z).double().softmax(-1).numpy().round(4).tolist() for z in (self.teacher_logits, self.student_logits))
-    for row, origin, kl, teacher, student in zip(self.rows, self.origins, self.divergence(), p, q, strict=True):
-        yield {"text": list(row), "origin": list(origin), "divergence": round(float(kl), 4), "teacher": teacher, "student": student}
+def records(
+    self: Generated,
+    before: tuple[np.ndarray, np.ndarray] | None = None,  # logits of teacher and student for the old texts, [n, C] each in the order of `labels`, where they are known
+) -> Iterator[dict[str, Any]]:  # JSON types
+    "One line for each input: new and old text, divergence in nats, and both distributions, `teacher` and `student`; with `before` also `teacher_before` and `student_before`."
+    known = {"teacher": self.teacher_logits, "student": self.student_logits}
+    known |= {} if before is None else {"teacher_before": before[0], "student_before": before[1]}
+    shares = {who: torch.from_numpy(logits).double().softmax(-1).numpy().round(4).tolist() for who, logits in known.items()}
+    for i, (row, origin, kl) in enumerate(zip(self.rows, self.origins, self.divergence(), strict=True)):
+        yield {"text": list(row), "origin": list(origin), "divergence": round(float(kl), 4), **{who: p[i] for who, p in shares.items()}}
 
 
 @patch

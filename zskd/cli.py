@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import traceback
 import warnings
@@ -33,8 +34,8 @@ __all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO
            'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary',
            'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data',
            'read_data', 'check_pool', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
-           'evaluate', 'export', 'told_by_run', 'run_board', 'dashboard', 'make_writer', 'write', 'pretrain', 'clear',
-           'demo', 'in_flags', 'explain', 'main', 'check_seed', 'prepare']
+           'evaluate', 'export', 'told_by_run', 'going_on', 'run_board', 'dashboard', 'make_writer', 'write',
+           'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -762,11 +763,35 @@ def told_by_run(
         return {}
     words = shlex.split(read_json(file).get("command", ""))
     if words[1:2] == ["demo"]:
-        return {"teacher": str(ASSETS / "teacher"), "task": "sst2"}
+        return {"teacher": str(ASSETS / "teacher"), "task": "sst2", "data": "demo"}
     if words[1:2] != ["distill"]:
         return {}
     told = vars(make_parser().parse_args(words[1:]))
     return _given({name: told.get(name) for name in ("teacher", "pool", "data", *options_of(open_teacher))})
+
+# %% ../nbs/80_cli.ipynb #c1d9a006
+def going_on(
+    run: str,  # folder of a run
+    folder: str | None,  # where its command was given; it is carried out there again
+) -> Callable[[], None] | None:  # None for a run that no command made, or one that was given elsewhere
+    "What resumes a run by the command that made it."
+    from zskd.core import RunError, read_json
+
+    file = Path(run).expanduser() / "command.json"
+    words = shlex.split(read_json(file).get("command", "")) if folder and file.exists() else []
+    if words[1:2] not in (["demo"], ["distill"]):
+        return None
+    out = vars(make_parser().parse_args(words[1:]))["out"]
+    if Path(folder, Path(out).expanduser()).resolve() != Path(run).expanduser().resolve():
+        return None
+    words = words[1:] + ["--resume"] * (words[1] == "distill" and "--resume" not in words)
+
+    def go_on() -> None:
+        done = subprocess.run([sys.executable, "-c", "import sys; from zskd.cli import main; sys.exit(main())", *words], cwd=folder, capture_output=True, text=True)
+        if done.returncode not in (0, 130):  # 130: stopped
+            raise RunError((done.stderr.strip() or f"zskd {shlex.join(words)} failed").splitlines()[-1])
+
+    return go_on
 
 # %% ../nbs/80_cli.ipynb #c1d9a004
 def run_board(
@@ -775,6 +800,7 @@ def run_board(
     pool: str | None = None,  # folder of the pool, where it is not in that of the run
     data: str | None = None,  # to compare on, as for `zskd evaluate`
     most: int = 2000,  # texts of each set
+    folder: str | None = None,  # where the command that made the run was given, to go on with it
     **options: Any,  # of `open_teacher`
 ) -> Any:  # a `RunDashboard`
     "The dashboards of a run. Raises `UserError` for what is not there."
@@ -783,7 +809,7 @@ def run_board(
 
     rows = Pool.load(pool) if pool else None
     model, task = open_teacher(teacher, rows, **take(open_teacher, options)) if teacher else (None, None)
-    return RunDashboard(run, model, rows, read_data(data, task) if model else None, most)
+    return RunDashboard(run, model, rows, read_data(data, task) if model else None, most, going_on(run, folder))
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
@@ -819,7 +845,7 @@ def dashboard(
     except ImportError as e:
         raise UserError(str(e)) from e
     given = {name: value for name, value in options.items() if value != options_of(open_teacher)[name].default}
-    told = _absolute({"run": run, "most": most, **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
+    told = _absolute({"run": run, "most": most, "folder": os.getcwd(), **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
     if most < 1:
         raise UserError(f"--most {most}: must be at least 1")
     if pages:

@@ -272,6 +272,8 @@ class Answers:
         if len(lengths) != 1:
             raise UserError(f"answers: {len(self.rows)} inputs, but {', '.join(map(str, sorted(lengths)))} rows of answers")
         widths = {np.shape(z)[1] if np.ndim(z) == 2 else None for z in (self.teacher_logits, self.student_logits)}
+        if len(set(self.labels)) != len(self.labels):
+            raise UserError(f"answers: labels {list(self.labels)}: two classes have one name")
         if widths != {len(self.labels)}:
             raise UserError(f"answers: {len(self.labels)} labels for logits of {sorted(map(str, widths))} classes")
         if self.truth is not None:
@@ -310,6 +312,9 @@ ORDERS: dict[str, Callable[[Answers], np.ndarray]] = {  # what a list can be sor
     "KL, smallest first": lambda a: -a.kl,
     "teacher surest first": lambda a: a.logs[0].max(1),
     "student surest first": lambda a: a.logs[1].max(1),
+    "teacher's class": lambda a: -a.teacher_logits.argmax(1),
+    "student's class": lambda a: -a.student_logits.argmax(1),
+    "text, A to Z": lambda a: -np.unique([" | ".join(r).lower() for r in a.rows], return_inverse=True)[1],
     "as they came": lambda a: -np.arange(len(a.rows)),
 }
 FIGURES: dict[str, Callable[[Answers], go.Figure]] = {
@@ -507,13 +512,11 @@ class SearchViewer(widgets.VBox):
         self,
         records: Sequence[Mapping[str, Any]],  # lines of `generated.jsonl`, as `read_generated` gives them
         labels: Sequence[str],  # class names, in the student's order
-        teacher: Teacher | None = None,  # with a student, to see the answers before the change
-        student: Student | None = None,  # of the end of the run
     ):
         "Raises `UserError` if there is nothing to see."
         if not records:
             raise UserError("records: empty; the adversary has written nothing yet")
-        self.labels, self.models = tuple(labels), None if teacher is None or student is None else (teacher, student, class_order(teacher, student))
+        self.labels = tuple(labels)
         self.turns: dict[int, list[Mapping[str, Any]]] = {}
         for r in records:
             self.turns.setdefault(r["step"], []).append(r)
@@ -522,10 +525,10 @@ class SearchViewer(widgets.VBox):
         self.step = widgets.SelectionSlider(options=list(self.turns), description="step")
         self.rank = widgets.BoundedIntText(value=1, min=1, max=len(self.turns[self.step.value]), description="text no.")
         self.summary, self.text = widgets.HTML(), widgets.HTML()
-        self.before, self.after = (go.FigureWidget(fig) for fig in self.drawn())
+        self.before, self.after = (go.FigureWidget(fig) for fig in self.drawn(self.chosen()))
         self.step.observe(lambda _: self.show_turn(), "value")
         self.rank.observe(lambda _: self.update(), "value")
-        super().__init__([self.step, self.rank, self.summary, self.text, *([self.before] if self.models else []), self.after])
+        super().__init__([self.step, self.rank, self.summary, self.text, self.before, self.after])
         self.describe()
 
 # %% ../nbs/71_dashboards.ipynb #be12c580
@@ -533,13 +536,15 @@ class SearchViewer(widgets.VBox):
 def of_run(
     cls: SearchViewer,
     folder: str | Path,  # of a run with an adversary
-    teacher: Teacher | None = None,  # to see the answers before the change
 ) -> SearchViewer:
     "Look at a run's folder, also while it is being written. Raises `UserError` for a run without an adversary."
-    folder = Path(folder)
-    labels = read_json(folder / "config.json")["student"]["labels"]
-    done = (folder / "student" / "config.json").exists()
-    return cls(read_generated(folder), labels, teacher if done else None, Student.load(folder / "student") if done and teacher is not None else None)
+    return cls(read_generated(folder), read_json(Path(folder) / "config.json")["student"]["labels"])
+
+
+@patch
+def chosen(self: SearchViewer) -> Mapping[str, Any]:
+    "The record of the chosen text."
+    return self.turns[self.step.value][self.rank.value - 1]
 
 
 @patch
@@ -555,8 +560,7 @@ def show_turn(self: SearchViewer) -> None:
 @patch
 def describe(self: SearchViewer) -> None:
     "Say what the figures do not."
-    turn = self.turns[self.step.value]
-    r = turn[self.rank.value - 1]
+    turn, r = self.turns[self.step.value], self.chosen()
     mean = np.mean([x["divergence"] for x in turn])
     self.summary.value = f"{len(turn):,} texts at step {self.step.value:,}, mean KL {mean:.3f} nats; this one {r['divergence']:.3f} nats"
     self.text.value = self.changed(r)
@@ -566,22 +570,22 @@ def describe(self: SearchViewer) -> None:
 def update(self: SearchViewer) -> None:
     "Show the text that is chosen."
     self.describe()
-    for on_screen, fig in zip((self.before, self.after), self.drawn(), strict=True):
+    for on_screen, fig in zip((self.before, self.after), self.drawn(self.chosen()), strict=True):
         redraw(on_screen, fig)
 
 
 @patch
-def drawn(self: SearchViewer) -> tuple[go.Figure, go.Figure]:
-    "The figures of the chosen text before and after its change."
-    r, n = self.turns[self.step.value][self.rank.value - 1], len(self.labels)
-    logs = [np.log(np.maximum(r[who], 1e-6)) for who in ("teacher", "student")]
-    after = probability_fig(*logs, self.labels).update_layout(title_text=f"after the change, at step {self.step.value:,}")
-    if not self.models:
-        return probability_fig(np.zeros(n), np.zeros(n), self.labels), after
-    teacher, student, order = self.models
-    row = [tuple(r["origin"])]
-    before = probability_fig(teacher.logits(row)[0][order], student.logits(row)[0], self.labels)
-    return before.update_layout(title_text="before the change, at the end of the run"), after
+def drawn(
+    self: SearchViewer,
+    record: Mapping[str, Any],  # of one text
+) -> tuple[go.Figure, go.Figure]:
+    "What both said at that step of a text before its change, and after it."
+    figs = []
+    for title, whose in (("before the change", ("teacher_before", "student_before")), ("after the change", ("teacher", "student"))):
+        known = all(who in record for who in whose)
+        fig = probability_fig(*(np.log(np.maximum(record[who], 1e-6)) for who in whose), self.labels) if known else nothing(title, "not recorded by the version that made this run")
+        figs.append(fig.update_layout(title_text=f"{title}, at step {record['step']:,}"))
+    return figs[0], figs[1]
 
 # %% ../nbs/71_dashboards.ipynb #5e4bb909
 @patch
@@ -643,8 +647,9 @@ def state_of(
         return "none"
     if told[-1]["event"] == "end":
         return "finished" if told[-1].get("finished") else "interrupted"
-    age = datetime.now(timezone.utc) - datetime.fromisoformat(events[-1]["time"])
-    return "running" if age.total_seconds() < SILENT else "silent"
+    last = events[-1].get("time")
+    quiet = last is None or (datetime.now(timezone.utc) - datetime.fromisoformat(last)).total_seconds() >= SILENT
+    return "silent" if quiet else "running"
 
 
 @patch
@@ -731,11 +736,21 @@ def write_page(
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>:root {{ color-scheme: light dark; }} body {{ font-family: sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 .5rem; }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; }} td, th {{ padding: .2rem .6rem; text-align: left; vertical-align: top; }}
-tr {{ border-bottom: 1px solid rgba(128, 128, 128, .4); }}</style></head>
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto; }} td, th {{ padding: .2rem .6rem; text-align: left; vertical-align: top; }}
+tr {{ border-bottom: 1px solid rgba(128, 128, 128, .4); }} select {{ max-width: 100%; font-size: 1rem; }}</style></head>
 <body><h1>{title}</h1>
 {body}
-<script>const looks = {looks};
+<script>for (const figure of document.querySelectorAll(".plotly-graph-div")) {{
+  const menu = figure.layout?.updatemenus?.[0];
+  if (!menu) continue;
+  const select = document.createElement("select"), label = document.createElement("label");
+  for (const button of menu.buttons) select.add(new Option(new DOMParser().parseFromString(button.label, "text/html").documentElement.textContent));
+  select.onchange = () => Plotly.update(figure, ...menu.buttons[select.selectedIndex].args);
+  label.append("shown: ", select);
+  figure.before(label);
+  Plotly.relayout(figure, {{"updatemenus[0].visible": false, "margin.t": 80}});
+}}
+const looks = {looks};
 if (matchMedia("(prefers-color-scheme: dark)").matches) for (const [name, look] of Object.entries(looks)) Plotly.relayout(name, look);</script>
 </body></html>
 """
@@ -751,7 +766,7 @@ def with_menu(
     buttons = []
     for name, fig in figs.items():
         data = {k: [d[k] for d in (t.to_plotly_json() for t in fig.data)] for k in keys if all(k in t.to_plotly_json() for t in fig.data)}
-        look = {"title.text": fig.layout.title.text, "yaxis.tickvals": fig.layout.yaxis.tickvals, "yaxis.ticktext": fig.layout.yaxis.ticktext, "height": fig.layout.height + 50}
+        look = {"title.text": fig.layout.title.text, "yaxis.tickvals": fig.layout.yaxis.tickvals, "yaxis.ticktext": fig.layout.yaxis.ticktext, "xaxis.range": fig.layout.xaxis.range, "height": fig.layout.height + 50}
         buttons.append({"label": as_label(name, 50), "method": "update", "args": [data, look]})
     out = go.Figure(next(iter(figs.values())))
     menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 50}, "bgcolor": "#f4faff", "font": {"color": "#222222"}}  # light on a dark page, too, as plotly's chosen item is
@@ -798,8 +813,10 @@ def to_html(
     path: str | Path,  # of the page
     most: int = 5,  # texts of each turn
 ) -> Path:
-    "Write the texts of each turn on which the two differed most as a page."
-    parts: list[go.Figure | str] = []
+    "Write the texts of each turn on which the two differed most as a page, with both answers to the first of each."
+    pairs = {f"step {step:,}: {' | '.join(turn[0]['text'])}": self.drawn(turn[0]) for step, turn in self.turns.items()}
+    shown = [k for k in (0, 1) if all(figs[k].data for figs in pairs.values())]
+    parts: list[go.Figure | str] = [with_menu({name: figs[k] for name, figs in pairs.items()}) for k in shown]
     for step, turn in self.turns.items():
         lines = "".join(f"<tr><td>{r['divergence']:.3f}</td><td>{self.said(r, 'teacher')}</td><td>{self.said(r, 'student')}</td><td>{self.changed(r)}</td></tr>" for r in turn[:most])
         parts.append(f"<h2>step {step:,}</h2><table><tr><th>KL, nats</th><th>teacher</th><th>student</th><th>text</th></tr>{lines}</table>")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,7 +17,7 @@ from fastcore.basics import patch
 
 from .adversarial import Generated, RandomInfill, class_order
 from .core import UserError
-from .dashboards import after_a_pause, marked, redraw, widgets
+from .dashboards import after_a_pause, marked, redraw, widgets, with_menu, write_page
 from .evaluate import kl_rows
 from .losses import parse_loss
 from .plots import STUDENT, as_label, described, probability_fig
@@ -141,3 +142,18 @@ def rewrite(self: MethodExplorer) -> None:
     texts = "".join(f"<p>{marked(a, b)}</p>" for a, b in zip(self.rows[i], found.rows[i], strict=True))
     told = f"KL of this text: {before[i]:.3f} nats before, {after[i]:.3f} after; over the batch {before.mean():.3f} and {after.mean():.3f}, larger for {(after > before).sum()} of {len(after)} texts."
     self.rewriting.value = f"{texts}<p>{html.escape(told)}</p>"
+
+# %% ../nbs/72_method.ipynb #f1a00003
+@patch
+def to_html(
+    self: MethodExplorer,
+    path: str | Path,  # of the page; a file that is there is replaced
+    temperatures: Sequence[float] = (1, 2, 4, 8, 16),  # to choose among
+) -> Path:
+    "Write the chosen text as a page: both answers at some temperatures, what each loss pulls at, and the rewriting. Raises `RunError` if it cannot be written."
+    t, s, i, labels = self.teacher_logits, self.student_logits, self.text.value, self.student.labels
+    said = {f"temperature {T:g}": probability_fig(t[i] / T, s[i] / T, labels).update_layout(title_text=f"both answers at temperature {T:g}") for T in temperatures}
+    pulled = {loss: (pull[i], value[i]) for loss in SHOWN_LOSSES for value, pull in [pulls(loss, s, t)]}
+    figs = [with_menu(said), with_menu({loss: pull_fig(pull, labels, loss, value) for loss, (pull, value) in pulled.items()})]
+    text = html.escape(" | ".join(self.rows[i]))
+    return write_page(path, "What temperature, loss and masked share do", [f"<p><bdi>{text}</bdi></p>", *figs, f"<h2>{self.share.value:.0%} of the words masked</h2>{self.rewriting.value}"])

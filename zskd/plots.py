@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -65,7 +66,7 @@ def as_label(
     most: int = 60,  # characters
 ) -> str:  # markup that plotly shows as the text
     "A text as one line of a figure: shortened, never read as markup, its direction kept apart from what stands around it."
-    line = " ".join(text.split())
+    line = " ".join(re.sub("[\u202a-\u202e\u2066-\u2069]", "", text).split())
     line = line if len(line) <= most else line[: most - 1].rstrip() + "…"
     return f"\u2068{html.escape(line)}\u2069"  # first-strong isolate, and its end
 
@@ -96,9 +97,9 @@ def in_words(
 ) -> str:  # Markdown
     "A figure's sentence and its table."
     meta = _words_of(fig)
-    lines = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in meta["table"]]
+    lines = ["| " + " | ".join(html.escape(c, quote=False).replace("|", "\\|") for c in line) + " |" for line in meta["table"]]
     rule = ["|" + " --- |" * len(meta["table"][0])] if lines else []
-    return "\n".join([meta["summary"], "", *lines[:1], *rule, *lines[1:]]).rstrip()
+    return "\n".join([html.escape(meta["summary"], quote=False), "", *lines[:1], *rule, *lines[1:]]).rstrip()
 
 # %% ../nbs/70_plots.ipynb #46efa85f
 def nothing(
@@ -148,6 +149,10 @@ def _logits(teacher_logits: Any, student_logits: Any, labels: Sequence[str]) -> 
     return t, s
 
 
+def _is_number(x: Any) -> bool:
+    return isinstance(x, Real) and bool(np.isfinite(x))
+
+
 def _chosen(scores: np.ndarray, most: int) -> list[int]:
     "The classes with the largest scores, in their own order."
     return sorted(np.argsort(-scores, kind="stable")[:most].tolist())
@@ -164,14 +169,14 @@ def probability_fig(
     t, s = _logits(np.atleast_2d(teacher_logits), np.atleast_2d(student_logits), labels)
     p, q = np.exp(log_probabilities(t))[0], np.exp(log_probabilities(s))[0]
     shown = _chosen(np.maximum(p, q), most if len(labels) <= most else most - 1)
-    names = [as_label(labels[c], 24) for c in shown] + ([f"{len(labels) - len(shown)} others"] if len(shown) < len(labels) else [])
+    names = [labels[c] for c in shown] + ([f"{len(labels) - len(shown)} others"] if len(shown) < len(labels) else [])
     bars = {who: [x[c] for c in shown] + ([max(0.0, 1 - x[shown].sum())] if len(shown) < len(labels) else []) for who, x in (("teacher", p), ("student", q))}
     fig = go.Figure([_bars(who, values, list(range(len(names)))) for who, values in bars.items()])
     fig.update_xaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1], title_text="probability")
-    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed")
+    fig.update_yaxes(tickvals=list(range(len(names))), ticktext=[as_label(n, 24) for n in names], autorange="reversed")
     kl = max(0.0, float(kl_rows(t, s)[0]))
     says = "; ".join(f"{who} {labels[int(x.argmax())]} {x.max():.0%}" for who, x in (("teacher", p), ("student", q)))
-    table = [["class", "teacher", "student"], *([n.strip("\u2068\u2069"), f"{a:.3f}", f"{b:.3f}"] for n, a, b in zip(names, *bars.values(), strict=True))]
+    table = [["class", "teacher", "student"], *([n, f"{a:.3f}", f"{b:.3f}"] for n, a, b in zip(names, *bars.values(), strict=True))]
     return described(fig, as_label(text, 44) if text else "both answers", f"{says}; KL {kl:.3f} nats.", table, height=150 + 44 * len(names))
 
 # %% ../nbs/70_plots.ipynb #3c64f352
@@ -237,7 +242,7 @@ def distribution_fig(
     fig.update_yaxes(title_text="inputs")
     means = {who: [float(values.mean()) for values in both] for who, both in measured.items()}
     summary = f"Mean confidence {means['teacher'][0]:.2f} (teacher) and {means['student'][0]:.2f} (student), mean KL {kl.mean():.3f} nats, on {len(t):,} inputs."
-    table = [["mean", "teacher", "student"], *([name, f"{means['teacher'][k]:.3f}", f"{means['student'][k]:.3f}"] for k, name in enumerate(("confidence", "entropy, nats")))]
+    table = [["mean", "teacher", "student"], *([name, f"{means['teacher'][k]:.3f}", f"{means['student'][k]:.3f}"] for k, name in enumerate(("confidence", "entropy, nats"))), ["KL of both, nats", f"{kl.mean():.3f}", ""]]
     return described(fig, f"how sure they are of {len(t):,} inputs", summary, table, height=560)
 
 # %% ../nbs/70_plots.ipynb #e37290a8
@@ -278,8 +283,9 @@ def reliability_fig(
 ) -> go.Figure:
     "Reliability diagram with counts and expected calibration error (Guo et al. 2017). Raises `UserError` for anything but bins."
     models = {who: calibration[who] for who in ("teacher", "student") if calibration.get(who)}
-    if any(not isinstance(b, Mapping) or not {"n", "confidence", "accuracy"} <= b.keys() for bins in models.values() for b in bins):
-        raise UserError("calibration: holds something else than bins with n, confidence and accuracy")
+    if any(not isinstance(b, Mapping) or not all(_is_number(b.get(k)) for k in ("n", "confidence", "accuracy")) for bins in models.values() for b in bins):
+        raise UserError("calibration: holds something else than bins with n, confidence and accuracy, which are numbers")
+    models = {who: bins for who, bins in models.items() if sum(b["n"] for b in bins)}
     if not models:
         return nothing("confidence and accuracy")
     fig = make_subplots(2, 1, row_heights=[0.75, 0.25], shared_xaxes=True, vertical_spacing=0.06)
@@ -326,14 +332,22 @@ def simplex_fig(
     draw = _strip if len(labels) <= 2 else _ternary if len(labels) == 3 else _plane
     fig = draw(t[at], s[at], labels, hover)
     shown = "" if len(at) == len(t) else f" {len(at)} are drawn."
-    moved = np.abs(np.exp(log_probabilities(t)) - np.exp(log_probabilities(s))).sum(1) / 2
+    p, q = np.exp(log_probabilities(t)), np.exp(log_probabilities(s))
+    moved = np.abs(p - q).sum(1) / 2
+    table = [["class", "teacher, mean", "student, mean"], *([labels[c], f"{p[:, c].mean():.3f}", f"{q[:, c].mean():.3f}"] for c in _chosen((p + q).mean(0), 20))]
     summary = f"From the teacher's answer to the student's, {len(t):,} inputs: on average {moved.mean():.3f} of probability goes to other classes, and {moved.max():.3f} at most.{shown}"
-    return described(fig, f"teacher to student, {len(at):,} of {len(t):,} inputs", summary, height=300 if len(labels) <= 2 else 520)
+    return described(fig, f"teacher to student, {len(at):,} of {len(t):,} inputs", summary, table, height=300 if len(labels) <= 2 else 520)
 
 # %% ../nbs/70_plots.ipynb #b559596f
 def _joined(a: np.ndarray, b: np.ndarray) -> list[float | None]:
     "Coordinates of lines from `a` to `b`, each followed by a gap."
     return [x for pair in zip(a.tolist(), b.tolist(), strict=True) for x in (*pair, None)]  # None and not NaN, which JSON has not
+
+
+def _arrows(n: int) -> dict[str, Any]:
+    "The looks of `n` lines of `_joined`, each with a head at its end."
+    head = {"symbol": "arrow", "size": [0, 9, 0] * n, "angleref": "previous", "standoff": 2, "color": "rgba(110,110,110,.8)"}
+    return {"mode": "lines+markers", "line": {"color": "rgba(128,128,128,.45)", "width": 1}, "marker": head, "hoverinfo": "skip", "showlegend": False}
 
 
 def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]) -> go.Figure:
@@ -351,7 +365,7 @@ def _ternary(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[st
     "Three classes: a corner for each."
     p, q = np.exp(log_probabilities(t)), np.exp(log_probabilities(s))
     corners = dict(zip("abc", (_joined(p[:, k], q[:, k]) for k in range(3)), strict=True))
-    fig = go.Figure(go.Scatterternary(**corners, mode="lines", line={"color": "rgba(128,128,128,.45)", "width": 1}, hoverinfo="skip", showlegend=False))
+    fig = go.Figure(go.Scatterternary(**corners, **_arrows(len(p))))
     for who, x in (("teacher", p), ("student", q)):
         fig.add_trace(go.Scatterternary(a=x[:, 0], b=x[:, 1], c=x[:, 2], mode="markers", name=who, text=hover, marker=_points(who), hovertemplate="%{text}<br>%{a:.2f}, %{b:.2f}, %{c:.2f}"))
     fig.update_ternaries(sum=1, **{f"{k}axis": {"title": {"text": as_label(name, 24)}} for k, name in zip("abc", labels, strict=True)})
@@ -365,7 +379,7 @@ def _plane(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
     p, q = ((z - a.mean(0)) @ axes[:2].T for z in (a, b))
     held = (spread[:2] ** 2).sum() / max(1e-12, (spread**2).sum())
     p, q = (np.pad(z, ((0, 0), (0, 2 - z.shape[1]))) for z in (p, q))  # a single text spreads in one direction only
-    fig = go.Figure(go.Scatter(x=_joined(p[:, 0], q[:, 0]), y=_joined(p[:, 1], q[:, 1]), mode="lines", line={"color": "rgba(128,128,128,.45)", "width": 1}, hoverinfo="skip", showlegend=False))
+    fig = go.Figure(go.Scatter(x=_joined(p[:, 0], q[:, 0]), y=_joined(p[:, 1], q[:, 1]), **_arrows(len(p))))
     for who, x, named in (("teacher", p, t), ("student", q, s)):
         text = [f"{h}<br>{as_label(labels[c], 24)}" for h, c in zip(hover, named.argmax(1).tolist(), strict=True)]
         fig.add_scatter(x=x[:, 0], y=x[:, 1], mode="markers", name=who, text=text, marker=_points(who), hovertemplate="%{text}")
@@ -385,7 +399,7 @@ def training_fig(
     events: Sequence[Mapping[str, Any]],  # lines of a log, as `RunFolder.read_log` gives them
 ) -> go.Figure:
     "Curves of a run over its steps. What has not been logged is left out, and values that are no numbers are gaps."
-    curves = [(name, [e for e in events if e.get("event") == event and key in e], key) for event, key, name in CURVES]
+    curves = [(name, [e for e in events if e.get("event") == event and key in e and "step" in e], key) for event, key, name in CURVES]
     curves = [(name, *_by_step(lines, key)) for name, lines, key in curves if lines]
     if not curves:
         return nothing("training", "no step has been logged yet")
@@ -403,7 +417,7 @@ def training_fig(
 def _by_step(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float | None]]:
     "Steps and values; of a step that a resumed run did again the later value, and None for what is no number."
     found = {e["step"]: e[key] for e in lines}
-    numbers = {step: float(x) if isinstance(x, Real) and np.isfinite(x) else None for step, x in found.items()}
+    numbers = {step: float(x) if _is_number(x) else None for step, x in found.items()}
     return sorted(numbers), [numbers[step] for step in sorted(numbers)]
 
 # %% ../nbs/70_plots.ipynb #be039b57
@@ -413,7 +427,7 @@ def cost_fig(
     score: str = "% of teacher",  # title of the score
 ) -> go.Figure:
     "Score against cost, with a logarithmic axis for the cost. Raises `UserError` for costs that are not above 0, and for points without a score."
-    bad = [name for name, (x, y) in points.items() if not (np.isfinite(x) and x > 0) or not np.size(y) or not np.isfinite(y).all()]
+    bad = [name for name, (x, y) in points.items() if not (_is_number(x) and x > 0) or not np.size(y) or not all(map(_is_number, np.ravel(y).tolist()))]
     if bad:
         raise UserError(f"{bad[0]}: {points[bad[0]]} is no point; needs a cost above 0, and scores that are numbers")
     if not points:
@@ -432,7 +446,7 @@ def pool_fig(
 ) -> go.Figure:
     "Rows of a pool by builder and teacher's class. Raises `UserError` for anything but the statistics of a pool."
     builders = stats.get("builders")
-    if not isinstance(builders, Mapping) or any("rows" not in b for b in builders.values()):
+    if not isinstance(builders, Mapping) or any(not isinstance(b, Mapping) or not _is_number(b.get("rows")) for b in builders.values()):
         raise UserError("stats: holds no builders; give what pool.stats() gives")
     if not builders:
         return nothing("rows of the pool")
@@ -440,8 +454,9 @@ def pool_fig(
     classes = list(dict.fromkeys(c for b in names for c in builders[b].get("classes", {})))
     parts = {c: [builders[b].get("classes", {}).get(c, 0) for b in names] for c in classes} or {"rows": [builders[b]["rows"] for b in names]}
     at, shades = list(range(len(names))), ["", "/", ".", "x", "-", "\\", "|", "+"]
-    fig = go.Figure([go.Bar(x=counts, y=at, orientation="h", name=as_label(c, 24), marker={"pattern": {"shape": shades[k % len(shades)]}}) for k, (c, counts) in enumerate(parts.items())])
-    fig.update_layout(barmode="stack", colorway=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"])
+    fig = go.Figure([go.Bar(x=counts, y=at, orientation="h", name=as_label(c, 24), text=[f"{n:,}" if n else "" for n in counts], textposition="inside", insidetextanchor="middle", textangle=0,
+                            textfont={"color": "#ffffff"}, marker={"pattern": {"shape": shades[k % len(shades)], "fillmode": "overlay", "fgcolor": "rgba(255,255,255,.45)", "solidity": 0.2}}) for k, (c, counts) in enumerate(parts.items())])
+    fig.update_layout(barmode="stack", uniformtext={"minsize": 10, "mode": "hide"}, colorway=["#0072B2", "#B34E00", "#00785A", "#A2457C", "#666666"])
     fig.update_xaxes(title_text="rows").update_yaxes(tickvals=at, ticktext=[as_label(b, 24) for b in names], autorange="reversed")
     total = sum(builders[b]["rows"] for b in names)
     table = [["builder", *parts], *([b, *(f"{counts[k]:,}" for counts in parts.values())] for k, b in enumerate(names))]

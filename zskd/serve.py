@@ -5,6 +5,7 @@
 # %% ../nbs/73_serve.ipynb #f54fdfda
 from __future__ import annotations
 
+import html
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -97,7 +98,7 @@ class RunDashboard(widgets.VBox):
             pool = Pool.load(self.folder / "pool") if pool is None and (self.folder / "pool" / "pool.json").exists() else pool
             self._add_comparison(teacher, pool, written, examples, most)
         if written:
-            self.parts["Generated texts"] = SearchViewer.of_run(self.folder, teacher)
+            self.parts["Generated texts"] = SearchViewer.of_run(self.folder)
         self.parts["Monitor"] = Monitor(self.folder, go_on)
         self.tabs = widgets.Tab(list(self.parts.values()), titles=list(self.parts))
         super().__init__([widgets.HTML(self.heading(teacher)), self.tabs])
@@ -119,7 +120,7 @@ def heading(
     teacher: Teacher | None,  # as it was given
 ) -> str:  # HTML
     "What is seen, and what is missing for more."
-    name = self.folder.absolute().name
+    name = html.escape(self.folder.absolute().name)
     if self.student is None:
         return f"<h2>{name}</h2><p>No student yet: the run is not finished. The monitor shows how far it is.</p>"
     missing = " Without its teacher nothing can be compared; give one to see more."

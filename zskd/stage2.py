@@ -140,21 +140,23 @@ def turn(
     rng = np.random.default_rng(derive_seed(run.settings.seed, "stage 2", step))
     rows_of = run.pool.rows if hasattr(run.pool, "rows") else lambda at: [run.pool[i] for i in at]
 
-    def some(n: int) -> list[Row]:
-        return rows_of(rng.choice(run.train, min(n, len(run.train)), replace=False).tolist())
+    def some(n: int) -> list[int]:
+        return rng.choice(run.train, min(n, len(run.train)), replace=False).tolist()
 
     asked, said = run.teacher.queries, {}
     for i in range(self.generator_steps if self.adversary.learns else 0):
-        said = self.adversary.learn(some(self.learn_rows), run.teacher, run.student, derive_seed(run.settings.seed, "learn", step, i))
+        said = self.adversary.learn(rows_of(some(self.learn_rows)), run.teacher, run.student, derive_seed(run.settings.seed, "learn", step, i))
         self.forward_queries += self.learn_rows
-    found = self.adversary.search(some(self.turn_rows(run)), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
+    at = some(self.turn_rows(run))
+    found = self.adversary.search(rows_of(at), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
     self.forward_queries += run.teacher.queries - asked
     back = np.argsort(run.order)
     lengths = np.diff(run.start.encode(found.rows).offsets)
     self.turns = [*self.turns, Turn(found.rows, found.teacher_logits[:, back], lengths)][-self.memory :]
     if run.is_main:
+        before = run.targets[at].numpy(), run.student.logits(found.origins)
         with open(run.out / "generated.jsonl", "a", encoding="utf-8") as f:
-            f.writelines(json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in found.records())
+            f.writelines(json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in found.records(before))
     counts = {"forward_queries": self.forward_queries, "backward_queries": self.adversary.backward_queries}
     run.log("adversary", step=step, **found.stats(), **{f"generator_{k}": v for k, v in said.items()}, **counts)
     run.extra_queries = self.spent()
@@ -224,7 +226,7 @@ def on_start(self: Stage2, run: Distiller) -> None:
 # %% ../nbs/51_stage2.ipynb #195296e6
 def read_generated(
     folder: str | Path,  # of a run
-) -> list[dict[str, Any]]:  # step, text, origin, divergence (nats), teacher and student (distributions)
+) -> list[dict[str, Any]]:  # step, text, origin, divergence (nats); distributions: teacher, student, and of the origin teacher_before, student_before
     "What the adversary of a run wrote. Raises `UserError` for a run that has none."
     path = Path(folder) / "generated.jsonl"
     if not path.exists():
