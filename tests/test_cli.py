@@ -778,3 +778,20 @@ def letters(tmp_path):
     folder.mkdir()
     (folder / "letter.txt").write_text("dear all")
     return folder
+
+
+def test_mistakes_that_would_pass_in_silence(call, finished, models, tmp_path):
+    run, words = finished
+    table = tmp_path / "mine.tsv"
+    table.write_text("text\tlabel\na good film\tpositive\na bad film\tnegative\n")
+    for command, told in (
+        (["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--columns", "label"], "cannot be a text as well"),
+        (["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--max-length", 100_000], "reads at most"),
+        (["dashboard", run, "--pages", ""], "--pages: is empty"),
+        (["distill", "--teachr", words[2]], "'--teachr', perhaps --teacher"),
+        (["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "search", "--max-queries", 1, "--out", tmp_path / "run"], "a turn of the adversary takes"),
+    ):
+        code, _, err = call(*command)
+        assert code == 2
+        one_line(err, told)
+    assert not (tmp_path / "run").exists()

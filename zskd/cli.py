@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -35,7 +36,7 @@ __all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO
            'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data',
            'read_data', 'check_pool', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
            'evaluate', 'export', 'told_by_run', 'going_on', 'run_board', 'dashboard', 'make_writer', 'write',
-           'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'main', 'check_seed', 'prepare']
+           'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -614,7 +615,7 @@ def check_training(
     if "epochs" in asked and "steps" in asked:
         raise UserError("--epochs and --steps both say how long to train; give one of them")
     pick_device(asked.pop("device", "auto"))
-    make_adversary(*(asked.pop(name, default) for name, default in (("adversary", "none"), ("generator", None), ("max_queries", None))))
+    stage2 = make_adversary(*(asked.pop(name, default) for name, default in (("adversary", "none"), ("generator", None), ("max_queries", None))))
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n") or options_of(make_pool)["n"].default
@@ -624,6 +625,8 @@ def check_training(
     batch_size = settings.batch_size or default_batch_size(left)
     if left < batch_size:
         raise UserError(f"batch_size={batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
+    if stage2 is not None:
+        stage2.check_budget(batch_size)
     check_size(teacher, task, **take(make_student, options))
 
 # %% ../nbs/80_cli.ipynb #c3d5e912
@@ -707,6 +710,8 @@ def evaluate(
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     model, task = open_teacher(teacher, **take(open_teacher, options))
     small = Student.load(student)
+    if small.n_params > (model.n_params or math.inf):
+        print(f"{student}: has more parameters than the teacher; were --teacher and --student exchanged?")
     known = {**small.notes.get("run", {}), "undistilled": undistilled(small, student)}
     report = compare(model, small, task.load(split, data, limit), allow_unnamed=options["allow_unnamed"], **known)
     print(report.table())
@@ -848,9 +853,15 @@ def dashboard(
     told = _absolute({"run": run, "most": most, "folder": os.getcwd(), **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
     if most < 1:
         raise UserError(f"--most {most}: must be at least 1")
-    if pages:
+    check_data(told.get("data"), told.get("task"))
+    if pages is not None:
+        if not pages.strip():
+            raise UserError("--pages: is empty; give a folder to write to")
         check_out(pages, "--pages")
-        print("\n".join(str(page) for page in run_board(**told).to_html(pages)))
+        board = run_board(**told)
+        print("\n".join(str(page) for page in board.to_html(pages)))
+        if "Comparison" not in board.parts:
+            print("no page compares: " + ("the run has no student yet" if board.student is None else "there is no teacher; name it with --teacher"))
         return
     run_board(**{**told, "most": 1})  # so that a mistake shows now, and not on the page
     serve(f"from zskd.cli import run_board\nrun_board(**{told!r})", port, host, not no_token, not no_browser)
@@ -1091,7 +1102,7 @@ def _demo_report(first: Any, run: Any, examples: Any, data: str) -> None:
     answers = zip(DEMO_TEXTS, run.teacher.logits(DEMO_TEXTS).argmax(1), run.distilled.logits([(t,) for t in DEMO_TEXTS]).argmax(1), strict=True)
     print("\n" + "\n".join(f"  {t!r}: teacher {task.labels[a]}, student {task.labels[b]}" for t, a, b in answers))
     print(f"""
-{run.out}/student      a plain Hugging Face model: pipeline("text-classification", "{run.out}/student")
+{run.out}/student      a plain Hugging Face model: pipeline("text-classification", "{run.out}/student", truncation=True)
 {run.out}/report.html  the report to look at; report.json beside it
 
 With your own teacher, and text of your own:
@@ -1137,12 +1148,28 @@ def explain(
     return None
 
 # %% ../nbs/80_cli.ipynb #13732853
+def unknown_option(
+    words: Sequence[str],  # after `zskd`
+) -> str:  # what is wrong; empty if nothing is
+    "Find the first option that a command does not have, before it is asked for what it lacks."
+    if not words or words[0] not in COMMANDS:
+        return ""
+    c = COMMANDS[words[0]]
+    flags = {"--help", *(option(key, doc)[0] for step in (c.function, *c.steps) for key, doc in options_of(step).items())}
+    wrong = next((flag for word in words[1:] if (flag := word.partition("=")[0]).startswith("--") and len(flag) > 2 and flag not in flags), None)
+    like = get_close_matches(wrong, flags, 1) if wrong else []
+    return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
+
+
 def main(
     argv: Sequence[str] | None = None,  # words after `zskd`; those of the process if None
 ) -> int:  # exit code
     "Run a command: 0 if it is done, 2 for a mistake in what was given, 1 if it failed."
     words = list(sys.argv[1:] if argv is None else argv)
     parser = make_parser()
+    if wrong := unknown_option(words):
+        print(f"zskd {words[0]}: {wrong}; `zskd {words[0]} --help` shows what there is", file=sys.stderr)
+        return 2
     try:
         known, unknown = parser.parse_known_args(words)
     except SystemExit as e:  # after --help, --version or a wrong argument
@@ -1151,7 +1178,7 @@ def main(
     name = values.pop("command")
     if unknown:
         prog = f"zskd {name}" if name else "zskd"
-        print(f"{prog}: unknown option {unknown[0]!r}; `{prog} --help` shows what there is", file=sys.stderr)
+        print(f"{prog}: cannot read {unknown[0]!r}; `{prog} --help` shows what there is", file=sys.stderr)
         return 2
     if name is None:
         parser.print_help()

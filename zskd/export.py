@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from fastcore.basics import patch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .core import RunError, UserError, read_json, write_json
@@ -32,7 +33,7 @@ except ImportError as e:
     raise ImportError("exporting needs onnx, onnxruntime and onnxscript: pip install 'zskd[onnx]'") from e
 
 # %% auto #0
-__all__ = ['FILES', 'OnnxStudent', 'export_onnx', 'compare']
+__all__ = ['FILES', 'OnnxStudent', 'check_place', 'export_onnx', 'compare']
 
 # %% ../nbs/62_export.ipynb #700e6348
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}  # by precision
@@ -117,12 +118,29 @@ def _write_graph(
                       external_data=False, dynamic_shapes=(tuple({0: size, 1: pieces} for _ in names),))  # fmt: skip
 
 # %% ../nbs/62_export.ipynb #dba0d870
+def check_place(
+    student: Student,  # that is to be exported
+    out: str | Path,  # folder, perhaps its own
+) -> None:
+    "Raise `UserError` for a folder that holds the weights of another model, whose configuration an export would replace."
+    place = Path(out).expanduser()
+    weights = place / "model.safetensors"
+    theirs = next((p for pattern in ("*.safetensors", "*.bin") for p in place.glob(pattern)), None)
+    if theirs is None:
+        return
+    own = {k: v.cpu() for k, v in student.model.state_dict().items()}
+    kept = load_file(weights) if theirs == weights else {}
+    if not kept or any(k not in own or not torch.equal(own[k], v) for k, v in kept.items()):
+        raise UserError(f"{out}: holds another model ({theirs.name}); choose a new folder, or the student's own")
+
+
 def export_onnx(
     student: Student,  # to export; it stays as it is
     out: str | Path,  # folder; an earlier export in it is replaced
     int8: bool = False,  # write it with weights of eight bits, too
 ) -> dict[str, OnnxStudent]:  # by precision: 'fp32', and 'int8' if it was asked for
-    "Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported, `RunError` for an export that answers otherwise and on a full disk."
+    "Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported and a folder of another model, `RunError` for an export that answers otherwise and on a full disk."
+    check_place(student, out)
     with model_folder(out) as tmp, _quiet():
         try:
             _write_graph(student, tmp / FILES["fp32"])

@@ -75,8 +75,7 @@ class Stage2(Callback):
             raise UserError("pool: is empty; an adversary has nothing to start from")
         if self.turns or self.spent():
             raise UserError("adversary: has been used by another run, from which it knows texts and counts answers; make a new one")
-        if self.max_queries is not None and self.cost(run) > self.max_queries:
-            raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(run):,} answers; give more, or fewer rows in a turn")
+        self.check_budget(run.settings.batch_size)
         self.adversary.check(run.teacher, run.start)
         if run.settings.batch_size < 2:
             raise UserError(f"batch_size={run.settings.batch_size}: an adversary needs a part of each batch; give at least 2")
@@ -114,20 +113,30 @@ def spent(self: Stage2) -> int:
 @patch
 def turn_rows(
     self: Stage2,
-    run: Distiller,  # whose batches decide, where nothing else is said
+    batch_size: int,  # of the run, which decides where nothing else is said
 ) -> int:
     "New texts in a turn."
-    return self.rows or max(1, round(self.share * run.settings.batch_size * self.student_steps))
+    return self.rows or max(1, round(self.share * batch_size * self.student_steps))
 
 
 @patch
 def cost(
     self: Stage2,
-    run: Distiller,  # as constructed
+    batch_size: int,  # of the run
 ) -> int:
     "Answers that a turn takes, forward and backward."
     learned = 2 * self.generator_steps * self.learn_rows if self.adversary.learns else 0
-    return learned + self.adversary.answers(self.turn_rows(run))
+    return learned + self.adversary.answers(self.turn_rows(batch_size))
+
+
+@patch
+def check_budget(
+    self: Stage2,
+    batch_size: int,  # of the run
+) -> None:
+    "Raise `UserError` if `max_queries` is not enough for one turn."
+    if self.max_queries is not None and self.cost(batch_size) > self.max_queries:
+        raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(batch_size):,} answers; give at least as many, or a smaller batch_size")
 
 # %% ../nbs/51_stage2.ipynb #df922d35
 @patch
@@ -147,7 +156,7 @@ def turn(
     for i in range(self.generator_steps if self.adversary.learns else 0):
         said = self.adversary.learn(rows_of(some(self.learn_rows)), run.teacher, run.student, derive_seed(run.settings.seed, "learn", step, i))
         self.forward_queries += self.learn_rows
-    at = some(self.turn_rows(run))
+    at = some(self.turn_rows(run.settings.batch_size))
     found = self.adversary.search(rows_of(at), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
     self.forward_queries += run.teacher.queries - asked
     back = np.argsort(run.order)
@@ -170,7 +179,7 @@ def extra_rows(self: Stage2, run: Distiller, step: int) -> tuple[Sequence[Row], 
     if n == 0:
         return None
     if (step - self.first_step(run)) % self.student_steps == 0 or not self.turns:
-        if self.max_queries is not None and self.spent() + self.cost(run) > self.max_queries:
+        if self.max_queries is not None and self.spent() + self.cost(run.settings.batch_size) > self.max_queries:
             run.stop = True
         else:
             self.turn(run, step)

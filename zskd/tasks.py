@@ -259,6 +259,8 @@ def _pick_columns(path: str | Path, header: list[str], task: Task) -> list[int]:
             choose = " (choose with columns=)" if what == "text" and not task.glue else ""
             raise UserError(f"{path}: has no {what} column {missing!r}{choose}; its columns, separated by tabs, are {', '.join(header)}")
     found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
+    if found[1][0] in found[0]:
+        raise UserError(f"{path}: column {found[1][0]!r} holds the right answers and cannot be a text as well; choose another with columns=")
     return [header.index(c) for c in (*found[0], *found[1])]
 
 # %% ../nbs/10_tasks.ipynb #4f7dfc6d

@@ -404,7 +404,10 @@ def load(
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
     model, fast, tokenizer = _on_device(name, where, dtype)
-    max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
+    most = min(getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
+    if max_length > max(most, 128):
+        raise UserError(f"max_length={max_length}: the model reads at most {most} tokens")
+    max_length = min(max_length, most)
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
     own = getattr(model.config, "zskd", None)  # what this package noted in it
     return cls(
