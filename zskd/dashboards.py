@@ -819,5 +819,5 @@ def to_html(
     parts: list[go.Figure | str] = [with_menu({name: figs[k] for name, figs in pairs.items()}) for k in shown]
     for step, turn in self.turns.items():
         lines = "".join(f"<tr><td>{r['divergence']:.3f}</td><td>{self.said(r, 'teacher')}</td><td>{self.said(r, 'student')}</td><td>{self.changed(r)}</td></tr>" for r in turn[:most])
-        parts.append(f"<h2>step {step:,}</h2><table><tr><th>KL, nats</th><th>teacher</th><th>student</th><th>text</th></tr>{lines}</table>")
+        parts.append(f"<h2>step {step:,}: {min(most, len(turn))} of {len(turn):,} texts, those with the largest KL</h2><table><tr><th>KL, nats</th><th>teacher</th><th>student</th><th>text</th></tr>{lines}</table>")
     return write_page(path, "What the adversary wrote", parts)
