@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from zskd.adversarial import MaskedLMGenerator, RandomInfill
 from zskd.core import ASSETS, RunError, UserError, ZskdError
-from zskd.distill import Callback, Distiller
+from zskd.distill import STOP, Callback, Distiller
 from zskd.stage2 import Stage2, read_generated
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher
@@ -47,6 +47,8 @@ class Act(Callback):
             os.kill(os.getpid(), signal.SIGINT)
         if self.what == "stop":
             raise KeyboardInterrupt
+        if self.what == "stop file" and run.is_main:
+            (run.out / STOP).touch()
         if self.what == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 
@@ -206,6 +208,14 @@ def test_the_batch_that_is_chosen_belongs_to_the_configuration(tmp_path):
     assert again.step == 24
     with pytest.raises(UserError, match="batch_size=32: the pool has 20 rows to train on"):
         distiller(tmp_path / "few", "nothing", 0, False, batch_size=None, held_out=280)
+
+
+def test_a_file_stops_all_processes(tmp_path):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    said = run(out, "stop file", 7, n=2)
+    assert said["error"] == "KeyboardInterrupt" and step(out) == 7 and not (out / STOP).exists()
+    assert run(out, resume=True, n=2)["processes"] == 2 == run(whole, n=2)["processes"]
+    assert identical(out, whole)
 
 
 def test_full_disk_leaves_the_earlier_checkpoint(calm, tmp_path):

@@ -46,7 +46,9 @@ def anchors(path):
 
 
 def links(text):
-    return re.findall(r"\]\(([^)\s]+)\)", CODE.sub("", text))
+    "Where the links and images of a page lead, in Markdown and in HTML."
+    text = CODE.sub("", text)
+    return re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r"""(?:href|src)=["']([^"']+)["']""", text) + re.findall(r"^\[[^\]]+\]: +(\S+)", text, re.M)
 
 
 def broken(path, text):
@@ -97,6 +99,7 @@ def test_links_lead_somewhere(path):
 def test_a_broken_link_is_found():
     page = NBS / "10_tasks.ipynb"
     assert broken(page, "[a](20_corpora.ipynb) [b](https://x.org) `[c](c.ipynb)`") == []
+    assert broken(page, '[a](nowhere.ipynb "t") <img src="no.png">') == ["nowhere.ipynb", "no.png"]
     assert broken(page, "[a](nowhere.ipynb) [b](20_corpora.ipynb#nowhere) [c](#nowhere)") == ["nowhere.ipynb", "20_corpora.ipynb#nowhere", "#nowhere"]
     assert anchor("The `Teacher`, [read](x.ipynb): 2 of it") == "the-teacher-read-2-of-it"
 

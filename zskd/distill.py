@@ -925,16 +925,16 @@ def _interrupt_waits() -> Iterator[list[bool]]:  # holds something once Ctrl-C w
             signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/50_distill.ipynb #0139ca83
-STOP = "stop"  # a file of this name in the folder of a run by one process stops it as Ctrl-C would
+STOP = "stop"  # a file of this name in the folder of a run stops it as Ctrl-C would
 
 
 @patch
 def _asked_to_stop(self: Distiller) -> bool:
-    "Whether the file is there; it is taken away."
-    there = self.world == 1 and (self.out / STOP).exists()
+    "Whether the file is there, which is then taken away; all processes hear the same."
+    there = self.is_main and (self.out / STOP).exists()
     if there:
         (self.out / STOP).unlink()
-    return there
+    return bool(broadcast(torch.tensor([int(there)], device=self.accelerator.device)).item()) if self.world > 1 else there
 
 # %% ../nbs/50_distill.ipynb #f430a66c
 @patch
