@@ -457,6 +457,9 @@ class Distiller:
         best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
         return f"Distiller({self.teacher.name!r} -> {self.start.n_params:,} parameters, {len(self.pool):,} rows, step {self.step} of {self.steps}{best})"
 
+
+Distiller.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
+
 # %% ../nbs/50_distill.ipynb #eba3ae65
 @patch
 def _check(self: Distiller) -> None:
