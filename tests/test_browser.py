@@ -1,5 +1,4 @@
 """The dashboards in a real browser: live under Voilà, and as pages of their own."""
-import json
 import os
 import shutil
 import socket
@@ -51,8 +50,8 @@ def served(tmp_path):
             s.bind(("127.0.0.1", 0))
             port = s.getsockname()[1]
         words = [sys.executable, "-m", "voila", "page.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
-        log = open(tmp_path / "voila.log", "w")
-        running.append(subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "TQDM_DISABLE": "1"}))
+        with open(tmp_path / "voila.log", "w") as log:
+            running.append(subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "TQDM_DISABLE": "1"}))
         url, until = f"http://127.0.0.1:{port}/", time.time() + 60
         while time.time() < until:
             try:
@@ -184,5 +183,4 @@ Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film,
         page.goto((Path(tmp_path) / f"{name}.html").as_uri())
         page.wait_for_selector(".js-plotly-plot .main-svg")
         assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        paper = "Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)"
-        wait_for(lambda page=page, paper=paper: set(page.evaluate(paper)) == {"#222222"})
+        wait_for(lambda page=page: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"})

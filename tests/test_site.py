@@ -31,8 +31,7 @@ def cells(path, kind=None):
 
 def prose(path):
     "The Markdown of a page, without its code."
-    text = path.read_text("utf-8") if path.suffix != ".ipynb" else "\n\n".join(source for _, source in cells(path, "markdown"))
-    return text
+    return path.read_text("utf-8") if path.suffix != ".ipynb" else "\n\n".join(source for _, source in cells(path, "markdown"))
 
 
 def anchor(heading):
