@@ -168,7 +168,7 @@ Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film"
             before = bars(page)
             page.keyboard.press("Tab")  # to the menu
             page.keyboard.press("ArrowDown")
-            wait_for(lambda before=before: bars(page) != before)
+            wait_for(lambda page=page, before=before: bars(page) != before)
 
 
 def test_pages_fit_a_narrow_dark_screen(browser, tmp_path):
