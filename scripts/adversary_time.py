@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from provenance import made_by
 from six_tasks import ADVERSARIES, settings_of, size_of
+from speed import step_times
 
 from zskd.core import write_json
-from zskd.distill import Callback, Distiller
 from zskd.ood import Pool
 from zskd.students import Student
 from zskd.tasks import TASKS
@@ -78,16 +78,10 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def one_run(kind: str, teacher: Teacher, student: Student, pool: Pool, task: object, folder: Path, i: int) -> tuple[float, float, float]:
     """Seconds of a step before the adversary begins, of one with its texts, and of its turn; medians of one run."""
-    done: list[float] = []
-
-    class Watch(Callback):
-        def on_step(self, run: Distiller, step: int, loss: float) -> None:
-            done.append(time.perf_counter())
-
     stage2 = ADVERSARIES[kind]()
     stage2.start, stage2.ramp = 0.5, 0.0  # from the middle on, at once with its whole share
     settings = {**settings_of(task, "wiki"), "steps": STEPS, "evaluate_every": STEPS, "held_out": 200}
-    Distiller(teacher, student, pool, folder / f"{kind}-{i}", task=task, cache=folder / "logits", adversary=stage2, callbacks=[Watch()], **settings).fit()
+    done = step_times(teacher, student, pool, folder / f"{kind}-{i}", folder / "logits", task=task, adversary=stage2, **settings)
     each = [b - a for a, b in zip(done, done[1:], strict=False)]  # of the second step and on
     first = STEPS // 2 - 1  # in which the turn is taken
     plain, mixed = median(each[WARM:first]), median(each[first + WARM :])

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from zskd.core import ASSETS, cpu_has_bf16, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Callback, Distiller
 from zskd.losses import kl
+from zskd.ood import Pool
 from zskd.students import Student
 from zskd.teachers import AHEAD, Teacher, batch_tokens, load_classifier, token_batches
 
@@ -157,16 +159,21 @@ def rate(times: list[float]) -> float:
     return (len(times) - WARM) / (times[-1] - times[WARM - 1])
 
 
-def distiller_steps(teacher: Teacher, student: Student, texts: list[str], out: str, cache: str, **settings: int) -> float:
-    """Steps/s of a `Distiller`, by default with all that a run does between its steps, and with logits that were asked for before."""
+def step_times(teacher: Teacher, student: Student, rows: Pool | list[str], out: str | Path, cache: str | Path, **settings: Any) -> list[float]:
+    """The times at which the steps of a `Distiller` were done, in seconds; logits that were asked for before are not asked for again."""
     times: list[float] = []
 
     class Watch(Callback):
         def on_step(self, run: Distiller, step: int, loss: float) -> None:
             times.append(time.perf_counter())
 
-    Distiller(teacher, student, texts, out, callbacks=[Watch()], cache=cache, batch_size=BATCH, **settings).fit()
-    return rate(times)
+    Distiller(teacher, student, rows, out, callbacks=[Watch()], cache=cache, **settings).fit()
+    return times
+
+
+def distiller_steps(teacher: Teacher, student: Student, texts: list[str], out: str, cache: str, **settings: int) -> float:
+    """Steps/s of a `Distiller`, by default with all that a run does between its steps."""
+    return rate(step_times(teacher, student, texts, out, cache, batch_size=BATCH, **settings))
 
 
 def trainer_steps(folder: str, student: Student, texts: list[str], out: str) -> float:

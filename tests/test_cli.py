@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -747,6 +748,20 @@ def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
     (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
     with pytest.raises(RunError, match="nowhere"):
         cli.going_on(tmp_path, tmp_path)()
+
+
+def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(models, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    words = ["zskd", "distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--steps", 100_000, "--out", out]
+    (out / "command.json").write_text(json.dumps({"command": shlex.join(map(str, words))}))
+    with ThreadPoolExecutor(1) as pool:
+        going = pool.submit(cli.going_on(out, tmp_path))
+        until = time.time() + 120
+        while not going.done() and time.time() < until and '"event": "step"' not in ((out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""):
+            time.sleep(0.2)
+        (out / "stop").touch()
+        assert isinstance(going.exception(60), KeyboardInterrupt)
 
 
 def test_demo_in_small(call, tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin
@@ -35,8 +36,9 @@ __all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO
            'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary',
            'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data',
            'read_data', 'check_pool', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
-           'evaluate', 'export', 'told_by_run', 'going_on', 'run_board', 'dashboard', 'make_writer', 'write',
-           'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'main', 'check_seed', 'prepare']
+           'evaluate', 'export', 'command_of', 'told_by_run', 'going_on', 'run_board', 'dashboard', 'make_writer',
+           'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'main', 'check_seed',
+           'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -91,6 +93,7 @@ def command(
     return register
 
 # %% ../nbs/80_cli.ipynb #44f35f9e
+@cache
 def options_of(
     function: Callable,  # a command or step
 ) -> dict[str, Any]:  # annotation, default and comment by name
@@ -757,21 +760,27 @@ def export(
     print("\n" + "\n".join(str(model.file) for model in exports.values()))
 
 # %% ../nbs/80_cli.ipynb #c1d9a003
+def command_of(
+    run: str,  # folder of a run
+) -> list[str]:  # `demo` or `distill` and what it was told; empty for a run that no command made
+    "The command that made a run."
+    from zskd.core import read_json
+
+    file = Path(run).expanduser() / "command.json"
+    words = shlex.split(read_json(file).get("command", ""))[1:] if file.exists() else []
+    return words if words[:1] in (["demo"], ["distill"]) else []
+
+
 def told_by_run(
     run: str,  # folder of a run
 ) -> dict[str, Any]:  # by name; empty for a run that no command made
     "What the command that made a run was told of teacher, task, pool and data."
-    from zskd.core import ASSETS, read_json
+    from zskd.core import ASSETS
 
-    file = Path(run).expanduser() / "command.json"
-    if not file.exists():
-        return {}
-    words = shlex.split(read_json(file).get("command", ""))
-    if words[1:2] == ["demo"]:
+    words = command_of(run)
+    if words[:1] == ["demo"]:
         return {"teacher": str(ASSETS / "teacher"), "task": "sst2", "data": "demo"}
-    if words[1:2] != ["distill"]:
-        return {}
-    told = vars(make_parser().parse_args(words[1:]))
+    told = vars(make_parser().parse_args(words)) if words else {}
     return _given({name: told.get(name) for name in ("teacher", "pool", "data", *options_of(open_teacher))})
 
 # %% ../nbs/80_cli.ipynb #c1d9a006
@@ -779,22 +788,19 @@ def going_on(
     run: str,  # folder of a run
     folder: str | None,  # where its command was given; it is carried out there again
 ) -> Callable[[], None] | None:  # None for a run that no command made, or one that was given elsewhere
-    "What resumes a run by the command that made it."
-    from zskd.core import RunError, read_json
+    "What resumes a run by the command that made it. It raises `RunError` if that fails, `KeyboardInterrupt` if it was stopped."
+    from zskd.core import RunError
 
-    file = Path(run).expanduser() / "command.json"
-    words = shlex.split(read_json(file).get("command", "")) if folder and file.exists() else []
-    if words[1:2] not in (["demo"], ["distill"]):
+    words = command_of(run) if folder else []
+    if not words or Path(folder, Path(make_parser().parse_args(words).out).expanduser()).resolve() != Path(run).expanduser().resolve():
         return None
-    out = vars(make_parser().parse_args(words[1:]))["out"]
-    if Path(folder, Path(out).expanduser()).resolve() != Path(run).expanduser().resolve():
-        return None
-    words = words[1:] + ["--resume"] * (words[1] == "distill" and "--resume" not in words)
+    words += ["--resume"] * (words[0] == "distill" and "--resume" not in words)
 
     def go_on() -> None:
         done = subprocess.run([sys.executable, "-c", "import sys; from zskd.cli import main; sys.exit(main())", *words], cwd=folder, capture_output=True, text=True)
-        if done.returncode not in (0, 130):  # 130: stopped
-            raise RunError((done.stderr.strip() or f"zskd {shlex.join(words)} failed").splitlines()[-1])
+        if done.returncode:
+            said = (done.stderr.strip() or f"zskd {shlex.join(words)} failed").splitlines()[-1]
+            raise KeyboardInterrupt if said.startswith(f"zskd {words[0]}: interrupted") else RunError(said)
 
     return go_on
 
