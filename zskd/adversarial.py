@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
 from tokenizers import Encoding
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
@@ -336,6 +337,21 @@ def mask_rows(
     words = [shared.index[encodings[i].tokens[place]] for i, place in at.nonzero().tolist()]
     return MaskedRows(rows, encodings, ids, types, mask, at, torch.tensor(words, dtype=torch.long))
 
+
+@patch
+def batches(
+    self: MaskedRows,
+    size: int = 16,  # inputs in a batch
+) -> list[MaskedRows]:  # in order
+    "The same inputs some at a time, without the padding that only longer ones need."
+    words = self.words.split([int(at.sum()) for at in self.at.split(size)])
+    found = []
+    for i, mine in zip(range(0, len(self.rows), size), words, strict=True):
+        some, longest = slice(i, i + size), int(self.mask[i : i + size].sum(1).max())
+        tensors = (t[some, :longest] for t in (self.ids, self.types, self.mask, self.at))
+        found.append(MaskedRows(self.rows[some], self.encodings[some], *tensors, mine))
+    return found
+
 # %% ../nbs/41_adversarial.ipynb #99988cd8
 BATCH_WORDS = 2048  # words, about, that a language model reads at a time
 
@@ -556,7 +572,8 @@ def noisy_scores(
 
 
 def _exponential(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    return torch.empty_like(like).exponential_(generator=generator)
+    "Draws of the exponential distribution, several times as fast as `exponential_`, which draws one after the other; never 0 nor infinite."
+    return torch.rand(like.shape, dtype=like.dtype, generator=generator).clamp_min_(2**-25).log_().neg_()
 
 # %% ../nbs/41_adversarial.ipynb #f114b171
 def answers_to(
@@ -603,16 +620,20 @@ def losses(
     seed: int,  # of masks and choices
 ) -> dict[str, torch.Tensor]:  # scalars: divergence, likelihood, frozen, balance, and their weighted sum `loss`
     "The parts of the generator's loss, with gradient. Raises `UserError` for texts in which no word can be exchanged."
+    rows = [rows[i] for i in np.argsort(_lengths(rows), kind="stable")]  # a batch's padding is computed like text
     masked, shared = self.masked(rows, teacher, student, seed)
     if not len(masked.words):
         raise UserError("adversary: none of these texts has a word that student, teacher and generator all know; is the text of their language?")
-    scores = self.word_scores(masked, shared)
+    batches = masked.batches()
+    scores = torch.cat([self.word_scores(batch, shared) for batch in batches])
     choice = straight_through(scores.cpu(), self.heat(), torch.Generator().manual_seed(derive_seed(seed, "words")))
-    t, s = both_answer(masked, choice, shared, teacher, student)
+    choices = choice.split([len(batch.words) for batch in batches])
+    answers = [both_answer(batch, mine, shared, teacher, student) for batch, mine in zip(batches, choices, strict=True)]
+    t, s = (torch.cat(z).float() for z in zip(*answers, strict=True))
     parts = {"divergence": DIVERGENCES[self.divergence](t, s).mean(), "likelihood": F.nll_loss(scores.cpu(), masked.words)}
     if self.weights["frozen"]:
         with torch.no_grad():
-            first = self.word_scores(masked, shared, self.first)
+            first = torch.cat([self.word_scores(batch, shared, self.first) for batch in batches])
         parts["frozen"] = (scores.exp() * (scores - first)).sum(-1).mean().cpu()
     if self.weights["balance"]:
         p = t.softmax(-1).mean(0)
@@ -630,7 +651,8 @@ def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: S
     for p in fixed:
         p.requires_grad_(False)
     try:
-        parts = self.losses(rows, teacher, student, seed)
+        with fast_arithmetic(teacher.model), sdpa_kernel(SDPBackend.MATH):  # on a CPU the fused attention is slow backwards in bfloat16
+            parts = self.losses(rows, teacher, student, seed)
         self.optimizer.zero_grad()
         parts["loss"].backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
@@ -758,7 +780,7 @@ def exchanges(
 ) -> torch.Tensor:  # [masked words, shared words]
     "How much the divergence would change by putting each word in each place, to first order."
     choice = F.one_hot(masked.words, len(shared.names)).float().requires_grad_()
-    with fast_arithmetic(teacher.model):  # an estimate anyway: what comes of it is read again
+    with fast_arithmetic(teacher.model), sdpa_kernel(SDPBackend.MATH):  # an estimate anyway: what comes of it is read again
         answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
     slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
     self.backward_queries += len(masked.rows)
