@@ -653,6 +653,8 @@ def check_size(
     idle = next((flag for flag, value in {"--preset": preset, "--vocab-size": vocab_size}.items() if ready and value is not None), None)
     if idle:
         raise UserError(f"{idle}: has no effect on a checkpoint that is given with --init; leave one of them out")
+    if vocab_size is not None and vocab_size < 200:
+        raise UserError(f"--vocab-size {vocab_size}: must be at least 200; single characters alone are nearly as many")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
     if ratio is not None and not 1 <= ratio < math.inf:
