@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .core import ASSETS, UserError, derive_seed, load_optimizer, optimizer_tensors, pick_dtype, progress, tensors_under
+from .core import ASSETS, UserError, derive_seed, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, tensors_under
 from .ood import BUILDERS, TextSample, split_words
 from .students import Student, text_engine
 from .tasks import Row, as_rows, match_labels
@@ -155,12 +155,19 @@ class Adversary:
     learns = False  # whether `learn` does anything
     backward_queries = 0  # inputs for which gradients of the teacher were taken
 
+    def check_teacher(
+        self,
+        teacher: Teacher,  # that will be asked
+    ) -> None:
+        "Raise `UserError` for a teacher that it cannot work with, whatever the student."
+
     def check(
         self,
         teacher: Teacher,  # that will be asked
         student: Student,  # that will be searched against
     ) -> None:
         "Raise `UserError` for models that it cannot work with."
+        self.check_teacher(teacher)
 
     def propose(
         self,
@@ -234,7 +241,7 @@ def _numbers(tokenizer: PreTrainedTokenizerBase, role: str) -> dict[str, int]:
     "A WordPiece tokenizer's pieces with their numbers. Raises `UserError` for a tokenizer of another kind."
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if type(getattr(backend, "model", None)).__name__ != "WordPiece":
-        raise UserError(f"{role}: has no WordPiece tokenizer, so that words cannot be exchanged piece by piece; use MaxDivergenceSearch, which works on texts")
+        raise UserError(f"{role}: has no WordPiece tokenizer, so that words cannot be exchanged piece by piece; use MaxDivergenceSearch (--adversary search), which works on texts")
     return tokenizer.get_vocab()
 
 
@@ -259,10 +266,10 @@ def shared_words(
     other = mine if generator is None else _numbers(generator, "generator")
     sizes = f"student {len(mine):,} pieces, teacher {len(theirs):,}" + (f", generator {len(other):,}" if generator is not None else "")
     if missing := mine.keys() - theirs.keys():
-        raise UserError(f"one vocabulary is needed ({sizes}): {len(missing):,} of the student's pieces are none of the teacher's; use MaxDivergenceSearch, which works on texts")
+        raise UserError(f"one vocabulary is needed ({sizes}): {len(missing):,} of the student's pieces are none of the teacher's; use MaxDivergenceSearch (--adversary search), which works on texts")
     common = mine.keys() & other.keys()
     if 2 * len(common) < min(len(mine), len(other)):
-        raise UserError(f"one vocabulary is needed ({sizes}): student and generator share {len(common):,} pieces; give another generator or use MaxDivergenceSearch")
+        raise UserError(f"one vocabulary is needed ({sizes}): student and generator share {len(common):,} pieces; give another generator or use MaxDivergenceSearch (--adversary search)")
     names = tuple(sorted((piece for piece in common if _is_word(piece)), key=mine.get))
     pieces, unknown = sorted(mine, key=mine.get), other.get(getattr(generator, "unk_token", None), 0)
     numbers = [torch.tensor([found.get(p, unknown) for p in pieces]) for found in (theirs, other)]
@@ -285,7 +292,7 @@ class MaskedRows:
         self,
         names: Sequence[str],  # a word for each masked one, row by row
     ) -> list[Row]:
-        "The inputs with other words in place of the masked ones; a capital stays a capital."
+        "The inputs with other words in place of the masked ones. Where pieces have no case, a capital stays a capital."
         names, out = iter(names), []
         for row, encoding, at in zip(self.rows, self.encodings, self.at.tolist(), strict=True):
             texts, moved = list(row), [0, 0]
@@ -294,7 +301,7 @@ class MaskedRows:
                 if name == encoding.tokens[place]:  # the word that stood there, perhaps with capitals or accents
                     continue
                 text, shift = texts[which], moved[which]
-                name = name.capitalize() if text[start + shift].isupper() else name
+                name = name.capitalize() if text[start + shift].isupper() and encoding.tokens[place].islower() else name
                 texts[which] = text[: start + shift] + name + text[stop + shift :]
                 moved[which] += len(name) - (stop - start)
             out.append(tuple(texts))
@@ -373,6 +380,7 @@ class RandomInfill(Adversary):
             raise UserError("model and tokenizer belong together; give both or neither, or say RandomInfill.load(FOLDER)")
         if model is None:
             model, tokenizer = load_masked_lm(ASSETS / "compact-wide")
+            model.to(pick_device())
         self.model, self.tokenizer, self.share, self.temperature = model, tokenizer, share, temperature
         self.first: PreTrainedModel = model  # as it was before any training
 
@@ -383,7 +391,8 @@ class RandomInfill(Adversary):
         **settings: Any,  # passed on
     ) -> RandomInfill:
         "An adversary with another language model. Raises `UserError` for a folder without one."
-        return cls(*load_masked_lm(name), **settings)
+        model, tokenizer = load_masked_lm(name)
+        return cls(model.to(pick_device()), tokenizer, **settings)
 
     def settings(self) -> dict[str, Any]:
         return {"share": self.share, "temperature": self.temperature, "generator": getattr(self.model.config, "_name_or_path", "").rsplit("/", 1)[-1]}
@@ -450,7 +459,8 @@ def fill(
         scores = self.word_scores(masked, shared).cpu()
         first = scores if self.first is self.model else self.word_scores(masked, shared, self.first).cpu()
     noise = torch.empty_like(scores).exponential_(generator=torch.Generator().manual_seed(seed))
-    drawn = (scores / self.temperature - noise.log()).scatter(1, masked.words[:, None], -math.inf).argmax(-1)  # Gumbel's trick
+    temperature = 1.0 if self.learns else self.temperature  # a choice with Gumbel noise does not depend on it
+    drawn = (scores / temperature - noise.log()).scatter(1, masked.words[:, None], -math.inf).argmax(-1)  # Gumbel's trick
     surprise = torch.zeros(masked.at.shape).masked_scatter(masked.at, -first.gather(1, drawn[:, None])[:, 0])
     mean = surprise.sum(1) / masked.at.sum(1).clamp_min(1)
     return masked.rewritten([shared.names[i] for i in drawn.tolist()]), mean.exp().numpy()
@@ -483,7 +493,7 @@ class MaskedLMGenerator(RandomInfill):
         model: PreTrainedModel | None = None,  # a masked language model; None: the embedded one
         tokenizer: PreTrainedTokenizerBase | None = None,  # its WordPiece tokenizer
         share: float = 0.3,  # of the words that are masked
-        temperature: float = 1.0,  # of the Gumbel-softmax at the beginning
+        temperature: float = 1.0,  # of the Gumbel-softmax at the beginning, which softens gradients; words are drawn as likely as they are
         last_temperature: float | None = None,  # after `cooling` steps; None keeps it
         cooling: int = 1000,  # steps in which it is reached
         divergence: str = "kl",  # one of `DIVERGENCES`
@@ -506,28 +516,36 @@ class MaskedLMGenerator(RandomInfill):
         self.last_temperature, self.cooling, self.divergence, self.weights, self.lr, self.clip = last_temperature, cooling, divergence, weights, lr, clip
         self.model, self.first = (copy.deepcopy(self.first).requires_grad_(learned) for learned in (True, False))
         self.steps, self.backward_queries = 0, 0
+        self.adapted = 0  # steps of `adapt`
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.0)
 
 # %% ../nbs/41_adversarial.ipynb #99d1f3a7
 def check_gradients(
     teacher: Teacher,  # any teacher
 ) -> None:
-    "Raise `UserError` for a teacher whose gradients cannot be taken."
+    "Raise `UserError` for a teacher whose gradients cannot be taken with respect to whole words."
     if teacher.model is None:
-        raise UserError(f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch or RandomInfill")
+        raise UserError(f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch (--adversary search) or RandomInfill (infill)")
+    _numbers(teacher.tokenizer, "teacher")
 
 
 @patch
 def settings(self: MaskedLMGenerator) -> dict[str, Any]:
     "What decides the result."
     own = {"last_temperature": self.last_temperature, "cooling": self.cooling, "divergence": self.divergence, "lr": self.lr, "clip": self.clip}
-    return {**RandomInfill.settings(self), **own, **self.weights}
+    return {**RandomInfill.settings(self), **own, **self.weights, **({"adapted": self.adapted} if self.adapted else {})}
+
+
+@patch
+def check_teacher(self: MaskedLMGenerator, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher whose gradients cannot be taken with respect to whole words."
+    check_gradients(teacher)
 
 
 @patch
 def check(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> None:
-    "Raise `UserError` for a teacher whose gradients cannot be taken, or vocabularies that are not one."
-    check_gradients(teacher)
+    "Raise `UserError` for such a teacher, or vocabularies that are not one."
+    self.check_teacher(teacher)
     self._words(teacher, student)
 
 # %% ../nbs/41_adversarial.ipynb #085033d7
@@ -600,7 +618,9 @@ def both_answer(
     student: Student,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [n, C] twice, in the order of the student's classes, on the CPU
     "The logits of teacher and student for inputs in which some words are a choice."
-    t = answers_to(teacher.model, shared.teacher[masked.ids], masked, choice, shared.teacher[shared.words]).cpu()[:, class_order(teacher, student)]
+    columns = [teacher.columns[i] for i in class_order(teacher, student)]
+    t = answers_to(teacher.model, shared.teacher[masked.ids], masked, choice, shared.teacher[shared.words]).cpu()[:, columns]
+    teacher.queries += len(t)
     return t, answers_to(student.model, masked.ids, masked, choice, shared.words).cpu()
 
 # %% ../nbs/41_adversarial.ipynb #b9952229
@@ -723,7 +743,7 @@ def adapt(
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         optimizer.step()
         told.append(loss.item())
-    self.first = copy.deepcopy(self.model).requires_grad_(False)
+    self.first, self.adapted = copy.deepcopy(self.model).requires_grad_(False), self.adapted + steps
     return told
 
 # %% ../nbs/41_adversarial.ipynb #cc95f290
@@ -750,7 +770,7 @@ class GradientSearch(Adversary):
 
     def __init__(
         self,
-        share: float = 0.2,  # of an input's words that are exchanged at most
+        share: float = 0.2,  # of an input's words that are exchanged at most; one may always be
         divergence: str = "kl",  # one of `DIVERGENCES`
         batch_words: int = 1024,  # words at a time, about
     ):
@@ -763,10 +783,13 @@ class GradientSearch(Adversary):
         return {"share": self.share, "divergence": self.divergence}
 
     def answers(self, n: int) -> int:
-        return 4 * n  # gradients, before and after, and those of the search itself
+        return 5 * n  # forward and backward, before and after, and those of the search itself
+
+    def check_teacher(self, teacher: Teacher) -> None:
+        check_gradients(teacher)
 
     def check(self, teacher: Teacher, student: Student) -> None:
-        check_gradients(teacher)
+        self.check_teacher(teacher)
         shared_words(student.tokenizer, teacher.tokenizer)
 
 # %% ../nbs/41_adversarial.ipynb #01da3749
@@ -785,6 +808,18 @@ def exchanges(
     slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
     self.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
+
+
+@patch
+def state_dict(self: GradientSearch) -> dict[str, torch.Tensor]:
+    "The counter."
+    return {"counters": torch.tensor([self.backward_queries])}
+
+
+@patch
+def load_state_dict(self: GradientSearch, state: dict[str, torch.Tensor]) -> None:
+    "Take it back."
+    self.backward_queries = int(state["counters"])
 
 # %% ../nbs/41_adversarial.ipynb #bd5904fa
 @patch
@@ -831,8 +866,12 @@ class MaxDivergenceSearch(Adversary):
     ):
         "Raises `UserError` for settings that cannot be."
         unknown = [name for name in edits if getattr(BUILDERS.get(name, None) and BUILDERS[name].make, "edit", None) is None]
-        if candidates < 1 or divergence not in DIVERGENCES or unknown:
-            raise UserError(f"candidates={candidates!r} must be at least 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}" + (f"; {unknown[0]!r} is no edit" if unknown else ""))
+        if candidates < 1 or divergence not in DIVERGENCES:
+            raise UserError(f"candidates={candidates!r} must be at least 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}")
+        if unknown:
+            raise UserError(f"edits: {unknown[0]!r} is no edit; use builders that change the first text of a pair")
+        if infill is not None and infill.learns:
+            raise UserError("infill: is a generator that nothing trains here; give RandomInfill(generator.model, generator.tokenizer), which writes as it has learned")
         self.candidates, self.divergence, self.edits, self.cache = candidates, divergence, tuple(edits), cache
         self.infill = infill or RandomInfill()
 
@@ -842,7 +881,7 @@ class MaxDivergenceSearch(Adversary):
     def settings(self) -> dict[str, Any]:
         return {"candidates": self.candidates, "divergence": self.divergence, "edits": list(self.edits), "infill": self.infill.settings()}
 
-    def check(self, teacher: Teacher, student: Student) -> None:
+    def check_teacher(self, teacher: Teacher) -> None:
         if self.cache and not teacher.fingerprint:
             raise UserError(f"teacher {teacher.name}: has no name by which a cache could know its answers; give it one, or leave cache out")
 

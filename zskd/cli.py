@@ -629,7 +629,8 @@ def check_training(
     if left < batch_size:
         raise UserError(f"batch_size={batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
     if stage2 is not None:
-        stage2.check_budget(batch_size)
+        stage2.check_budget(batch_size, left)
+        stage2.adversary.check_teacher(teacher)
     check_size(teacher, task, **take(make_student, options))
 
 # %% ../nbs/80_cli.ipynb #c3d5e912

@@ -75,10 +75,10 @@ class Stage2(Callback):
             raise UserError("pool: is empty; an adversary has nothing to start from")
         if self.turns or self.spent():
             raise UserError("adversary: has been used by another run, from which it knows texts and counts answers; make a new one")
-        self.check_budget(run.settings.batch_size)
+        self.check_budget(run.settings.batch_size, len(run.train))
         self.adversary.check(run.teacher, run.start)
-        if run.settings.batch_size < 2:
-            raise UserError(f"batch_size={run.settings.batch_size}: an adversary needs a part of each batch; give at least 2")
+        if round(self.share * run.settings.batch_size) < 1:
+            raise UserError(f"batch_size={run.settings.batch_size}: a share of {self.share:g} is less than one row of it; give a larger batch_size or share")
 
 # %% ../nbs/51_stage2.ipynb #5ac94a10
 @patch
@@ -114,29 +114,32 @@ def spent(self: Stage2) -> int:
 def turn_rows(
     self: Stage2,
     batch_size: int,  # of the run, which decides where nothing else is said
+    n: int,  # rows that the run trains on
 ) -> int:
     "New texts in a turn."
-    return self.rows or max(1, round(self.share * batch_size * self.student_steps))
+    return min(n, self.rows or max(1, round(self.share * batch_size * self.student_steps)))
 
 
 @patch
 def cost(
     self: Stage2,
     batch_size: int,  # of the run
+    n: int,  # rows that the run trains on
 ) -> int:
     "Answers that a turn takes, forward and backward."
-    learned = 2 * self.generator_steps * self.learn_rows if self.adversary.learns else 0
-    return learned + self.adversary.answers(self.turn_rows(batch_size))
+    learned = 2 * self.generator_steps * min(n, self.learn_rows) if self.adversary.learns else 0
+    return learned + self.adversary.answers(self.turn_rows(batch_size, n))
 
 
 @patch
 def check_budget(
     self: Stage2,
     batch_size: int,  # of the run
+    n: int,  # rows that the run trains on
 ) -> None:
     "Raise `UserError` if `max_queries` is not enough for one turn."
-    if self.max_queries is not None and self.cost(batch_size) > self.max_queries:
-        raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(batch_size):,} answers; give at least as many, or a smaller batch_size")
+    if self.max_queries is not None and self.cost(batch_size, n) > self.max_queries:
+        raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(batch_size, n):,} answers; give at least as many, or a smaller batch_size")
 
 # %% ../nbs/51_stage2.ipynb #df922d35
 @patch
@@ -155,8 +158,7 @@ def turn(
     asked, said = run.teacher.queries, {}
     for i in range(self.generator_steps if self.adversary.learns else 0):
         said = self.adversary.learn(rows_of(some(self.learn_rows)), run.teacher, run.student, derive_seed(run.settings.seed, "learn", step, i))
-        self.forward_queries += self.learn_rows
-    at = some(self.turn_rows(run.settings.batch_size))
+    at = some(self.turn_rows(run.settings.batch_size, len(run.train)))
     found = self.adversary.search(rows_of(at), run.teacher, run.student, derive_seed(run.settings.seed, "search", step))
     self.forward_queries += run.teacher.queries - asked
     back = np.argsort(run.order)
@@ -179,7 +181,7 @@ def extra_rows(self: Stage2, run: Distiller, step: int) -> tuple[Sequence[Row], 
     if n == 0:
         return None
     if (step - self.first_step(run)) % self.student_steps == 0 or not self.turns:
-        if self.max_queries is not None and self.spent() + self.cost(run.settings.batch_size) > self.max_queries:
+        if self.max_queries is not None and self.spent() + self.cost(run.settings.batch_size, len(run.train)) > self.max_queries:
             run.stop = True
         else:
             self.turn(run, step)

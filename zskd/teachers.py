@@ -67,6 +67,7 @@ class Teacher:
         fast: PreTrainedModel | None = None,  # the model in the precision that is fastest on its device; `model` itself if that is float32
         shard: int | None = None,  # rows whose answers are kept in one file of the cache; None takes `BLOCK`
         at_once: int = 1,  # rows to ask about together, where more than a shard's are missing
+        columns: Sequence[int] | None = None,  # the column of the model's own logits that belongs to each class; None: in their order
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
@@ -74,6 +75,7 @@ class Teacher:
         self.n_texts, self.n_params, self.max_length = n_texts, n_params, max_length
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
+        self.columns = list(range(len(self.labels))) if columns is None else list(columns)
         self.queries = 0  # texts asked so far, cached ones not counted
 
     def __repr__(self) -> str:
@@ -453,7 +455,7 @@ def for_task(
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
-                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once)  # fmt: skip
+                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once, [self.columns[i] for i in order])  # fmt: skip
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
