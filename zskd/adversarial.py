@@ -344,7 +344,7 @@ def mask_rows(
     words = [shared.index[encodings[i].tokens[place]] for i, place in at.nonzero().tolist()]
     return MaskedRows(rows, encodings, ids, types, mask, at, torch.tensor(words, dtype=torch.long))
 
-
+# %% ../nbs/41_adversarial.ipynb #f92de45f
 @patch
 def batches(
     self: MaskedRows,
@@ -630,7 +630,7 @@ def heat(self: MaskedLMGenerator) -> float:
     end = self.temperature if self.last_temperature is None else self.last_temperature
     return self.temperature + (end - self.temperature) * min(1.0, self.steps / self.cooling)
 
-
+# %% ../nbs/41_adversarial.ipynb #e7ef1764
 @patch
 def losses(
     self: MaskedLMGenerator,

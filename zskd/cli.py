@@ -110,7 +110,7 @@ def take(
     "Those options that a step takes."
     return {name: options[name] for name in options_of(function) if name in options}
 
-
+# %% ../nbs/80_cli.ipynb #754701ba
 def first_given(
     function: Callable,  # a step
     options: dict[str, Any],  # of the command
@@ -1169,7 +1169,7 @@ def unknown_option(
     like = get_close_matches(wrong, flags, 1) if wrong else []
     return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
 
-
+# %% ../nbs/80_cli.ipynb #884deef2
 def main(
     argv: Sequence[str] | None = None,  # words after `zskd`; those of the process if None
 ) -> int:  # exit code

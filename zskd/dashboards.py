@@ -546,7 +546,7 @@ def chosen(self: SearchViewer) -> Mapping[str, Any]:
     "The record of the chosen text."
     return self.turns[self.step.value][self.rank.value - 1]
 
-
+# %% ../nbs/71_dashboards.ipynb #a80fa1ca
 @patch
 def show_turn(self: SearchViewer) -> None:
     "Show the first text of the turn that is chosen."
@@ -565,7 +565,7 @@ def describe(self: SearchViewer) -> None:
     self.summary.value = f"{len(turn):,} texts at step {self.step.value:,}, mean KL {mean:.3f} nats; this one {r['divergence']:.3f} nats"
     self.text.value = self.changed(r)
 
-
+# %% ../nbs/71_dashboards.ipynb #27587d4c
 @patch
 def update(self: SearchViewer) -> None:
     "Show the text that is chosen."
@@ -651,7 +651,7 @@ def state_of(
     quiet = last is None or (datetime.now(timezone.utc) - datetime.fromisoformat(last)).total_seconds() >= SILENT
     return "silent" if quiet else "running"
 
-
+# %% ../nbs/71_dashboards.ipynb #f7ec48d7
 @patch
 def update(self: Monitor) -> str:  # one of `STATES`
     "Look at the log."
@@ -691,7 +691,7 @@ def start(self: Monitor) -> None:
     self.thread.start()
     self.watch()
 
-
+# %% ../nbs/71_dashboards.ipynb #80f3bacf
 @patch
 def watch(self: Monitor) -> None:
     "Look at the log, and while there is an event loop again and again, until the run has finished or the monitor is closed."
@@ -732,7 +732,7 @@ def write_page(
         tmp.write_text(page, encoding="utf-8")
     return Path(path)
 
-
+# %% ../nbs/71_dashboards.ipynb #0e044df6
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
 <style>:root {{ color-scheme: light dark; }} body {{ font-family: sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 .5rem; }}

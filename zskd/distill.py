@@ -576,7 +576,7 @@ def _describe_student(student: Student) -> dict[str, Any]:
         "vocabulary": digest([f"{piece} {i}" for piece, i in vocabulary])[:16],
     }
 
-
+# %% ../nbs/50_distill.ipynb #b58c9e31
 @patch
 def log(
     self: Distiller,

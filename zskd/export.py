@@ -104,7 +104,7 @@ class _Logits(torch.nn.Module):
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         return self.model(**dict(zip(self.names, tensors, strict=True))).logits
 
-
+# %% ../nbs/62_export.ipynb #daff7422
 def _write_graph(
     student: Student,  # on the CPU
     file: Path,  # is written
@@ -133,7 +133,7 @@ def check_place(
     if not kept or any(k not in own or not torch.equal(own[k], v) for k, v in kept.items()):
         raise UserError(f"{out}: holds another model ({theirs.name}); choose a new folder, or the student's own")
 
-
+# %% ../nbs/62_export.ipynb #cf23129a
 def export_onnx(
     student: Student,  # to export; it stays as it is
     out: str | Path,  # folder; an earlier export in it is replaced

@@ -35,7 +35,7 @@ def some(
     "Numbers of texts, evenly over all."
     return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int)) if n else np.zeros(0, dtype=int)
 
-
+# %% ../nbs/73_serve.ipynb #f7389996
 def compared_sets(
     teacher: Teacher,  # is asked about the examples only, if the pool was made with it
     student: Student,  # is asked about all
@@ -57,7 +57,7 @@ def compared_sets(
         sets["written by the adversary"] = Answers(rows, np.log(np.maximum([r["teacher"] for r in records], 1e-6)), student.logits(rows), student.labels)
     return sets
 
-
+# %% ../nbs/73_serve.ipynb #cf139935
 def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray) -> Answers:
     "Rows of a pool; its logits are used where this teacher gave them."
     rows = pool.rows(at)

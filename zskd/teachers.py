@@ -522,7 +522,7 @@ def label(
                 waiting = []
     return out
 
-
+# %% ../nbs/30_teachers.ipynb #4f95f786
 @patch
 def _answer(
     self: Teacher,
