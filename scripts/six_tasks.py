@@ -11,6 +11,7 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
     infill      as `wiki`, with a share of rows whose words a masked language model chose
+    again       the pool of `wiki`, for runs without an adversary beside runs with one on a machine whose arithmetic chose a few other rows
     both        the rows of `wiki` and, up to four times, those of `real` together; not zero-shot either
     first-N     the first N rows of the pool of `wiki`
     more-N      a pool of N rows, made as that of `wiki`
@@ -173,7 +174,7 @@ def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
     """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
-    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in CHANGES else variant
+    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in CHANGES or variant == "again" else variant
     if variant == "real":
         return task.load("train", args.data).rows
     if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
