@@ -37,7 +37,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from typing import Any
 import numpy as np
 from packed import pack, unpack
 from provenance import made_by
+from safetensors.numpy import load_file, save_file
 
 from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill, class_order
 from zskd.cli import main as zskd
@@ -61,6 +62,7 @@ from zskd.written import InfillWriter, write_corpus
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
+CHOSEN = Path(__file__).parents[1] / "nbs" / "benchmarks" / "pools"  # which candidates are in the pools of `wiki`: rounding would choose a few others on other machines
 VARIANTS = ("wiki", "answers", "unbalanced", "random", "real", "compact-wiki", "compact-real")
 TEACHERS = {  # options of `zskd teacher`; where they stand twice, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
     "sst2": ["--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64", "--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64 --average 0.5"],
@@ -191,13 +193,19 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
         n = int(variant.removeprefix("more-"))
     elif variant in ("news", "rewritten"):
         n = SOURCE_ROWS.get(task.name, PAIRS)
+    choice = CHOSEN / f"{task.name}.safetensors"
     if variant == "unbalanced":
-        pool = candidates(task, teacher, corpus, n, cache)
+        pool = answered(candidates(task, teacher, corpus, n), range(n), teacher, cache)
+    elif variant == "wiki" and choice.exists():
+        every = candidates(task, teacher, corpus, n)
+        pool = answered(every, np.flatnonzero(np.unpackbits(load_file(choice)["chosen"])[: len(every)]), teacher, cache)
     else:
         recipe = Recipe.for_task(task, "random") if variant == "random" else balanced(task)
         recipe = with_infill(recipe) if variant == "infill" else recipe
         n = RANDOM_ROWS.get(task.name, 5_000) if variant == "random" else n
         pool = ood_pool(task, corpus, n, teacher, recipe, seed=0, cache=cache)
+    if variant == "wiki" and not choice.exists():
+        keep(candidates(task, teacher, corpus, n), pool, choice)
     pool.save(folder)
     return pool
 
@@ -253,13 +261,25 @@ def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
     return {"init": "teacher", "ratio": 30} if task.n_texts == 1 else {"init": "teacher", "shape": PAIR_SHAPE}
 
 
-def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int, cache: Path) -> Pool:
-    """The first `n` of the rows that a balanced pool of `n` rows is chosen from, with the answers that were given for it."""
+def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int) -> Pool:
+    """What a balanced pool of `n` rows is chosen from, unanswered."""
     recipe = balanced(task)
-    drawn = ood_pool(task, corpus, round(n * recipe.oversample), teacher, replace(recipe, balance=False), seed=0)
-    logits = teacher.label(drawn, cache=cache)[:n]
-    rows = drawn.dataset.select(range(n)).add_column("logits", list(logits))
-    return replace(drawn, dataset=rows, labels=teacher.labels, made=drawn.made | {"teacher": teacher.fingerprint})
+    return ood_pool(task, corpus, round(n * recipe.oversample), teacher, replace(recipe, balance=False), seed=0)
+
+
+def answered(pool: Pool, at: Iterable[int], teacher: Teacher, cache: Path) -> Pool:
+    """Some rows of a pool, with the teacher's answers."""
+    part = replace(pool, dataset=pool.dataset.select(at))
+    rows = part.dataset.add_column("logits", list(teacher.label(part, cache=cache)))
+    return replace(part, dataset=rows, labels=teacher.labels, made=part.made | {"teacher": teacher.fingerprint})
+
+
+def keep(every: Pool, pool: Pool, path: Path) -> None:
+    """Write down which candidates a pool was made of, a bit for each."""
+    mine = set(pool.rows())
+    path.parent.mkdir(exist_ok=True)
+    with atomic_path(path) as tmp:
+        save_file({"chosen": np.packbits([row in mine for row in every.rows()])}, tmp)
 
 
 def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Namespace) -> None:
