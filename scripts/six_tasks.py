@@ -81,6 +81,7 @@ STEPS = {"both": 2, "long": 4}  # times the steps of the others
 CHANGES: dict[str, dict[str, Any]] = {  # of the settings of `wiki`
     "answers": {"hidden": 0.0},  # for pairs; single texts go without the teacher's states anyway
     "long": {},
+    "again": {},
     "mse": {"loss": "logit_mse"},
     "plain_kl": {"loss": "kl"},
     "last": {"ema": None},  # the weights themselves, not their running average
@@ -176,7 +177,7 @@ def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
 
 def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespace) -> Any:
     """The rows to distil on: a pool, or the task's real training rows for the upper bound."""
-    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in CHANGES or variant == "again" else variant
+    n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in CHANGES else variant
     if variant == "real":
         return task.load("train", args.data).rows
     if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
@@ -204,8 +205,8 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
         recipe = with_infill(recipe) if variant == "infill" else recipe
         n = RANDOM_ROWS.get(task.name, 5_000) if variant == "random" else n
         pool = ood_pool(task, corpus, n, teacher, recipe, seed=0, cache=cache)
-    if variant == "wiki" and not choice.exists():
-        keep(candidates(task, teacher, corpus, n), pool, choice)
+        if variant == "wiki":
+            keep(candidates(task, teacher, corpus, n), pool, choice)
     pool.save(folder)
     return pool
 

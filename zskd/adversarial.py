@@ -9,7 +9,7 @@ import copy
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ from .teachers import Teacher, load_masked_lm, model_folder, token_batches
 # %% auto #0
 __all__ = ['DIVERGENCES', 'BATCH_WORDS', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words',
            'repetition', 'Adversary', 'class_order', 'SharedWords', 'shared_words', 'MaskedRows', 'places', 'mask_rows',
-           'RandomInfill', 'fast_arithmetic', 'logits_at', 'MaskedLMGenerator', 'check_gradients', 'straight_through',
-           'noisy_scores', 'answers_to', 'both_answer', 'fresh_masked_lm', 'GradientSearch', 'better',
-           'MaxDivergenceSearch']
+           'RandomInfill', 'fast_arithmetic', 'fast_gradients', 'logits_at', 'MaskedLMGenerator', 'check_gradients',
+           'straight_through', 'noisy_scores', 'answers_to', 'both_answer', 'fresh_masked_lm', 'GradientSearch',
+           'better', 'MaxDivergenceSearch']
 
 # %% ../nbs/41_adversarial.ipynb #679b34ca
 def kl_each(
@@ -429,6 +429,15 @@ def fast_arithmetic(
     return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.float32 and pick_dtype(model.device) == torch.bfloat16)
 
 
+@contextmanager
+def fast_gradients(
+    model: PreTrainedModel,  # on any device
+) -> Iterator[None]:
+    "`fast_arithmetic` for what gradients are taken of: on a CPU the fused attention is slow backwards in bfloat16."
+    with fast_arithmetic(model), sdpa_kernel(SDPBackend.MATH):
+        yield
+
+
 def logits_at(
     model: PreTrainedModel,  # a masked language model
     inputs: dict[str, torch.Tensor],  # [n, L] each, what its `forward` takes
@@ -671,7 +680,7 @@ def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: S
     for p in fixed:
         p.requires_grad_(False)
     try:
-        with fast_arithmetic(teacher.model), sdpa_kernel(SDPBackend.MATH):  # on a CPU the fused attention is slow backwards in bfloat16
+        with fast_gradients(teacher.model):
             parts = self.losses(rows, teacher, student, seed)
         self.optimizer.zero_grad()
         parts["loss"].backward()
@@ -803,7 +812,7 @@ def exchanges(
 ) -> torch.Tensor:  # [masked words, shared words]
     "How much the divergence would change by putting each word in each place, to first order."
     choice = F.one_hot(masked.words, len(shared.names)).float().requires_grad_()
-    with fast_arithmetic(teacher.model), sdpa_kernel(SDPBackend.MATH):  # an estimate anyway: what comes of it is read again
+    with fast_gradients(teacher.model):  # an estimate anyway: what comes of it is read again
         answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
     slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
     self.backward_queries += len(masked.rows)

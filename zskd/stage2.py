@@ -21,7 +21,7 @@ from .distill import Callback, Distiller
 from .tasks import Row
 
 # %% auto #0
-__all__ = ['Turn', 'Stage2', 'like_lengths', 'read_generated']
+__all__ = ['Turn', 'Stage2', 'rows_of_batch', 'like_lengths', 'read_generated']
 
 # %% ../nbs/51_stage2.ipynb #c1e3143a
 @dataclass
@@ -77,7 +77,7 @@ class Stage2(Callback):
             raise UserError("adversary: has been used by another run, from which it knows texts and counts answers; make a new one")
         self.check_budget(run.settings.batch_size, len(run.train))
         self.adversary.check(run.teacher, run.start)
-        if round(self.share * run.settings.batch_size) < 1:
+        if rows_of_batch(self.share, run.settings.batch_size) < 1:
             raise UserError(f"batch_size={run.settings.batch_size}: a share of {self.share:g} is less than one row of it; give a larger batch_size or share")
 
 # %% ../nbs/51_stage2.ipynb #5ac94a10
@@ -91,8 +91,16 @@ def part(
     begun = step - self.first_step(run)
     if begun < 0:
         return 0
-    share = self.share * min(1.0, (begun + 1) / max(1.0, self.ramp * run.steps))
-    return min(round(share * run.settings.batch_size) // run.world, run.settings.batch_size // run.world - 1) * run.world
+    return rows_of_batch(self.share * min(1.0, (begun + 1) / max(1.0, self.ramp * run.steps)), run.settings.batch_size, run.world)
+
+
+def rows_of_batch(
+    share: float,  # that is asked for
+    batch_size: int,  # of the run
+    world: int = 1,  # processes, each of which keeps at least one row of the pool
+) -> int:  # a multiple of `world`
+    "The rows of a batch that come nearest to a share of it."
+    return min(round(share * batch_size) // world, batch_size // world - 1) * world
 
 
 @patch
