@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from tokenizers import Encoding
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
@@ -78,7 +79,7 @@ class Generated:
     teacher_logits: np.ndarray  # float32 [n, C], in the order of the student's classes
     student_logits: np.ndarray  # float32 [n, C]
     labels: tuple[str, ...]  # class names
-    perplexity: np.ndarray | None = None  # float32 [n], of the words that were filled in, by the language model before any training
+    perplexity: np.ndarray | None = None  # float32 [n], of the new words, by a language model that no search trained; NaN where none is new
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -121,7 +122,8 @@ def stats(self: Generated) -> dict[str, float]:
     out = {"rows": len(self), "divergence": mean(self.divergence()), "agreement": mean(self.teacher_logits.argmax(1) == self.student_logits.argmax(1)),
            "words": mean(sum(len(t.split()) for t in row) for row in self.rows), "changed": mean(map(changed_words, self.origins, self.rows)),
            "repetition": mean(map(repetition, self.rows)), "repetition_before": mean(map(repetition, self.origins))}  # fmt: skip
-    return out if self.perplexity is None else {**out, "perplexity": float(np.exp(np.mean(np.log(self.perplexity))))}
+    told = np.empty(0) if self.perplexity is None else self.perplexity[np.isfinite(self.perplexity)]
+    return {**out, "perplexity": float(np.exp(np.mean(np.log(told))))} if len(told) else out
 
 # %% ../nbs/41_adversarial.ipynb #c52f4d27
 @patch
@@ -175,7 +177,7 @@ class Adversary:
         teacher: Teacher,
         student: Student,
         seed: int,  # of every random choice
-    ) -> tuple[list[Row], np.ndarray | None]:  # as many new inputs; perplexity of what was filled in, float32 [n]
+    ) -> tuple[list[Row], np.ndarray | None]:  # as many new inputs; perplexity of their new words, float32 [n], where it is known
         "New inputs, without the teacher's answers."
         raise NotImplementedError
 
@@ -401,10 +403,15 @@ class RandomInfill(Adversary):
 @patch
 def masked(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
     "Inputs with masks, in the language model's own pieces: what is only written needs no other vocabulary."
+    return self._mask(rows, self.share, derive_seed(seed, "masks"))
+
+
+@patch
+def _mask(self: RandomInfill, rows: list[Row], share: float, seed: int) -> tuple[MaskedRows, SharedWords]:
     if getattr(self, "_own", None) is None:
         self._own = shared_words(self.tokenizer, self.tokenizer)
     limit = min(128, getattr(self.model.config, "max_position_embeddings", 128))
-    return mask_rows(rows, self.tokenizer, self._own, self.share, derive_seed(seed, "masks"), limit), self._own
+    return mask_rows(rows, self.tokenizer, self._own, share, seed, limit), self._own
 
 
 @patch
@@ -471,7 +478,7 @@ def fill(
     temperature = 1.0 if self.learns else self.temperature  # a choice with Gumbel noise does not depend on it
     drawn = (scores / temperature - noise.log()).scatter(1, masked.words[:, None], -math.inf).argmax(-1)  # Gumbel's trick
     surprise = torch.zeros(masked.at.shape).masked_scatter(masked.at, -first.gather(1, drawn[:, None])[:, 0])
-    mean = surprise.sum(1) / masked.at.sum(1).clamp_min(1)
+    mean = surprise.sum(1) / masked.at.sum(1)  # NaN where there is no mask
     return masked.rewritten([shared.names[i] for i in drawn.tolist()]), mean.exp().numpy()
 
 
@@ -483,13 +490,33 @@ def _lengths(rows: list[Row]) -> np.ndarray:  # int [n]
 @patch
 def propose(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
     "Each input with its masked words filled in, in batches of like length."
-    made, perplexity = list(rows), np.ones(len(rows), np.float32)
+    made, perplexity = list(rows), np.full(len(rows), np.nan, np.float32)
     for i, at in enumerate(token_batches(_lengths(rows), BATCH_WORDS)):
         one = derive_seed(seed, "batch", i)
         found, perplexity[at] = self.fill(*self.masked([rows[k] for k in at], teacher, student, one), derive_seed(one, "words"))
         for k, row in zip(at, found, strict=True):
             made[k] = row
     return made, perplexity
+
+
+@patch
+def perplexity(
+    self: RandomInfill,
+    rows: list[Row],  # new inputs
+    origins: list[Row],  # what each was made of
+) -> np.ndarray:  # float32 [n], NaN where there is none
+    "Of the words that no text of the origin has, all masked at once, by the language model before any training."
+    told = np.full(len(rows), np.nan, np.float32)
+    for at in token_batches(_lengths(rows), BATCH_WORDS):
+        masked, shared = self._mask([rows[k] for k in at], 1.0, 0)
+        known = [set(encoding.tokens) for encoding in self._mask([origins[k] for k in at], 1.0, 0)[0].encodings]
+        new = [torch.tensor([token not in old for token in encoding.tokens]) for encoding, old in zip(masked.encodings, known, strict=True)]
+        new = pad_sequence(new, batch_first=True)
+        masked = replace(masked, at=masked.at & new, words=masked.words[new[masked.at]])
+        with torch.inference_mode(), fast_arithmetic(self.first):
+            nats = -self.word_scores(masked, shared, self.first).cpu().gather(1, masked.words[:, None])[:, 0]
+        told[at] = (torch.zeros(masked.at.shape).masked_scatter(masked.at, nats).sum(1) / masked.at.sum(1)).exp().numpy()
+    return told
 
 # %% ../nbs/41_adversarial.ipynb #386e1977
 class MaskedLMGenerator(RandomInfill):
@@ -782,11 +809,13 @@ class GradientSearch(Adversary):
         share: float = 0.2,  # of an input's words that are exchanged at most; one may always be
         divergence: str = "kl",  # one of `DIVERGENCES`
         batch_words: int = 1024,  # words at a time, about
+        judge: RandomInfill | None = None,  # whose language model tells the perplexity of the new words; None: the embedded one
     ):
         "Raises `UserError` for settings that cannot be."
         if not 0 < share <= 1 or divergence not in DIVERGENCES or batch_words < 1:
             raise UserError(f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, batch_words={batch_words!r} at least 1")
         self.share, self.divergence, self.batch_words, self.backward_queries = share, divergence, batch_words, 0
+        self.judge = judge or RandomInfill()
 
     def settings(self) -> dict[str, Any]:
         return {"share": self.share, "divergence": self.divergence}
@@ -846,7 +875,8 @@ def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: St
             word[mine[keep]] = masked.words[mine[keep]]
         for k, row in zip(at, masked.rewritten([shared.names[w] for w in word.tolist()]), strict=True):
             out[k] = row
-    return better(rows, out, teacher, student, self.divergence), None
+    made = better(rows, out, teacher, student, self.divergence)
+    return made, self.judge.perplexity(made, rows)
 
 # %% ../nbs/41_adversarial.ipynb #924b8a03
 def better(
@@ -902,18 +932,18 @@ def versions(
     teacher: Teacher,
     student: Student,
     seed: int,  # of every random choice
-) -> list[list[Row]]:  # for each input, as many as `candidates`
+) -> tuple[list[list[Row]], np.ndarray]:  # for each input, as many as `candidates`; perplexity of their new words, float32 [n, candidates], NaN for edits
     "Other versions of each input; for pairs every second one by an edit, where one is possible."
-    out: list[list[Row]] = [[] for _ in rows]
+    out, told = [[] for _ in rows], np.full((len(rows), self.candidates), np.nan, np.float32)
     for i in range(self.candidates):
         made = self._edited(rows, derive_seed(seed, "edits", i)) if i % 2 and self.edits else [None] * len(rows)
         missing = [k for k, row in enumerate(made) if row is None]
-        infilled, _ = self.infill.propose([rows[k] for k in missing], teacher, student, derive_seed(seed, "version", i))
+        infilled, told[missing, i] = self.infill.propose([rows[k] for k in missing], teacher, student, derive_seed(seed, "version", i))
         for k, row in zip(missing, infilled, strict=True):
             made[k] = row
         for found, row in zip(out, made, strict=True):
             found.append(row)
-    return out
+    return out, told
 
 # %% ../nbs/41_adversarial.ipynb #13e318f5
 @patch
@@ -935,8 +965,9 @@ def search(self: MaxDivergenceSearch, rows: Sequence[str | Row], teacher: Teache
     "The version of each input on which the two models differ most. Raises what `Adversary.search` raises."
     self.check(teacher, student)
     rows = as_rows(rows)
-    made = [row for found in self.versions(rows, teacher, student, seed) for row in found]
+    found, perplexity = self.versions(rows, teacher, student, seed)
+    made = [row for versions in found for row in versions]
     t = (teacher.label(made, cache=self.cache) if self.cache else teacher.logits(made))[:, class_order(teacher, student)]
-    every = Generated(made, [row for row in rows for _ in range(self.candidates)], t, student.logits(made), student.labels)
+    every = Generated(made, [row for row in rows for _ in range(self.candidates)], t, student.logits(made), student.labels, perplexity.reshape(-1))
     largest = every.divergence(self.divergence).reshape(len(rows), self.candidates).argmax(1)
     return every.select(np.arange(len(rows)) * self.candidates + largest)
