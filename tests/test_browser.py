@@ -148,39 +148,67 @@ Monitor("run", fit, every=0.5)
     wait_for(lambda: page.get_by_text("interrupted; it can be resumed").count())
 
 
-def test_pages_need_no_network(browser, tmp_path):
-    code = MODELS + f"""
-comparison = Comparison({{"reviews": Answers.ask(teacher, student, rows)}})
-comparison.to_html(r"{tmp_path}/comparison.html")
-Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film", "a dull mess"])
+RUN = MODELS + """
+from zskd.adversarial import RandomInfill
+from zskd.corpora import load_corpus
+from zskd.distill import Distiller
+from zskd.ood import ood_pool
+from zskd.serve import RunDashboard
+from zskd.stage2 import Stage2
+pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
+if not Path("run/student").exists():
+    Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
+board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TQDM_DISABLE": "1"})
-    for name, figures in (("comparison", 5), ("explorer", 1)):
-        page, asked, said = browser.new_page(), [], []
-        page.on("request", lambda r, asked=asked: asked.append(r.url))
-        page.on("console", lambda m, said=said: said.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e, said=said: said.append(str(e)))
-        page.goto((Path(tmp_path) / f"{name}.html").as_uri())
-        page.wait_for_selector(".js-plotly-plot .main-svg")
-        assert page.locator(".js-plotly-plot").count() == figures
-        assert said == [] and [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
-        if name == "explorer":
-            before = bars(page)
-            page.keyboard.press("Tab")  # to the menu
-            page.keyboard.press("ArrowDown")
-            wait_for(lambda page=page, before=before: bars(page) != before)
 
 
-def test_pages_fit_a_narrow_dark_screen(browser, tmp_path):
-    code = MODELS + f"""
-answers = Answers.ask(teacher, student, rows)
-Comparison({{"reviews": answers}}).to_html(r"{tmp_path}/comparison.html")
-Explorer(teacher, student).to_html(r"{tmp_path}/explorer.html", ["a moving film, " * 20, "a dull mess"])
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TQDM_DISABLE": "1"})
-    for name in ("comparison", "explorer"):
-        page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme="dark")
-        page.goto((Path(tmp_path) / f"{name}.html").as_uri())
-        page.wait_for_selector(".js-plotly-plot .main-svg")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        wait_for(lambda page=page: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"})
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "A folder with a finished run, and the pages of its dashboards."
+    folder = tmp_path_factory.mktemp("finished")
+    subprocess.run([sys.executable, "-c", RUN + "board.to_html('pages')"], check=True, cwd=folder, env={**os.environ, "TQDM_DISABLE": "1"})
+    return folder
+
+
+def test_every_tab_of_a_run_shows_its_figures(browser, served, finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.goto(served(RUN.removeprefix(MODELS) + "board"), timeout=120_000)
+    page.wait_for_selector(".js-plotly-plot .bars", timeout=120_000)
+    for tab, mark in (("Comparison", ".hm"), ("Method", ".bars"), ("Generated texts", ".bars"), ("Monitor", ".scatterlayer .trace"), ("Explorer", ".bars")):
+        page.get_by_role("tab", name=tab).click()
+        wait_for(lambda mark=mark: page.locator(f".js-plotly-plot {mark}").locator("visible=true").count())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400, tab
+    page.get_by_text("in words").locator("visible=true").first.click()
+    wait_for(lambda: page.locator("td").locator("visible=true").count())
+
+
+PAGES = {"explorer": 1, "comparison": 5, "method": 2, "written": 2, "monitor": 1}  # figures of each
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_need_no_network(browser, finished, name):
+    page, asked, said = browser.new_page(), [], []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.goto((finished / "pages" / f"{name}.html").as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert page.locator(".js-plotly-plot").count() == PAGES[name]
+    assert said == [] and [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
+    if name == "explorer":
+        page.wait_for_selector("select")
+        title = page.locator(".gtitle")
+        before = title.text_content()
+        page.keyboard.press("Tab")  # to the menu
+        page.keyboard.press("ArrowDown")
+        wait_for(lambda: title.text_content() != before)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_fit_a_narrow_dark_screen(browser, finished, name):
+    page = browser.new_page(viewport={"width": 400, "height": 800}, color_scheme="dark")
+    page.goto((finished / "pages" / f"{name}.html").as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    wait_for(lambda: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"})

@@ -125,14 +125,17 @@ def test_a_broken_link_is_found():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_stored_outputs(path):
-    "A static page can show each; no error, no widget, nothing from stderr, no path of a machine is stored, and the file stays small."
+    "A static page can show each, with the site's own script; no error, no widget, nothing from stderr, no path of a machine is stored, and the file stays small."
     assert path.stat().st_size < 300_000
+    assert "widgets" not in json.loads(path.read_text())["metadata"]
+    script = "../" * len(path.relative_to(NBS).parent.parts) + "plotly.min.js"
     for cell, source in cells(path, "code"):
         for output in cell["outputs"]:
             text = json.dumps(output)
             assert output["output_type"] != "error" and output.get("name") != "stderr", text[:300]
             assert not any(bad in text for bad in ("widget-view", "/tmp/", "/home/", "Unable to display")), text[:300]
             assert "data" not in output or SHOWN & set(output["data"]), source[:200]
+            assert set(re.findall(r'src=\\"([^"]*plotly[^"]*)\\"', text)) <= {script}, source[:200]
 
 
 @pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)

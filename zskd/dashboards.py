@@ -33,18 +33,18 @@ from .students import Student
 from .tasks import Row, as_rows
 from .teachers import Teacher
 
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig  # isort: skip
+from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 
 try:
     import ipywidgets as widgets
     import plotly.graph_objects as go
 except ImportError as e:
-    raise ImportError("dashboards need ipywidgets and plotly: pip install 'zskd[dashboards]'") from e
+    raise ImportError("dashboards need ipywidgets and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['ORDERS', 'FIGURES', 'SILENT', 'STATES', 'PAGE', 'redraw', 'after_a_pause', 'word_effects', 'coloured', 'LikeTexts',
-           'Explorer', 'Answers', 'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer', 'Monitor',
-           'state_of', 'write_page', 'with_menu']
+__all__ = ['ORDERS', 'FIGURES', 'SILENT', 'STATES', 'PAGE', 'redraw', 'with_words', 'after_a_pause', 'word_effects', 'coloured',
+           'LikeTexts', 'Explorer', 'Answers', 'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer',
+           'Monitor', 'state_of', 'write_page', 'with_menu']
 
 # %% ../nbs/71_dashboards.ipynb #d6b3cc3f
 def redraw(
@@ -66,6 +66,15 @@ def _instead(old: Any, new: Any) -> dict[str, Any]:
     "The properties of the new trace or layout, and None for those that only the old one has."
     kept = new.to_plotly_json()
     return {k: None for k in old.to_plotly_json() if k not in kept and k != "uid"} | kept
+
+
+def with_words(
+    on_screen: go.FigureWidget,  # of a figure of `plots`
+) -> widgets.VBox:
+    "A figure and, to unfold beneath it, its sentence and its table, which change with it."
+    words = widgets.HTML(words_html(on_screen))
+    on_screen.layout.on_change(lambda *_: setattr(words, "value", words_html(on_screen)), "meta")
+    return widgets.VBox([on_screen, widgets.Accordion([words], titles=["in words"])])
 
 # %% ../nbs/71_dashboards.ipynb #bc530115
 def after_a_pause(
@@ -174,7 +183,7 @@ class Explorer(widgets.VBox):
         for box in self.inputs:
             box.observe(changed, "value")
         self.history.observe(self.take_up, "value")
-        super().__init__([*self.inputs, self.history, self.figure, self.summary, self.words, self.nearest])
+        super().__init__([*self.inputs, self.history, with_words(self.figure), self.summary, self.words, self.nearest])
 
 # %% ../nbs/71_dashboards.ipynb #c1fd0636
 @patch
@@ -362,8 +371,8 @@ class Comparison(widgets.VBox):
         self.other = go.FigureWidget(FIGURES[self.kind.value](first))
         self._listen()
         row = {"flex_flow": "row wrap"}
-        super().__init__([self.which, self.matrix, widgets.HBox([self.by_teacher, self.by_student, self.differ], layout=row), widgets.HBox([self.search, self.sort, self.page], layout=row),
-                          self.count, self.list, widgets.HBox([self.file, self.save, self.saved], layout=row), self.kind, self.other])  # fmt: skip
+        super().__init__([self.which, with_words(self.matrix), widgets.HBox([self.by_teacher, self.by_student, self.differ], layout=row), widgets.HBox([self.search, self.sort, self.page], layout=row),
+                          self.count, self.list, widgets.HBox([self.file, self.save, self.saved], layout=row), self.kind, with_words(self.other)])  # fmt: skip
         self.show_set()
 
 # %% ../nbs/71_dashboards.ipynb #19cb0f42
@@ -528,7 +537,7 @@ class SearchViewer(widgets.VBox):
         self.before, self.after = (go.FigureWidget(fig) for fig in self.drawn(self.chosen()))
         self.step.observe(lambda _: self.show_turn(), "value")
         self.rank.observe(lambda _: self.update(), "value")
-        super().__init__([self.step, self.rank, self.summary, self.text, self.before, self.after])
+        super().__init__([self.step, self.rank, self.summary, self.text, with_words(self.before), with_words(self.after)])
         self.describe()
 
 # %% ../nbs/71_dashboards.ipynb #be12c580
@@ -624,7 +633,7 @@ class Monitor(widgets.VBox):
         self.figure = go.FigureWidget(training_fig(self.folder.read_log()))
         self.stop_button.on_click(lambda _: self.stop())
         self.go_button.on_click(lambda _: self.start())
-        super().__init__([self.summary, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), self.figure])
+        super().__init__([self.summary, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), with_words(self.figure)])
         self.watch()
 
 # %% ../nbs/71_dashboards.ipynb #61f5f6bf

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .adversarial import Generated, RandomInfill, class_order
 from .core import UserError
-from .dashboards import after_a_pause, marked, redraw, widgets, with_menu, write_page
+from .dashboards import after_a_pause, marked, redraw, widgets, with_menu, with_words, write_page
 from .evaluate import kl_rows
 from .losses import parse_loss
 from .plots import STUDENT, as_label, described, probability_fig
@@ -98,7 +98,7 @@ class MethodExplorer(widgets.VBox):
             control.observe(lambda _: self.update(), "value")
         self.share.observe(after_a_pause(self.rewrite, 0.2), "value")
         self.text.observe(lambda _: self.rewrite(), "value")
-        super().__init__([self.text, widgets.HBox([self.loss, self.temperature], layout={"flex_flow": "row wrap"}), self.said, self.pull, self.summary, self.share, self.rewriting])
+        super().__init__([self.text, widgets.HBox([self.loss, self.temperature], layout={"flex_flow": "row wrap"}), with_words(self.said), with_words(self.pull), self.summary, self.share, self.rewriting])
         self.rewrite()
 
 # %% ../nbs/72_method.ipynb #26d0be95

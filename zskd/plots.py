@@ -21,12 +21,12 @@ try:
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 except ImportError as e:
-    raise ImportError("figures need plotly: pip install 'zskd[dashboards]'") from e
+    raise ImportError("figures need plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
 __all__ = ['TEACHER', 'STUDENT', 'HATCHED', 'BINS', 'CURVES', 'themed', 'dark_looks', 'as_label', 'described', 'in_words',
-           'nothing', 'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig', 'shift_fig',
-           'reliability_fig', 'simplex_fig', 'training_fig', 'cost_fig', 'pool_fig']
+           'nothing', 'words_html', 'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig',
+           'shift_fig', 'reliability_fig', 'simplex_fig', 'training_fig', 'cost_fig', 'pool_fig']
 
 # %% ../nbs/70_plots.ipynb #e8d57417
 TEACHER, STUDENT = "#0072B2", "#D55E00"
@@ -113,18 +113,25 @@ def nothing(
     return described(fig, title, f"{title}: {why}.")
 
 # %% ../nbs/70_plots.ipynb #6dad2d81
+def words_html(
+    fig: go.Figure,  # made here, or any other
+) -> str:  # HTML; empty where nothing is known of the figure
+    "A figure's sentence and its table."
+    meta = _words_of(fig)
+    cells = [["".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line) for line in lines] for tag, lines in (("th", meta["table"][:1]), ("td", meta["table"][1:]))]
+    rows = "".join(f"<tr>{''.join(line)}</tr>" for part in cells for line in part)
+    return f"<p>{html.escape(meta['summary'])}</p><table>{rows}</table>" if meta["summary"] else ""
+
+
 def figure_html(
     fig: go.Figure,  # made here, or any other
     name: str,  # of its element on the page
     script: str | bool = "plotly.min.js",  # where plotly's script lies, seen from the page; True writes it into the page, False leaves it out
 ) -> str:
     "A figure for a page, with its sentence for screen readers and its table to unfold."
-    meta = _words_of(fig)
-    drawn = fig.to_html(include_plotlyjs=script, full_html=False, div_id=name, config={"displayModeBar": False, "responsive": True})
-    cells = [["".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line) for line in lines] for tag, lines in (("th", meta["table"][:1]), ("td", meta["table"][1:]))]
-    rows = "".join(f"<tr>{''.join(line)}</tr>" for part in cells for line in part)
-    table = f"<details><summary>in words</summary><p>{html.escape(meta['summary'])}</p><table>{rows}</table></details>" if meta["summary"] else ""
-    return f'<figure style="margin: 0" role="group" aria-label="{html.escape(meta["summary"])}">{drawn}{table}</figure>'
+    drawn, words = fig.to_html(include_plotlyjs=script, full_html=False, div_id=name, config={"displayModeBar": False, "responsive": True}), words_html(fig)
+    table = f"<details><summary>in words</summary>{words}</details>" if words else ""
+    return f'<figure style="margin: 0" role="group" aria-label="{html.escape(_words_of(fig)["summary"])}">{drawn}{table}</figure>'
 
 # %% ../nbs/70_plots.ipynb #9402f9c3
 def show(

@@ -18,6 +18,7 @@ from fastcore.basics import patch
 from .adversarial import class_order
 from .core import UserError, read_json
 from .dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer, widgets
+from .method import MethodExplorer
 from .ood import Pool
 from .stage2 import read_generated
 from .students import Student
@@ -72,7 +73,7 @@ def _in_order(examples: Examples, student: Student) -> np.ndarray:
 
 # %% ../nbs/73_serve.ipynb #4b892a39
 class RunDashboard(widgets.VBox):
-    "The dashboards of a run as tabs: explorer, comparison, what the adversary wrote, monitor."
+    "The dashboards of a run as tabs: explorer, comparison, method, what the adversary wrote, monitor."
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class RunDashboard(widgets.VBox):
         if most < 1:
             raise UserError(f"most={most}: must be at least 1")
         self.student = Student.load(self.folder / "student") if (self.folder / "student" / "config.json").exists() else None
-        self.parts: dict[str, Explorer | Comparison | SearchViewer | Monitor] = {}
+        self.parts: dict[str, Explorer | Comparison | MethodExplorer | SearchViewer | Monitor] = {}
         written = read_generated(self.folder) if (self.folder / "generated.jsonl").exists() else []
         if teacher is not None and self.student is not None:
             pool = Pool.load(self.folder / "pool") if pool is None and (self.folder / "pool" / "pool.json").exists() else pool
@@ -108,10 +109,11 @@ class RunDashboard(widgets.VBox):
 def _add_comparison(self: RunDashboard, teacher: Teacher, pool: Pool | None, written: list[Mapping[str, Any]], examples: Examples | None, most: int) -> None:
     "The tabs that ask both models."
     sets = compared_sets(teacher, self.student, pool, written, examples, most)
-    first = next((answers.rows[0] for answers in sets.values() if answers.rows), "")
-    self.parts["Explorer"] = Explorer(teacher, self.student, [] if pool is None else pool, first)
-    if sets:
+    rows = next((answers.rows for answers in sets.values() if answers.rows), [])
+    self.parts["Explorer"] = Explorer(teacher, self.student, [] if pool is None else pool, rows[0] if rows else "")
+    if rows:
         self.parts["Comparison"] = Comparison(sets)
+        self.parts["Method"] = MethodExplorer(teacher, self.student, [rows[i] for i in some(len(rows), 12)])
 
 
 @patch
@@ -132,7 +134,7 @@ def heading(
     return f"<h2>{name}</h2><p>A student of {self.student.n_params:,} parameters{told}.{missing}</p>"
 
 # %% ../nbs/73_serve.ipynb #703fe622
-PAGES = {"Explorer": "explorer.html", "Comparison": "comparison.html", "Generated texts": "written.html", "Monitor": "monitor.html"}  # file by title of a tab
+PAGES = {"Explorer": "explorer.html", "Comparison": "comparison.html", "Method": "method.html", "Generated texts": "written.html", "Monitor": "monitor.html"}  # file by title of a tab
 
 
 @patch
@@ -165,7 +167,7 @@ def serve(
         import nbformat
         from voila.app import Voila
     except ImportError as e:
-        raise UserError("serving a dashboard needs Voilà: pip install 'zskd[dashboards]'") from e
+        raise UserError("serving a dashboard needs Voilà: pip install '.[dashboards]' in a clone of zskd") from e
     if not 0 < port < 65536:
         raise UserError(f"port={port}: must be from 1 to 65535")
     os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})  # of the process that runs the page
