@@ -212,7 +212,7 @@ def open_teacher(
     texts: int | None = None,  # of your own task: texts per input, 1 or 2
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
-    allow_unnamed: bool = False,  # accept classes named LABEL_0, LABEL_1, …, taken to be in the task's order
+    allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
     max_length: int = 128,  # tokens that the teacher reads of an input
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
@@ -629,7 +629,7 @@ def check_training(
     if left < batch_size:
         raise UserError(f"batch_size={batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
     if stage2 is not None:
-        stage2.check_budget(batch_size, left)
+        stage2.check_rows(batch_size, left)
         stage2.adversary.check_teacher(teacher)
     check_size(teacher, task, **take(make_student, options))
 
@@ -1127,11 +1127,14 @@ def in_flags(
     names = "|".join({key for step in (c.function, *c.steps) for key in options_of(step)})
 
     def flag(m: re.Match) -> str:
-        return f"--{m[1].replace('_', '-')}" + ("" if m[2] in ("", "True") else f" {m[2]}")
+        value = m[2] if m.re.groups > 1 else ""
+        return f"--{m[1].replace('_', '-')}" + ("" if value in ("", "True") else f" {value}")
 
     if "params" in names.split("|"):
         text = re.sub(r"\bn_params\b", "--params", text)
-    return re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", flag, text)
+    text = re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", flag, text)
+    alone = "|".join(n for n in names.split("|") if "_" in n) or "(?!)"  # such a word means nothing else
+    return re.sub(rf"(?<![\w-])({alone})(?![\w=])", flag, text)
 
 # %% ../nbs/80_cli.ipynb #3a97c273
 def explain(
@@ -1140,15 +1143,15 @@ def explain(
     words: Sequence[str],  # its command line
 ) -> tuple[int, str] | None:  # exit code and one line; None for what we cannot explain
     "Put an error into one line."
-    from zskd.core import RunError, UserError
-
-    if isinstance(error, (UserError, RunError)):
-        return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):  # before any import: it may have come in the middle of one
         how = COMMANDS[name].resumes
         if how.startswith("--"):
             how = shlex.join(["zskd", *words, *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
+    from zskd.core import RunError, UserError
+
+    if isinstance(error, (UserError, RunError)):
+        return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror}; free some space or choose another folder, then run it again"

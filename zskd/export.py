@@ -30,7 +30,7 @@ try:
     import onnxscript  # noqa: F401  PyTorch's exporter needs it
     from onnxruntime.quantization import QuantType, quantize_dynamic
 except ImportError as e:
-    raise ImportError("exporting needs onnx, onnxruntime and onnxscript: pip install 'zskd[onnx]'") from e
+    raise ImportError("exporting needs onnx, onnxruntime and onnxscript: pip install '.[onnx]' in a clone of zskd") from e
 
 # %% auto #0
 __all__ = ['FILES', 'OnnxStudent', 'check_place', 'export_onnx', 'compare']

@@ -108,7 +108,7 @@ class TextSample:
         "Raises `UserError` if there is no sentence at all."
         self.sentences = [s for block in blocks for s in block]
         if not self.sentences:
-            raise UserError(f"corpus {name!r}: holds no sentence of the length that the recipe asks for; give running text or change words=")
+            raise UserError(f"corpus {name!r}: holds no sentence of the length that the recipe asks for; give running text, or a recipe with other numbers of words")
         self.starts = array("q", np.cumsum([0, *map(len, blocks)]).tolist())
         self.vocabulary, self.names, self.numbers = _count_words(self.sentences[:50_000])
         self.questions = [s for s in self.sentences if s[-1] in "?？؟"]

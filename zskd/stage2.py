@@ -75,10 +75,8 @@ class Stage2(Callback):
             raise UserError("pool: is empty; an adversary has nothing to start from")
         if self.turns or self.spent():
             raise UserError("adversary: has been used by another run, from which it knows texts and counts answers; make a new one")
-        self.check_budget(run.settings.batch_size, len(run.train))
+        self.check_rows(run.settings.batch_size, len(run.train))
         self.adversary.check(run.teacher, run.start)
-        if rows_of_batch(self.share, run.settings.batch_size) < 1:
-            raise UserError(f"batch_size={run.settings.batch_size}: a share of {self.share:g} is less than one row of it; give a larger batch_size or share")
 
 # %% ../nbs/51_stage2.ipynb #5ac94a10
 @patch
@@ -140,12 +138,14 @@ def cost(
 
 
 @patch
-def check_budget(
+def check_rows(
     self: Stage2,
     batch_size: int,  # of the run
     n: int,  # rows that the run trains on
 ) -> None:
-    "Raise `UserError` if `max_queries` is not enough for one turn."
+    "Raise `UserError` for a batch in which no row is the adversary's, and if `max_queries` is not enough for one turn."
+    if rows_of_batch(self.share, batch_size) < 1:
+        raise UserError(f"batch_size={batch_size}: the adversary's share of {self.share:g} is less than one row of it; give a larger batch_size")
     if self.max_queries is not None and self.cost(batch_size, n) > self.max_queries:
         raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(batch_size, n):,} answers; give at least as many, or a smaller batch_size")
 

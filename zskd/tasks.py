@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -257,7 +258,7 @@ def _pick_columns(path: str | Path, header: list[str], task: Task) -> list[int]:
         if not any(set(c) <= set(header) for c in choices):
             missing = next(c for c in choices[0] if c not in header)
             choose = " (choose with columns=)" if what == "text" and not task.glue else ""
-            raise UserError(f"{path}: has no {what} column {missing!r}{choose}; its columns, separated by tabs, are {', '.join(header)}")
+            raise UserError(f"{path}: has no {what} column {missing!r}{choose}; its columns, separated by tabs, are {shorten(', '.join(header), 200, placeholder=' …')}")
     found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
     if found[1][0] in found[0]:
         raise UserError(f"{path}: column {found[1][0]!r} holds the right answers and cannot be a text as well; choose another with columns=")
