@@ -492,11 +492,15 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
 # ---- one folder, one run
 
 
-def test_a_mistake_in_the_text_does_not_take_the_folder(call, models, tmp_path):
+def test_a_mistake_does_not_take_the_folder(call, models, tmp_path):
     words = ["distill", "--teacher", models / "good", *SMALL, "--out", tmp_path / "run"]
-    code, _, err = call(*words, "--corpus", tmp_path / "mistyped.txt")
+    code, _, err = call(*words, "--corpus", tmp_path / "mistyped.txt", "--params", 10)
     assert code == 2, err
-    one_line(err, "mistyped.txt")
+    one_line(err, "mistyped.txt")  # before the size, which could be right for another teacher
+    code, _, err = call(*words, "--adversary", "infill", "--batch-size", 1)
+    assert code == 2, err
+    one_line(err, "--batch-size 1: the adversary's share of 0.25 is less than one row of it; give a larger --batch-size")
+    assert not (tmp_path / "run").exists()
     code, _, err = call(*words)
     assert code == 0, err
 

@@ -35,10 +35,10 @@ __all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO
            'Command', 'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task',
            'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary',
            'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data',
-           'read_data', 'check_pool', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
-           'evaluate', 'export', 'command_of', 'told_by_run', 'going_on', 'run_board', 'dashboard', 'make_writer',
-           'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'main', 'check_seed',
-           'prepare']
+           'read_data', 'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size',
+           'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'going_on', 'run_board', 'dashboard',
+           'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'main',
+           'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -458,6 +458,7 @@ def pool(
     check_out(out, empty=True)
     folder = Path(out)
     check_pool(None, options)
+    check_corpus(folder, options)
     if teacher:
         model, task = open_teacher(teacher, **take(open_teacher, options))
     else:
@@ -511,6 +512,8 @@ def distill(
     check_data(data, options["task"])
     check_out(out)
     check_pool(pool, options)
+    if not pool:
+        check_corpus(Path(out) / "pool", options)
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     rows = Pool.load(pool) if pool else None
     model, task = open_teacher(teacher, rows, **take(open_teacher, options))
@@ -575,6 +578,17 @@ def check_pool(
         raise UserError(f"--{idle}: has no effect on a pool that is given with --pool; leave one of them out")
     if options.get("recipe") and options.get("kind", "wiki") != "wiki":
         raise UserError("--recipe and --kind both say what the pool is made of; give one of them")
+
+
+def check_corpus(
+    folder: Path,  # of the pool
+    options: dict[str, Any],  # of a command that makes it
+) -> None:
+    "Raise `UserError` for a corpus that is not there or holds nothing, `RunError` for a damaged one, unless the pool is made already."
+    from zskd.corpora import load_corpus
+
+    if not (folder / "pool.json").exists():
+        load_corpus(options.get("corpus") or "sample", options.get("column", "text"))
 
 
 def check_no_teacher(
