@@ -1140,15 +1140,14 @@ def in_flags(
     c = COMMANDS[name]
     names = "|".join({key for step in (c.function, *c.steps) for key in options_of(step)})
 
-    def flag(m: re.Match) -> str:
-        value = m[2] if m.re.groups > 1 else ""
-        return f"--{m[1].replace('_', '-')}" + ("" if value in ("", "True") else f" {value}")
+    def flag(key: str, value: str = "") -> str:
+        return f"--{key.replace('_', '-')}" + ("" if value in ("", "True") else f" {value}")
 
     if "params" in names.split("|"):
         text = re.sub(r"\bn_params\b", "--params", text)
-    text = re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", flag, text)
-    alone = "|".join(n for n in names.split("|") if "_" in n) or "(?!)"  # such a word means nothing else
-    return re.sub(rf"(?<![\w-])({alone})(?![\w=])", flag, text)
+    text = re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", lambda m: flag(m[1], m[2]), text)
+    alone = "|".join(n for n in names.split("|") if "_" in n) or "(?!)"  # such a word means nothing else, unless it is part of a path
+    return re.sub(rf"(?<![\w/.-])({alone})(?![\w/=])", lambda m: flag(m[1]), text)
 
 # %% ../nbs/80_cli.ipynb #3a97c273
 def explain(
