@@ -444,8 +444,9 @@ def cost_fig(
     fig = go.Figure(go.Scatter(x=xs, y=means, error_y={"array": spreads}, mode="markers+text", text=[as_label(n, 24) for n in names], textposition="top center", marker={"color": STUDENT, "symbol": "diamond", "size": 10}))
     fig.update_xaxes(type="log", title_text=cost).update_yaxes(title_text=score)
     best = int(np.argmax(means))
-    table = [["", cost, score, "standard deviation", "values"], *([name, f"{x:,.4g}", f"{m:.2f}", f"{d:.2f}" if n > 1 else "–", n] for x, m, d, n, name in rows)]
-    return described(fig, f"{score} by {cost}", f"The highest mean is {means[best]:.1f} ({names[best]}), at {xs[best]:,.4g} {cost}.", table, height=400)
+    told = [f"{x:,.0f}" if x >= 1000 else f"{x:.4g}" for x in xs]
+    table = [["", cost, score, "standard deviation", "values"], *([name, x, f"{m:.2f}", f"{d:.2f}" if n > 1 else "–", n] for x, (_, m, d, n, name) in zip(told, rows, strict=True))]
+    return described(fig, f"{score} by {cost}", f"The highest mean is {means[best]:.1f} ({names[best]}), at {told[best]} {cost}.", table, height=400)
 
 # %% ../nbs/70_plots.ipynb #83845fd2
 def pool_fig(
