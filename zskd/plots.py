@@ -441,8 +441,10 @@ def cost_fig(
         return nothing(f"{score} by {cost}")
     rows = sorted((x, float(np.mean(y)), float(np.std(y, ddof=1)) if np.size(y) > 1 else 0.0, np.size(y), name) for name, (x, y) in points.items())
     xs, means, spreads, _, names = map(list, zip(*rows, strict=True))
-    fig = go.Figure(go.Scatter(x=xs, y=means, error_y={"array": spreads}, mode="markers+text", text=[as_label(n, 24) for n in names], textposition="top center", marker={"color": STUDENT, "symbol": "diamond", "size": 10}))
-    fig.update_xaxes(type="log", title_text=cost).update_yaxes(title_text=score)
+    fig = go.Figure(go.Scatter(x=xs, y=means, error_y={"array": spreads}, mode="markers+text", text=[as_label(n, 24) for n in names], textposition="middle right", cliponaxis=False, marker={"color": STUDENT, "symbol": "diamond", "size": 10}))
+    low, high = np.log10([xs[0], xs[-1]])
+    room = max(high - low, 0.2)  # for the names, beside their points
+    fig.update_xaxes(type="log", title_text=cost, range=[low - 0.1 * room, high + 0.3 * room]).update_yaxes(title_text=score)
     best = int(np.argmax(means))
     told = [f"{x:,.0f}" if x >= 1000 else f"{x:.4g}" for x in xs]
     table = [["", cost, score, "standard deviation", "values"], *([name, x, f"{m:.2f}", f"{d:.2f}" if n > 1 else "–", n] for x, (_, m, d, n, name) in zip(told, rows, strict=True))]
