@@ -309,6 +309,13 @@ class MaskedRows:
             out.append(tuple(texts))
         return out
 
+    def perplexity(
+        self,
+        nats: torch.Tensor,  # [masked], minus the log-probability of a word for each masked one, row by row
+    ) -> np.ndarray:  # float32 [n], NaN where nothing is masked
+        "Of the words of each input together."
+        return (torch.zeros(self.at.shape).masked_scatter(self.at, nats).sum(1) / self.at.sum(1)).exp().numpy()
+
 # %% ../nbs/41_adversarial.ipynb #837822f2
 def places(
     encoding: Encoding,  # of one input
@@ -477,9 +484,7 @@ def fill(
     noise = torch.empty_like(scores).exponential_(generator=torch.Generator().manual_seed(seed))
     temperature = 1.0 if self.learns else self.temperature  # a choice with Gumbel noise does not depend on it
     drawn = (scores / temperature - noise.log()).scatter(1, masked.words[:, None], -math.inf).argmax(-1)  # Gumbel's trick
-    surprise = torch.zeros(masked.at.shape).masked_scatter(masked.at, -first.gather(1, drawn[:, None])[:, 0])
-    mean = surprise.sum(1) / masked.at.sum(1)  # NaN where there is no mask
-    return masked.rewritten([shared.names[i] for i in drawn.tolist()]), mean.exp().numpy()
+    return masked.rewritten([shared.names[i] for i in drawn.tolist()]), masked.perplexity(-first.gather(1, drawn[:, None])[:, 0])
 
 
 def _lengths(rows: list[Row]) -> np.ndarray:  # int [n]
@@ -515,7 +520,7 @@ def perplexity(
         masked = replace(masked, at=masked.at & new, words=masked.words[new[masked.at]])
         with torch.inference_mode(), fast_arithmetic(self.first):
             nats = -self.word_scores(masked, shared, self.first).cpu().gather(1, masked.words[:, None])[:, 0]
-        told[at] = (torch.zeros(masked.at.shape).masked_scatter(masked.at, nats).sum(1) / masked.at.sum(1)).exp().numpy()
+        told[at] = masked.perplexity(nats)
     return told
 
 # %% ../nbs/41_adversarial.ipynb #386e1977
