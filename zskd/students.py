@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, read_json, write_json
+from .core import ASSETS, RunError, UserError, changed_files, count_parameters, derive_seed, file_digests, is_whole, read_json, sealed, write_json  # isort: skip
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
 from .teachers import Teacher, load_classifier, model_folder, token_batches
@@ -798,7 +799,8 @@ def save(
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
-        write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes, "report": self.report})
+        files = file_digests(tmp)
+        write_json(tmp / "zskd.json", sealed({"max_length": self.max_length, "notes": self.notes, "report": self.report, "files": files}))
     write_card(folder, self)
     return Path(folder).expanduser()
 
@@ -819,6 +821,10 @@ def load(
     student = _pretrained(folder, role="student", trained=True)
     file = Path(folder).expanduser() / "zskd.json"
     saved = read_json(file) if file.exists() else {}
+    if not isinstance(saved, dict):
+        raise UserError(f"{file}: is damaged; put the earlier file back, or delete it and load the student without its notes")
+    for name in [*changed_files(file.parent, saved.get("files") or {}), *([] if is_whole(saved) else [file.name])]:
+        warnings.warn(f"{file.parent / name}: is not the file that was saved with this student; it may answer otherwise than it was trained to", stacklevel=2)
     student.max_length = saved.get("max_length", student.max_length)
     student.notes, student.report = saved.get("notes", {}), saved.get("report")
     return student
