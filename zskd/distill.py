@@ -452,6 +452,7 @@ class Distiller:
         self.teacher = teacher.for_task(task) if task else teacher
         self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
         self.cache, self.resume, self.device = Path(cache) if cache else self.out / "logits", resume, device
+        self._lock = ExitStack()  # holds that of the folder while the run is open
         self.callbacks: list[Callback] = [LogCallback(), ProgressCallback(), *callbacks]
         self.adversary, self.stage2 = adversary, None
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
@@ -1054,22 +1055,23 @@ def fit(self: Distiller) -> Student:
     if self.distilled is not None:
         return self.distilled
     try:
-        with ExitStack() as self._lock:
-            self._open()
-            if self.distilled is None:
-                self._prepare()
+        self._open()
+        if self.distilled is None:
+            self._prepare()
+            for c in self.callbacks:
+                c.on_start(self)
+            try:
+                with _interrupt_waits() as pressed:
+                    self._train(pressed)
+            finally:
                 for c in self.callbacks:
-                    c.on_start(self)
-                try:
-                    with _interrupt_waits() as pressed:
-                        self._train(pressed)
-                finally:
-                    for c in self.callbacks:
-                        c.on_end(self)
-                self._finish()
+                    c.on_end(self)
+            self._finish()
     except KeyboardInterrupt as e:
         how_far = str(e) or f"interrupted at step {self.step} of {self.steps}"
         raise KeyboardInterrupt(f"{how_far}; go on with resume=True (--resume) and folder {self.out}") from None
+    finally:
+        self._lock.close()
     return self.distilled
 
 # %% ../nbs/50_distill.ipynb #df29a90a
