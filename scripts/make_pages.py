@@ -78,7 +78,7 @@ def front(
     cells = nbformat.read(page, as_version=4).cells
     text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
     module = re.search(r"^#\| default_exp (\w+)$", "\n".join(c.source for c in cells if c.cell_type == "code"), re.M)
-    return re.search(r"^# (.+)$", text, re.M)[1], re.search(r"^> (.+)$", text, re.M)[1], module[1] if module else page.stem  # nbdev names a page by its module
+    return re.search(r"^# (.+)$", text, re.M)[1], re.search(r"^> (.+)$", text, re.M)[1], module[1].strip("_") if module else page.stem  # nbdev names a page by its module
 
 
 def sections(

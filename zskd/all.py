@@ -16,6 +16,7 @@ from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .ood import *  # noqa: F403
 from .pretrain import *  # noqa: F403
+from .processes import *  # noqa: F403
 from .stage2 import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tasks import *  # noqa: F403

@@ -13,12 +13,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -29,18 +31,29 @@ from typing import Any, Union, get_args, get_origin
 from fastcore.docments import docments
 
 from . import __version__
+from .processes import TERMINATED, team, terminate
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'LOCKED',
-           'option', 'Command', 'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task',
-           'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary',
-           'train', 'spell', 'claim', 'ask', 'teacher', 'pool', 'label', 'distill', 'check_out', 'check_data',
-           'read_data', 'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size',
-           'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'going_on', 'run_board', 'dashboard',
-           'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'held', 'main',
-           'check_seed', 'prepare']
+__all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES',
+           'LOCKED', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take', 'first_given',
+           'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'open_teacher', 'shape_of',
+           'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed', 'teacher', 'pool',
+           'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool', 'check_corpus', 'check_no_teacher',
+           'check_rows', 'check_training', 'check_size', 'tell', 'evaluate', 'export', 'command_of', 'told_by_run',
+           'going_on', 'run_board', 'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags',
+           'explain', 'unknown_option', 'held', 'carry_out', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
+RENAMED = {"n": "rows"}  # parameters whose option has another name
+
+
+def flag_of(
+    name: str,  # of a parameter
+) -> str:
+    "The option that a parameter is given by."
+    return "--" + RENAMED.get(name, name).replace("_", "-")
+
+
 def option(
     name: str,  # name of a parameter
     doc: Any,  # its annotation, default and comment, as `docments(full=True)` gives them
@@ -49,7 +62,7 @@ def option(
     kind = doc.anno
     if get_origin(kind) in (Union, UnionType):  # `int | None` reads an int
         kind = get_args(kind)[0]
-    about, flag = (doc.docment or "").replace("%", "%%"), "--" + name.replace("_", "-")
+    about, flag = (doc.docment or "").replace("%", "%%"), flag_of(name)
     if kind is bool:
         return flag, {"action": "store_true", "help": about}
     required = doc.default is inspect.Parameter.empty
@@ -126,8 +139,18 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 # %% ../nbs/80_cli.ipynb #3d5c52e6
+def renamed(
+    words: Sequence[str],  # of a command line
+) -> list[str]:
+    "A command line with today's names of options in place of earlier ones."
+    return [re.sub(r"^--n(?==|$)", flag_of("n"), word) for word in words]
+
+
 class Parser(argparse.ArgumentParser):
-    "An `ArgumentParser` that reports a mistake in one line."
+    "An `ArgumentParser` that reports a mistake in one line, and knows earlier names of options."
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        return super().parse_known_args(renamed(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> None:
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` shows what there is\n")
@@ -153,7 +176,7 @@ def make_parser() -> Parser:
                     if key == c.by_place:
                         group.add_argument(key, type=how["type"], metavar=how["metavar"], help=how["help"].removesuffix(" (required)"))
                     else:
-                        group.add_argument(flag, **how)
+                        group.add_argument(*["-n"] * (key == "n"), flag, dest=key, **how)
                     seen.add(key)
     return top
 
@@ -368,7 +391,7 @@ def spell(
     for key, value in options.items():
         if value is not None and value is not False and value != defaults.get(key):
             given = [] if value is True else map(str, value if isinstance(value, list) else [value])
-            words += ["--" + key.replace("_", "-"), *given]
+            words += [flag_of(key), *given]
     return shlex.join(words)
 
 # %% ../nbs/80_cli.ipynb #cc246a72
@@ -394,7 +417,7 @@ def claim(
     there = read_sealed(file, "put the earlier file back, or choose another folder").get("options", {})
     differ = next((k for k in sorted(asked.keys() | there.keys()) if asked.get(k) != there.get(k)), None)
     if differ:
-        text = f"--{differ.replace('_', '-')}: {str(there.get(differ))[:40]!r} there, {str(asked.get(differ))[:40]!r} asked"
+        text = f"{flag_of(differ)}: {str(there.get(differ))[:40]!r} there, {str(asked.get(differ))[:40]!r} asked"
         raise UserError(f"{out}: holds a run of another configuration ({text}); {remedy}")
     if not options.get("resume"):
         raise UserError(f"{out}: already holds this run; go on with it (--resume) or choose another folder")
@@ -415,6 +438,25 @@ def ask(
     shares = ", ".join(f"{label} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
     return counts
+
+# %% ../nbs/80_cli.ipynb #b0a7c104
+def handed(
+    folder: Path,  # of the run
+    make: Callable[[], Any],  # makes a `Student`
+) -> Any:  # the `Student`, the same in all processes
+    "Make a student in the main process; the others read it from the run's folder, where it lies until training begins."
+    from zskd.students import Student
+
+    ours, path = team(), folder / ".student"
+    if ours.is_main:
+        shutil.rmtree(path, ignore_errors=True)
+    if ours.world == 1:
+        return make()
+    with ours.main_first():
+        student = make() if ours.is_main else Student.load(path)
+        if ours.is_main:
+            student.save(path)
+    return student
 
 # %% ../nbs/80_cli.ipynb #97d85aca
 @command("zskd teacher --task sst2 --base bert-base-uncased --data GLUE --out teachers/sst2")
@@ -442,7 +484,7 @@ def teacher(
 
 # %% ../nbs/80_cli.ipynb #46c6d97a
 @command(
-    "zskd pool --task sst2 --corpus wikitext-103 --n 100000 --out runs/sst2/pool",
+    "zskd pool --task sst2 --corpus wikitext-103 --rows 100000 --out runs/sst2/pool",
     "zskd pool --teacher teachers/rte --task rte --corpus 'text/*.txt' --out runs/rte/pool",
     "zskd pool --texts 1 --corpus 'text/*.txt' --out runs/mine/pool",
     steps=[open_teacher, make_pool],
@@ -493,8 +535,8 @@ def label(
 
 # %% ../nbs/80_cli.ipynb #5addf50c
 @command(
-    "zskd distill --teacher teachers/sst2 --task sst2 --corpus wikitext-103 --n 100000 --ratio 30 --out runs/sst2 --data GLUE",
-    "zskd distill --teacher my/teacher --corpus 'text/*.txt' --n 50000 --out runs/mine",
+    "zskd distill --teacher teachers/sst2 --task sst2 --corpus wikitext-103 --rows 100000 --ratio 30 --out runs/sst2 --data GLUE",
+    "zskd distill --teacher my/teacher --corpus 'text/*.txt' --rows 50000 --out runs/mine",
     steps=[open_teacher, make_pool, make_student, train],
     resumes="--resume",
 )
@@ -509,26 +551,29 @@ def distill(
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
     from zskd.ood import Pool
 
-    check_data(data, options["task"])
-    check_out(out)
-    check_pool(pool, options)
-    if not pool:
-        check_corpus(Path(out) / "pool", options)
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
-    rows = Pool.load(pool) if pool else None
-    model, task = open_teacher(teacher, rows, **take(open_teacher, options))
-    check_rows(pool, rows, task)
-    check_training(model, task, options, rows and len(rows))
-    examples = read_data(data, task)
-    given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
-    if resume and not (folder / "command.json").exists():
-        print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
-    claim(folder, spell("distill", given), model, {**given, "resume": resume})
-    rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
-    student = make_student(model, task, rows, **take(make_student, options))
+    with team().main_first():
+        check_data(data, options["task"])
+        check_out(out)
+        check_pool(pool, options)
+        if not pool:
+            check_corpus(Path(out) / "pool", options)
+        rows = Pool.load(pool) if pool else None
+        model, task = open_teacher(teacher, rows, **take(open_teacher, options))
+        check_rows(pool, rows, task)
+        check_training(model, task, options, rows and len(rows))
+        examples = read_data(data, task)
+        given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
+        if resume and not (folder / "command.json").exists():
+            print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
+        if team().is_main:
+            claim(folder, spell("distill", given), model, {**given, "resume": resume})
+        rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
+    student = handed(folder, lambda: make_student(model, task, rows, **take(make_student, options)))
     print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
-    tell(run, task, given, examples)
+    if team().is_main:
+        tell(run, task, given, examples)
 
 # %% ../nbs/80_cli.ipynb #2c38e03d
 def check_out(
@@ -575,7 +620,7 @@ def check_pool(
 
     idle = first_given(make_pool, options, but=("seed",))
     if pool and idle:
-        raise UserError(f"--{idle}: has no effect on a pool that is given with --pool; leave one of them out")
+        raise UserError(f"{flag_of(idle)}: has no effect on a pool that is given with --pool; leave one of them out")
     if options.get("recipe") and options.get("kind", "wiki") != "wiki":
         raise UserError("--recipe and --kind both say what the pool is made of; give one of them")
 
@@ -600,7 +645,7 @@ def check_no_teacher(
 
     idle = "logits" if logits else first_given(open_teacher, options, but=options_of(shape_of))
     if idle:
-        raise UserError(f"--{idle.replace('_', '-')}: is for a teacher, but none is given; add --teacher FOLDER, or leave it out")
+        raise UserError(f"{flag_of(idle)}: is for a teacher, but none is given; add --teacher FOLDER, or leave it out")
 
 # %% ../nbs/80_cli.ipynb #0c6ab416
 def check_rows(
@@ -619,7 +664,7 @@ def check_training(
     teacher: Any,  # a `Teacher`
     task: Any,  # a `Task`
     options: dict[str, Any],  # of `zskd distill`
-    rows: int | None = None,  # of the pool, where it is there already; otherwise --n
+    rows: int | None = None,  # of the pool, where it is there already; otherwise --rows
 ) -> None:
     "Raise `UserError` for a loss or settings that cannot be, before the teacher is asked anything."
     from zskd.core import UserError, pick_device
@@ -637,7 +682,7 @@ def check_training(
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n") or options_of(make_pool)["n"].default
     if n < 1:
-        raise UserError(f"--n {n}: must be at least 1")
+        raise UserError(f"--rows {n}: must be at least 1")
     left = len(hold_out(n, settings.held_out, settings.seed)[0])
     batch_size = settings.batch_size or default_batch_size(left)
     if left < batch_size:
@@ -762,7 +807,7 @@ def export(
         raise UserError(str(e)) from e
     check_out(out)
     if n < 1:
-        raise UserError(f"--n {n}: must be at least 1")
+        raise UserError(f"--rows {n}: must be at least 1")
     if not list(Path(student).expanduser().glob("*.safetensors")) and (Path(student).expanduser() / "model.onnx").exists():
         raise UserError(f"{student}: is an export already; give the student's folder")
     small = Student.load(student)
@@ -918,8 +963,8 @@ def make_writer(
 
 # %% ../nbs/80_cli.ipynb #034b568e
 @command(
-    "zskd write --model gpt2 --n 20000 --out text/gpt2.jsonl",
-    "zskd write --rewrite 'text/*.txt' --rounds 4 --n 20000 --out text/rewritten.jsonl",
+    "zskd write --model gpt2 --rows 20000 --out text/gpt2.jsonl",
+    "zskd write --rewrite 'text/*.txt' --rounds 4 --rows 20000 --out text/rewritten.jsonl",
     resumes="the same command again",
 )
 def write(
@@ -942,7 +987,7 @@ def write(
 
     given = dict(locals())
     other = ("prompts", "max_pieces", "top_p") if rewrite else ("column", "rounds", "share")
-    idle = next((f"--{name.replace('_', '-')}" for name in other if given[name] != options_of(write)[name].default), None)
+    idle = next((flag_of(name) for name in other if given[name] != options_of(write)[name].default), None)
     if idle:
         raise UserError(f"{idle}: has no effect {'with' if rewrite else 'without'} --rewrite; leave it out")
     writer = make_writer(model, rewrite, column, rounds, share, prompts, temperature, max_pieces, top_p, seed)
@@ -951,8 +996,8 @@ def write(
 
 # %% ../nbs/80_cli.ipynb #7be1a2c1
 @command(
-    "zskd pretrain --encoder sentence-transformers/all-MiniLM-L6-v2 --corpus 'text/*.txt' --n 200000 --out students/compact",
-    "zskd pretrain --encoder demo --params 250000 --n 4000 --epochs 2 --out students/tiny",
+    "zskd pretrain --encoder sentence-transformers/all-MiniLM-L6-v2 --corpus 'text/*.txt' --rows 200000 --out students/compact",
+    "zskd pretrain --encoder demo --params 250000 --rows 4000 --epochs 2 --out students/tiny",
     resumes="--resume",
 )
 def pretrain(
@@ -985,10 +1030,13 @@ def pretrain(
     if not sentences:
         raise UserError("sentences=0: checkpoints are chosen by how near sentences lie; give a weight above 0, however small")
     what = objectives(sentences, states, relations, words)
-    model = open_encoder(ASSETS / "teacher" if encoder == "demo" else encoder, device, precision)
-    claim(Path(out), spell("pretrain", given), model, given)
-    rows = mixed_text(load_corpus(corpus or "sample", column), n, seed)
-    student = compact_student(model, params, [text for row in rows.rows(range(min(n, 50_000))) for text in row], vocab_size, seed=seed)
+    with team().main_first():
+        model = open_encoder(ASSETS / "teacher" if encoder == "demo" else encoder, device, precision)
+        if team().is_main:
+            claim(Path(out), spell("pretrain", given), model, given)
+        text = load_corpus(corpus or "sample", column)
+    rows = mixed_text(text, n, seed)
+    student = handed(Path(out), lambda: compact_student(model, params, [t for row in rows.rows(range(min(n, 50_000))) for t in row], vocab_size, seed=seed))
     print(f"encoder: {model.name}, {model.n_params:,} parameters\ntext: {rows}\nstudent: {student.notes['shape']}")
     run = Pretrainer(model, student, rows, out, cache=Path(out) / "states", resume=resume, device=device, epochs=epochs, batch_size=batch_size,
                      lr=lr, seed=seed, precision=precision, **what)  # fmt: skip
@@ -1035,18 +1083,20 @@ def demo(
     check_data(data, "sst2")
     check_out(out)
     examples = get_task("sst2").validation(data or "demo")  # put aside; a mistake in it shows now
-    if fresh:
-        clear(folder)
     step = _steps(*DEMO_STEPS)
+    with team().main_first():
+        if fresh and team().is_main:
+            clear(folder)
+        step()
+        model, task = open_teacher(str(ASSETS / "teacher"), task="sst2")
+        print(f"{model.n_params:,} parameters; answers {' or '.join(model.labels)}. Its training data is not here.")
+        settings = {**DEMO, "seed": seed, "resume": True}
+        if team().is_main:
+            claim(folder, spell("demo", {"out": out, "seed": seed}), model, settings, "choose another folder (--out) or begin anew (--fresh)")
+        step()
+        rows = _demo_pool(task, model, folder, cache, settings)
     step()
-    model, task = open_teacher(str(ASSETS / "teacher"), task="sst2")
-    print(f"{model.n_params:,} parameters; answers {' or '.join(model.labels)}. Its training data is not here.")
-    settings = {**DEMO, "seed": seed, "resume": True}
-    claim(folder, spell("demo", {"out": out, "seed": seed}), model, settings, "choose another folder (--out) or begin anew (--fresh)")
-    step()
-    rows = _demo_pool(task, model, folder, cache, settings)
-    step()
-    student = make_student(model, task, rows, **take(make_student, settings))
+    student = handed(folder, lambda: make_student(model, task, rows, **take(make_student, settings)))
     print(f"{student.n_params:,} parameters, {student.ratio(model):.1f} times fewer than the teacher's: {student.notes['shape']}.")
     step()
     first = train(model, task, student, rows, folder / "stage1", cache, **take(train, settings))
@@ -1054,7 +1104,8 @@ def demo(
     step()
     run = _demo_search(first, folder, cache)
     step()
-    _demo_report(first, run, examples, data or "demo")
+    if team().is_main:
+        _demo_report(first, run, examples, data or "demo")
 
 # %% ../nbs/80_cli.ipynb #f6e1187d
 def _steps(*titles: str) -> Callable[[], None]:
@@ -1129,7 +1180,7 @@ def _demo_report(first: Any, run: Any, examples: Any, data: str) -> None:
 {run.out}/report.html  the report to look at; report.json beside it
 
 With your own teacher, and text of your own:
-  zskd distill --teacher FOLDER-OR-HUB-NAME --corpus 'text/*.txt' --n 100000 --ratio 30 --out runs/mine""")
+  zskd distill --teacher FOLDER-OR-HUB-NAME --corpus 'text/*.txt' --rows 100000 --ratio 30 --out runs/mine""")
 
 # %% ../nbs/80_cli.ipynb #0eb7d62a
 def in_flags(
@@ -1141,7 +1192,7 @@ def in_flags(
     names = "|".join({key for step in (c.function, *c.steps) for key in options_of(step)})
 
     def flag(key: str, value: str = "") -> str:
-        return f"--{key.replace('_', '-')}" + ("" if value in ("", "True") else f" {value}")
+        return flag_of(key) + ("" if value in ("", "True") else f" {value}")
 
     if "params" in names.split("|"):
         text = re.sub(r"\bn_params\b", "--params", text)
@@ -1159,7 +1210,7 @@ def explain(
     if isinstance(error, KeyboardInterrupt):  # before any import: it may have come in the middle of one
         how = COMMANDS[name].resumes
         if how.startswith("--"):
-            how = shlex.join(["zskd", *words, *([] if how in words else [how])])
+            how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
     from zskd.core import RunError, UserError
 
@@ -1169,7 +1220,7 @@ def explain(
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror}; free some space or choose another folder, then run it again"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return 1, "out of memory; choose a smaller --batch-size or --n, or another --device"
+        return 1, "out of memory; choose a smaller --batch-size or --rows, or another --device"
     return None
 
 # %% ../nbs/80_cli.ipynb #13732853
@@ -1181,7 +1232,7 @@ def unknown_option(
         return ""
     c = COMMANDS[words[0]]
     flags = {"--help", *(option(key, doc)[0] for step in (c.function, *c.steps) for key, doc in options_of(step).items())}
-    wrong = next((flag for word in words[1:] if (flag := word.partition("=")[0]).startswith("--") and len(flag) > 2 and flag not in flags), None)
+    wrong = next((flag for word in renamed(words[1:]) if (flag := word.partition("=")[0]).startswith("--") and len(flag) > 2 and flag not in flags), None)
     like = get_close_matches(wrong, flags, 1) if wrong else []
     return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
 
@@ -1202,11 +1253,10 @@ def held(
     return writing(os.path.expanduser(out) if name == "teacher" else out, LOCKED[name])
 
 # %% ../nbs/80_cli.ipynb #884deef2
-def main(
-    argv: Sequence[str] | None = None,  # words after `zskd`; those of the process if None
+def carry_out(
+    words: Sequence[str],  # after `zskd`
 ) -> int:  # exit code
-    "Run a command: 0 if it is done, 2 for a mistake in what was given, 1 if it failed."
-    words = list(sys.argv[1:] if argv is None else argv)
+    "Run a command in this process, and print what is wrong in one line."
     parser = make_parser()
     if wrong := unknown_option(words):
         print(f"zskd {words[0]}: {wrong}; `zskd {words[0]} --help` shows what there is", file=sys.stderr)
@@ -1233,14 +1283,81 @@ def main(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except BaseException as e:
-        found = explain(e, name, words)
+        _hear_no_more()
+        lost = team().why(e)
+        found = explain(e if lost is None else KeyboardInterrupt(lost), name, words)
         if found is None:
             raise
         if os.environ.get("ZSKD_DEBUG") == "1":
             traceback.print_exc()
-        print(f"zskd {name}: {' '.join(found[1].split())}", file=sys.stderr)
-        return found[0]
+        line = f"zskd {name}: {' '.join(found[1].split())}"
+        print(line, file=sys.stderr)
+        if not team().is_main:  # which prints nowhere
+            team().say(line)
+            team().fail(found[1])
+        return 143 if lost is None and isinstance(e, KeyboardInterrupt) and TERMINATED.is_set() else found[0]
     return 0
+
+# %% ../nbs/80_cli.ipynb #b0a7c107
+@contextmanager
+def _sigterm_is_heard() -> Iterator[None]:
+    "Handle SIGTERM as Ctrl-C, where Python lets us, and put everything back at the end."
+    TERMINATED.clear()
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)} if ours else {}
+    if ours:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def _hear_no_more() -> None:
+    "Ignore SIGINT and SIGTERM, where `_sigterm_is_heard`."
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is terminate:
+        for s in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(s, signal.SIG_IGN)
+
+# %% ../nbs/80_cli.ipynb #b0a7c108
+SHARED = ("distill", "pretrain", "demo")  # commands that several processes do together
+
+
+def main(
+    argv: Sequence[str] | None = None,  # words after `zskd`; those of the process if None
+) -> int:  # exit code
+    "Run a command: 0 if it is done, 2 for a mistake in what was given, 1 if it failed, 143 if SIGTERM ended it."
+    words, ours = list(sys.argv[1:] if argv is None else argv), team()
+    with _sigterm_is_heard():
+        if ours.world > 1:
+            return _share(words)
+        if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ:
+            print("warning: accelerate launch --cpu starts one process, whatever its --num_processes says; use torchrun --nproc_per_node for more", file=sys.stderr)
+        return carry_out(words)
+
+
+def _share(words: list[str]) -> int:
+    "Run a command in this process as one of several."
+    ours, name = team(), " ".join(words[:1])
+    ours.hush()
+    if name not in SHARED:
+        if ours.is_main:
+            print(f"warning: zskd {name}: runs as one process; the {ours.world - 1} other(s) have nothing to do", file=sys.stderr)
+        return carry_out(words) if ours.is_main else 0
+    ours.explain = lambda why: f"zskd {name}: {explain(KeyboardInterrupt(why), name, words)[1]}"
+    code = 1
+    try:
+        ours.join()
+        code = carry_out(words)
+    except Exception as e:
+        line = "".join(traceback.format_exception(e)) if ours.links else f"zskd {name}: {e}\n"
+        os.write(getattr(ours, "stderr", 2), line.encode())
+    finally:
+        if code:
+            ours.fail(f"exit code {code}")
+        ours.leave()
+    return code
 
 # %% ../nbs/80_cli.ipynb #2fe13286
 def check_seed(

@@ -32,6 +32,7 @@ from transformers import get_scheduler
 
 from .core import RunError, RunFolder, UserError, atomic_path, changed_files, derive_seed, digest, file_digest, is_whole, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, read_json, read_sealed, sealed, set_seed, sweep, tensors_under, write_json, writing  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
+from .processes import TERMINATED, team, terminate
 from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
 from .teachers import Teacher, token_batches
@@ -607,17 +608,17 @@ def history(self: Distiller) -> list[dict[str, Any]]:  # one per evaluation, by 
 @patch
 def _open(self: Distiller) -> None:
     cpu = pick_device(self.device).type == "cpu"
-    self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(days=7))])
+    self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))])
     self.is_main, self.rank, self.world = self.accelerator.is_main_process, self.accelerator.process_index, self.accelerator.num_processes
     if self.settings.batch_size % self.world:
         raise UserError(f"batch_size={self.settings.batch_size}: cannot be shared equally by {self.world} processes; choose a multiple")
     self.folder = RunFolder(self.out)
     self.checkpoints = Checkpoints(self.out / "checkpoints")
-    if self.is_main:
-        self._lock.enter_context(writing(self.out))
-        RunFolder(self.out, self.config(), self.resume)
-        sweep(self.cache, older=3600)  # which other runs may share
-    self.accelerator.wait_for_everyone()
+    with team().main_first():
+        if self.is_main:
+            self._lock.enter_context(writing(self.out))
+            RunFolder(self.out, self.config(), self.resume)
+            sweep(self.cache, older=3600)  # which other runs may share
     found = self.checkpoints.index
     self.generated = None if found else 0  # version 0.1.0 did not count
     for name in self._counters().keys() & found.keys():
@@ -659,7 +660,8 @@ def _student(self: Distiller, weights: dict[str, torch.Tensor], notes: dict[str,
 def _load_data(self: Distiller) -> None:
     began = time.perf_counter()
     rows = self.pool.rows() if hasattr(self.pool, "rows") else as_rows(self.pool)
-    logits = torch.from_numpy(self._answers(rows)) if self.is_main else torch.zeros(len(rows), len(self.teacher.labels))
+    with team().main_first():
+        logits = torch.from_numpy(self._answers(rows)) if self.is_main else torch.zeros(len(rows), len(self.teacher.labels))
     if self.world > 1:
         logits = broadcast(logits.to(self.accelerator.device)).cpu()
     self.seconds["label"] += time.perf_counter() - began
@@ -925,33 +927,37 @@ def checkpoint(self: Distiller) -> None:
 # %% ../nbs/50_distill.ipynb #cf0d3af8
 @contextmanager
 def _interrupt_waits() -> Iterator[list[bool]]:  # holds something once Ctrl-C was pressed
-    "Turn the first Ctrl-C into a note, where Python lets us."
+    "Turn the first Ctrl-C, or the SIGTERM of the command line, into a note, where Python lets us."
     pressed: list[bool] = []
 
     def note(signum: int, frame: Any) -> None:
-        if pressed:
+        if signum == signal.SIGTERM:
+            TERMINATED.set()
+        elif pressed and team().world == 1:  # torchrun hands on a Ctrl-C that has come already
             raise KeyboardInterrupt
         pressed.append(True)
 
-    usual = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    before = signal.signal(signal.SIGINT, note) if usual else None
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: terminate}
+    here = threading.current_thread() is threading.main_thread()
+    before = {s: signal.signal(s, note) for s, handler in usual.items() if here and signal.getsignal(s) is handler}
     try:
         yield pressed
     finally:
-        if usual:
-            signal.signal(signal.SIGINT, before)
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 # %% ../nbs/50_distill.ipynb #0139ca83
 STOP = "stop"  # a file of this name in the folder of a run stops it as Ctrl-C would
 
 
 @patch
-def _asked_to_stop(self: Distiller) -> bool:
-    "Whether the file is there, which is then taken away; all processes hear the same."
+def _asked_to_stop(self: Distiller, pressed: bool = False) -> bool:
+    "Whether a process was interrupted, or the file is there, which is then taken away; all processes hear the same."
     there = self.is_main and (self.out / STOP).exists()
     if there:
         (self.out / STOP).unlink()
-    return bool(broadcast(torch.tensor([int(there)], device=self.accelerator.device)).item()) if self.world > 1 else there
+    asked = there or pressed
+    return bool(self.accelerator.reduce(torch.tensor([int(asked)], device=self.accelerator.device), "sum").item()) if self.world > 1 else asked
 
 # %% ../nbs/50_distill.ipynb #f430a66c
 @patch
@@ -963,15 +969,14 @@ def _train(self: Distiller, pressed: list[bool]) -> None:
         for c in self.callbacks:
             c.on_step(self, self.step, loss)
         self.seconds["train"] = before + time.perf_counter() - began
-        if self._asked_to_stop():
-            pressed.append(True)
+        asked = self._asked_to_stop(bool(pressed))
         last = self.step == self.steps or self.stop
         if last or self.step % self.evaluate_every == 0:
             self.evaluate()
             self.checkpoint()
-        elif pressed:
+        elif asked:
             self.checkpoint()
-        if pressed and not last:
+        if asked and not last:
             raise KeyboardInterrupt
 
 # %% ../nbs/50_distill.ipynb #5b0f34b3
@@ -1055,18 +1060,19 @@ def fit(self: Distiller) -> Student:
     if self.distilled is not None:
         return self.distilled
     try:
-        self._open()
-        if self.distilled is None:
-            self._prepare()
-            for c in self.callbacks:
-                c.on_start(self)
-            try:
-                with _interrupt_waits() as pressed:
-                    self._train(pressed)
-            finally:
+        with team().together():
+            self._open()
+            if self.distilled is None:
+                self._prepare()
                 for c in self.callbacks:
-                    c.on_end(self)
-            self._finish()
+                    c.on_start(self)
+                try:
+                    with _interrupt_waits() as pressed:
+                        self._train(pressed)
+                finally:
+                    for c in self.callbacks:
+                        c.on_end(self)
+                self._finish()
     except KeyboardInterrupt as e:
         how_far = str(e) or f"interrupted at step {self.step} of {self.steps}"
         raise KeyboardInterrupt(f"{how_far}; go on with resume=True (--resume) and folder {self.out}") from None

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from .core import UserError, derive_seed, digest, progress
 from .distill import Batch, Callback, Distiller
+from .processes import team
 from .students import Encoded, basis, encode_rows, text_engine
 from .tasks import Row, as_rows
 from .teachers import BLOCK, Teacher, batch_tokens, read_shard, token_batches, write_shard
@@ -191,7 +192,7 @@ def on_start(self: HiddenStates, run: Distiller) -> None:
     "Ask the teacher for its states; what the cache holds is read."
     began = time.perf_counter()
     rows = run.pool.rows() if hasattr(run.pool, "rows") else as_rows(run.pool)  # texts and pairs may be mixed in a pool that says so
-    with run.accelerator.main_process_first():
+    with team().main_first():
         self.states = leading_states(run.teacher, rows, self.size, run.cache)
     tokenizers = run.start.tokenizer, run.teacher.tokenizer
     self.at = align_rows(*tokenizers, rows, run.start.max_length, run.teacher.max_length)
