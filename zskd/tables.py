@@ -276,7 +276,8 @@ def _delimited(path: str, kind: str) -> tuple[list[str], Iterator[tuple[int, Any
     records = ((i, r) for i, r in (_csv_records if kind == "csv" else _tsv_records)(lines) if r)
     number, header = next(records, (0, []))
     if isinstance(header, csv.Error):
-        raise _csv_error(path, number, header)
+        seen = other_separator(next(csv.reader(filter(str.strip, read_lines(path))), []), kind)
+        raise UserError(f"{path}: {seen}") if seen else _csv_error(path, number, header)
     return [name.strip() for name in header], records
 
 # %% ../nbs/05_tables.ipynb #e8ddaf6b
