@@ -150,8 +150,6 @@ def read_json(
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     except ValueError as e:
         raise UserError(f"{path}: is not valid JSON ({e})") from e
-    except RecursionError as e:
-        raise UserError(f"{path}: is JSON that is nested too deeply") from e
 
 # %% ../nbs/00_core.ipynb #7d3a10c2
 def read_object(
@@ -164,6 +162,8 @@ def read_object(
         data = read_json(path)
     except UserError as e:
         raise UserError(f"{e}; {remedy}") from e
+    except RecursionError as e:
+        raise UserError(f"{path}: is JSON that is nested too deeply; {remedy}") from e
     if not isinstance(data, dict):
         raise UserError(f"{path}: is damaged (it holds no JSON object); {remedy}")
     for name, kind in kinds.items():
@@ -310,7 +310,7 @@ def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
 @patch(as_prop=True)
 def config(self: RunFolder) -> dict[str, Any]:
     "What was asked of this run, with the versions that it began with."
-    return read_object(self.path / "config.json", "put the file back, or begin anew in another folder")
+    return read_json(self.path / "config.json")
 
 # %% ../nbs/00_core.ipynb #b7203a67
 @patch
