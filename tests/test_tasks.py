@@ -50,7 +50,7 @@ def test_unreachable_hub_names_the_local_way(tmp_path, task):
 def test_binary_file_is_named(tmp_path):
     file = tmp_path / "dev.tsv"
     file.write_bytes(bytes(range(256)) * 10)
-    with pytest.raises(UserError, match=r"dev\.tsv: is not UTF-8 \(byte 128\)"):
+    with pytest.raises(UserError, match=r"dev\.tsv: is a binary file \(zero byte at offset 0\)"):
         read_examples(file, TASKS["sst2"])
 
 

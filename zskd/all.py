@@ -19,6 +19,7 @@ from .pretrain import *  # noqa: F403
 from .processes import *  # noqa: F403
 from .stage2 import *  # noqa: F403
 from .students import *  # noqa: F403
+from .tables import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403
 from .track import *  # noqa: F403

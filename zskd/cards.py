@@ -13,10 +13,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from . import __version__
-from .core import atomic_path, digest
+from .core import atomic_path, digest, home_path, one_line
+from .corpora import source_name
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'shareable', 'is_own', 'write_card']
 
 # %% ../nbs/61_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,11 +28,11 @@ def card_data(
     report: Mapping[str, Any] | None = None,  # of `zskd.evaluate.evaluate`
 ) -> ModelCardData:
     "What a hub reads of a card."
-    teacher = str(notes.get("teacher", ""))
+    teacher = one_line(notes.get("teacher", ""))
     base = {"base_model": teacher} if HUB_NAME.fullmatch(teacher) else {}
     scores = []
     if report:
-        what = {"task_type": "text-classification", "dataset_type": report["task"], "dataset_name": report["name"], "dataset_split": report["evaluated_on"]["split"]}
+        what = {"task_type": "text-classification", "dataset_type": one_line(report["task"]), "dataset_name": one_line(report["name"]), "dataset_split": one_line(report["evaluated_on"]["split"])}
         student = report["scores"]["student"]
         scores = [EvalResult(**what, metric_type=metric, metric_value=round(student[metric], 4)) for metric in ("accuracy", "f1")]
     tags = ["zskd", "knowledge-distillation", "zero-shot-distillation"]
@@ -57,14 +58,14 @@ It reads {reads}, of which it sees the first {student.max_length} pieces, and an
 
 def _cell(value: Any) -> str:
     "A value that cannot break a table or a line of Markdown."
-    return re.sub(r"([|<>`*_\[\]])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\|<>`*_\[\]&~$])", r"\\\1", one_line(value))
 
 
 def _listed(
     names: Any,  # at least one
 ) -> str:
     "Names as code, with an 'or' before the last."
-    names = [f"`{name}`" if "`" not in str(name) else _cell(name) for name in names]
+    names = [f"`{name}`" if name and "`" not in name else _cell(name) or "(a label without text)" for name in map(one_line, names)]
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 # %% ../nbs/61_cards.ipynb #6347c706
@@ -93,9 +94,15 @@ def _made(student: Any) -> str:
         "made with": f"zskd {__version__}",
     }
     lines = "\n".join(f"| {k} | {_cell(v)} |" for k, v in facts.items() if v is not None)
-    return f"## How it was made\n\n| | |\n|---|---|\n{lines}"
+    return f"## How it was made\n\n| | |\n|---|---|\n{lines}{_scarce(run)}"
 
+# %% ../nbs/61_cards.ipynb #61c0a001
+def _scarce(run: Mapping[str, Any]) -> str:
+    "A warning if the training text hardly showed a class; empty otherwise."
+    from zskd.ood import scarce_classes  # slow to import
 
+    scarce = scarce_classes(run.get("answers") or {})
+    return f"\n\n**Warning:** {_cell(scarce)}." if scarce else ""
 
 # %% ../nbs/61_cards.ipynb #4decfc59
 _ABOUT_EMBEDDED = ": it was distilled on Wikipedia from all-MiniLM-L6-v2, which learned from pairs of sentences, natural language inference and duplicate questions among them."
@@ -129,7 +136,7 @@ def _scores(report: Mapping[str, Any] | None) -> str:
     kept = f"{report['pct_of_teacher']:.1f} % of the teacher's {report['metric']}; " if report["pct_of_teacher"] is not None else ""
     on = report["evaluated_on"]
     of = f" of {on['of']:,}" if on["of"] else ""
-    what = f"{_cell(report['name'])}, {on['split']}, {report['n']:,}{of} rows"
+    what = f"{_cell(report['name'])}, {_cell(on['split'])}, {report['n']:,}{of} rows"
     return (f"## Scores\n\n| {what} | teacher | student | commonest class alone |\n|---|---|---|---|\n" + "\n".join(lines)
             + f"\n\nThe student keeps {kept}the two agree on {100 * report['agreement']:.1f} % of the rows.")  # fmt: skip
 
@@ -176,6 +183,16 @@ def report_facts(
     facts = {k: report[k] for k in KEPT} | {"scores": scores, "baselines": {"majority": majority}}
     return facts | {"evaluated_on": {k: v for k, v in report["evaluated_on"].items() if k != "source"}}
 
+# %% ../nbs/61_cards.ipynb #61c0a002
+def shareable(
+    notes: Mapping[str, Any],  # of a `Student`
+) -> dict[str, Any]:  # the same without folders
+    "What may be said of how a student was made where everybody can read it: of files only their names."
+    run = notes.get("run") or {}
+    names = {"run": {**run, "sources": [source_name(str(s)) for s in run["sources"]]}} if run.get("sources") else {}
+    init = {"init": source_name(notes["init"])} if isinstance(notes.get("init"), str) else {}
+    return {**notes, **names, **init}
+
 # %% ../nbs/61_cards.ipynb #b6d2f63d
 def is_own(
     card: str,  # the text of a card
@@ -190,7 +207,7 @@ def write_card(
     student: Any,  # a `Student`
 ) -> bool:  # False where somebody's own card is there, which stays
     "Write the card of a student as `README.md`. Raises `RunError` if it cannot be written."
-    file = Path(folder).expanduser() / "README.md"
+    file = home_path(folder) / "README.md"
     if file.is_dir() or file.exists() and is_own(file.read_text(encoding="utf-8", errors="replace")):
         return False
     with atomic_path(file) as tmp:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
 import math
 import os
@@ -20,8 +21,8 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -35,13 +36,14 @@ from .processes import TERMINATED, team, terminate
 
 # %% auto #0
 __all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES',
-           'LOCKED', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take', 'first_given',
+           'LOCKED', 'PATHS', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take', 'first_given',
            'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'open_teacher', 'shape_of',
-           'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed', 'teacher', 'pool',
-           'label', 'distill', 'check_out', 'check_data', 'read_data', 'check_pool', 'check_corpus', 'check_no_teacher',
-           'check_rows', 'check_training', 'check_size', 'tell', 'evaluate', 'export', 'command_of', 'told_by_run',
-           'going_on', 'run_board', 'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags',
-           'explain', 'unknown_option', 'held', 'carry_out', 'main', 'check_seed', 'prepare']
+           'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed', 'teacher',
+           'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data',
+           'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
+           'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on', 'run_board',
+           'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option',
+           'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 RENAMED = {"n": "rows"}  # parameters whose option has another name
@@ -186,6 +188,7 @@ def known_task(
     texts: int | None,  # these three describe a task of one's own, as in `open_teacher`
     relation: str | None,  # as in `open_teacher`
     columns: list[str] | None,  # as in `open_teacher`
+    label_column: str | None = None,  # as in `open_teacher`
 ) -> Any:  # a `Task`, or None where none is named
     "The known task of this name. Raises `UserError` if there is none, or if a task of one's own is described beside it."
     from zskd.core import UserError
@@ -194,7 +197,7 @@ def known_task(
     own = next(iter(_given({"texts": texts, "relation": relation, "columns": columns})), None)
     if task and own:
         raise UserError(f"--{own}: is for a task of your own, but --task {task} is given; leave one of them out")
-    return get_task(task) if task else None
+    return replace(get_task(task), label_column=label_column) if task else None
 
 # %% ../nbs/80_cli.ipynb #92b7e5d3
 def told_texts(
@@ -235,6 +238,7 @@ def open_teacher(
     texts: int | None = None,  # of your own task: texts per input, 1 or 2
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
+    label_column: str | None = None,  # column of --data that holds the right answers; `label` if not given
     allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
     max_length: int = 128,  # tokens that the teacher reads of an input
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
@@ -244,9 +248,9 @@ def open_teacher(
     from zskd.tasks import Task
     from zskd.teachers import Teacher
 
-    known = known_task(task, texts, relation, columns)  # a wrong name should not have to wait for the model
+    known = known_task(task, texts, relation, columns, label_column)  # a wrong name should not have to wait for the model
     model = Teacher.load(teacher, device=device, precision=precision, max_length=max_length)
-    known = known or Task.for_teacher(model, settle_texts(model, rows, texts, relation, columns), relation, columns)
+    known = known or Task.for_teacher(model, settle_texts(model, rows, texts, relation, columns), relation, columns, label_column=label_column)
     return model.for_task(known, allow_unnamed=allow_unnamed), known
 
 # %% ../nbs/80_cli.ipynb #2e7ab46c
@@ -278,6 +282,7 @@ def make_pool(
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
     recipe: str | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; a pool's pool.json will do
     seed: int = 0,  # of every random choice
+    skip_bad_lines: bool = False,  # leave out lines of CSV, TSV and JSONL files that cannot be read, of --corpus and --data, and report how many
 ) -> Any:  # a `Pool`
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
     from zskd.core import read_json
@@ -290,7 +295,7 @@ def make_pool(
     given = read_json(recipe) if recipe else None
     chosen = Recipe.from_dict(given.get("recipe", given) if isinstance(given, dict) else given) if recipe else Recipe.for_task(task, kind)
     with count_answers(teacher) if teacher else nullcontext():
-        pool = ood_pool(task, load_corpus(corpus or "sample", column), n, teacher, chosen, seed, cache)
+        pool = ood_pool(task, load_corpus(corpus or "sample", column, skip_bad_lines=skip_bad_lines), n, teacher, chosen, seed, cache)
     pool.save(folder)
     return pool
 
@@ -378,7 +383,7 @@ def train(
     return run
 
 # %% ../nbs/80_cli.ipynb #b90647fd
-MAY_CHANGE = ("out", "data", "columns", "device", "resume", "track", "teacher", "encoder")  # options that may differ when a run is resumed; teacher and encoder are compared by content
+MAY_CHANGE = ("out", "data", "columns", "label_column", "skip_bad_lines", "device", "resume", "track", "teacher", "encoder")  # options that may differ when a run is resumed; teacher and encoder are compared by content
 
 
 def spell(
@@ -429,13 +434,17 @@ def ask(
     cache: Path,  # folder of logits
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
+    from zskd.core import one_line
     from zskd.distill import count_answers
+    from zskd.ood import scarce_classes
 
     before = teacher.queries
     with count_answers(teacher):
         answers = teacher.label(pool, cache=cache).argmax(1)
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
-    shares = ", ".join(f"{label} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
+    shares = ", ".join(f"{one_line(label)} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
+    if scarce := scarce_classes(counts):
+        warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
     return counts
 
@@ -459,28 +468,67 @@ def handed(
     return student
 
 # %% ../nbs/80_cli.ipynb #97d85aca
-@command("zskd teacher --task sst2 --base bert-base-uncased --data GLUE --out teachers/sst2")
+@command(
+    "zskd teacher --task sst2 --base bert-base-uncased --data GLUE --out teachers/sst2",
+    "zskd teacher --base bert-base-uncased --labels ham spam --columns body --label-column folder --data mails --out teachers/mails",
+)
 def teacher(
-    task: str,  # sst2, mnli, rte, qqp, mrpc or qnli
     base: str,  # pretrained encoder: folder or hub name
     out: str,  # folder for the teacher
-    data: str | None = None,  # folder with the task's TSV files; $ZSKD_DATA or the hub if not given
+    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; your own task if not given
+    labels: list[str] | None = None,  # of your own task: names of the classes, in the order of their numbers from 0 if --data numbers them
+    columns: list[str] | None = None,  # of your own task: one or two columns of --data that hold the texts (default: text)
+    relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
+    label_column: str | None = None,  # column of --data that holds the right answers; `label` if not given
+    data: str | None = None,  # folder with a file for train and one for dev or validation: TSV, CSV, JSONL or Parquet; for --task $ZSKD_DATA or the hub if not given
     epochs: float = 3,  # passes over the training set
     batch_size: int = 32,  # examples per step
     lr: float = 1e-4,  # highest learning rate
     max_length: int = 128,  # tokens per input; more are cut off
+    skip_bad_lines: bool = False,  # leave out lines of --data that cannot be read, and report how many
     extra: list[str] | None = None,  # further splits of the task to train on
     average: float = 0,  # last share of the training whose weights are averaged, at a constant learning rate; 0.5 often helps
     seed: int = 0,  # of every random choice
 ) -> None:
-    "Fine-tune a teacher on the real data of a task."
-    from zskd.tasks import get_task
+    "Fine-tune a teacher on the real data of a task, one of GLUE's or your own."
     from zskd.teachers import fine_tune
 
-    known = get_task(task)
+    known = known_task(task, None, relation, columns, label_column)
+    check_labelled(data, labels, known)
     check_out(out, empty=True)
-    scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, seed=seed, extra=extra or (), average=average)
+    known = known or own_task(labels, columns, relation, label_column)
+    scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, seed=seed, extra=extra or (), average=average, skip_bad_lines=skip_bad_lines)
     print(f"{out}: {known.metric} {scores[known.metric]:.3f} on {scores['n']:,} examples")
+
+# %% ../nbs/80_cli.ipynb #80d0a002
+def check_labelled(
+    data: str | None,  # folder of `zskd teacher`
+    labels: list[str] | None,  # of one's own task
+    known: Any,  # a known `Task`, or None
+) -> None:
+    "Raise `UserError` if a teacher's training data or classes are not given, or if it would be scored on what it learned from."
+    from zskd.core import UserError, home_path
+
+    if known and labels:
+        raise UserError(f"--labels: is for a task of your own, but --task {known.name} is given; leave one of them out")
+    if not known and not labels:
+        raise UserError("nothing says what to learn; give --task NAME, or for a task of your own --labels with the names of its classes")
+    if not known and not data:
+        raise UserError("--data: is needed for a task of your own; give a folder with a file for train and one for dev, for example train.csv and dev.csv")
+    if data and data != "demo" and home_path(data).is_file():
+        raise UserError(f"{data}: is one file, so the teacher would be scored on what it learned from; give a folder with a file for train and one for dev")
+
+
+def own_task(
+    labels: list[str] | None,  # names of the classes
+    columns: list[str] | None,  # that hold the texts
+    relation: str | None,  # of a pair
+    label_column: str | None,  # that holds the right answers
+) -> Any:  # a `Task`
+    "A task of one's own, for its teacher to be trained. Raises `UserError` if these do not fit each other."
+    from zskd.tasks import Task
+
+    return Task.for_teacher(SimpleNamespace(labels=labels), told_texts(relation, columns) or 1, relation, columns, label_column=label_column)
 
 # %% ../nbs/80_cli.ipynb #46c6d97a
 @command(
@@ -544,7 +592,7 @@ def distill(
     teacher: str,  # folder or hub name of a text classifier
     out: str,  # folder of the run
     pool: str | None = None,  # folder of a pool to use, with the logits beside it; one is made if not given
-    data: str | None = None,  # folder of TSV files, or one such file, or `demo`, to score on at the end; nothing else uses it (default: $ZSKD_DATA, if set)
+    data: str | None = None,  # folder of TSV, CSV, JSONL or Parquet files, or one such file, or `demo`, to score on at the end; nothing else uses it (default: $ZSKD_DATA, if set)
     resume: bool = False,  # go on with an earlier start of this run
     **options: Any,
 ) -> None:
@@ -562,7 +610,7 @@ def distill(
         model, task = open_teacher(teacher, rows, **take(open_teacher, options))
         check_rows(pool, rows, task)
         check_training(model, task, options, rows and len(rows))
-        examples = read_data(data, task)
+        examples = read_data(data, task, options["skip_bad_lines"])
         given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
         if resume and not (folder / "command.json").exists():
             print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
@@ -595,20 +643,21 @@ def check_data(
     task: str | None,  # the task that is to be scored, if it is a known one
 ) -> None:
     "Raise `UserError` if there is no such file or folder, or if it is not the task's."
-    from zskd.core import UserError
+    from zskd.core import UserError, home_path
 
     if data == "demo" and task != "sst2":
         raise UserError("--data demo: holds SST-2 sentences; add --task sst2, or give your own data")
-    if data and data != "demo" and not Path(data).expanduser().exists():
+    if data and data != "demo" and not home_path(data).exists():
         raise UserError(f"{data}: there is no such file or folder; give the data to score on with --data FOLDER")
 
 # %% ../nbs/80_cli.ipynb #63c1875c
 def read_data(
     data: str | None,  # a folder, a file, 'demo', or nothing
     task: Any,  # a `Task`
+    skip_bad_lines: bool = False,  # as in `make_pool`
 ) -> Any:  # `Examples`, or None if there is nothing to score on
     "Read what is scored on at the end. Raises `UserError` if it is not the task's."
-    return task.validation(data) if data or os.environ.get("ZSKD_DATA") else None
+    return task.validation(data, skip_bad_lines=skip_bad_lines) if data or os.environ.get("ZSKD_DATA") else None
 
 # %% ../nbs/80_cli.ipynb #5e1f0a31
 def check_pool(
@@ -618,7 +667,7 @@ def check_pool(
     "Raise `UserError` for options that make a pool where one is given, or for two recipes."
     from zskd.core import UserError
 
-    idle = first_given(make_pool, options, but=("seed",))
+    idle = first_given(make_pool, options, but=("seed", "skip_bad_lines"))
     if pool and idle:
         raise UserError(f"{flag_of(idle)}: has no effect on a pool that is given with --pool; leave one of them out")
     if options.get("recipe") and options.get("kind", "wiki") != "wiki":
@@ -633,7 +682,7 @@ def check_corpus(
     from zskd.corpora import load_corpus
 
     if not (folder / "pool.json").exists():
-        load_corpus(options.get("corpus") or "sample", options.get("column", "text"))
+        load_corpus(options.get("corpus") or "sample", options.get("column", "text"), skip_bad_lines=options.get("skip_bad_lines", False))
 
 
 def check_no_teacher(
@@ -756,14 +805,15 @@ def tell(
 def evaluate(
     teacher: str,  # folder or hub name of a text classifier
     student: str,  # folder of a student
-    data: str | None = None,  # folder of TSV files, one such file, or `demo` for the SST-2 sentences that come along; $ZSKD_DATA or the hub if not given
+    data: str | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo` for the SST-2 sentences that come along; $ZSKD_DATA or the hub if not given
     split: str = "validation",  # which part of the data
     out: str | None = None,  # folder for report.json and report.html; printed only if not given
     limit: int | None = None,  # score on so many examples only
+    skip_bad_lines: bool = False,  # leave out lines of --data that cannot be read, and report how many
     **options: Any,
 ) -> None:
     "Score a student beside its teacher on real examples of the task."
-    from zskd.core import UserError
+    from zskd.core import UserError, home_path
     from zskd.distill import undistilled
     from zskd.evaluate import evaluate as compare
     from zskd.students import Student
@@ -771,14 +821,14 @@ def evaluate(
     check_data(data, options["task"])
     if out:
         check_out(out)
-    if not Path(student).expanduser().is_dir():
+    if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     model, task = open_teacher(teacher, **take(open_teacher, options))
     small = Student.load(student)
     if small.n_params > (model.n_params or math.inf):
         print(f"{student}: has more parameters than the teacher; were --teacher and --student exchanged?")
     known = {**small.notes.get("run", {}), "undistilled": undistilled(small, student)}
-    report = compare(model, small, task.load(split, data, limit), allow_unnamed=options["allow_unnamed"], **known)
+    report = compare(model, small, task.load(split, data, limit, skip_bad_lines), allow_unnamed=options["allow_unnamed"], **known)
     print(report.table())
     if out:
         report.save(Path(out))
@@ -839,11 +889,43 @@ def told_by_run(
     "What the command that made a run was told of teacher, task, pool and data."
     from zskd.core import ASSETS
 
-    words = command_of(run)
+    words = known_words(run)
     if words[:1] == ["demo"]:
         return {"teacher": str(ASSETS / "teacher"), "task": "sst2", "data": "demo"}
-    told = vars(make_parser().parse_args(words)) if words else {}
-    return _given({name: told.get(name) for name in ("teacher", "pool", "data", *options_of(open_teacher))})
+    told = read_command(run, words)
+    return _given({name: told.get(name) for name in ("teacher", "pool", "data", "skip_bad_lines", *options_of(open_teacher))})
+
+# %% ../nbs/80_cli.ipynb #80d0a001
+_COMMAND_REMEDY = "put the earlier file back, or delete it and name --teacher (and --pool, --data) yourself"
+
+
+def known_words(
+    run: str,  # folder of a run
+) -> list[str]:  # as `command_of` gives them
+    "The command that made a run. Raises `UserError` with the way out if its `command.json` is damaged."
+    from zskd.core import UserError
+
+    try:
+        return command_of(run)
+    except (ValueError, AttributeError, TypeError) as e:  # it is JSON, but not ours
+        raise UserError(f"{run}/command.json: is damaged (it holds no command); {_COMMAND_REMEDY}") from e
+
+
+def read_command(
+    run: str,  # folder of the run that it made
+    words: list[str],  # as `command_of` gives them
+) -> dict[str, Any]:  # by name; empty without words
+    "The options of a command that made a run. Raises `UserError` if this version does not know one of them."
+    from zskd.core import UserError
+
+    if not words:
+        return {}
+    try:
+        with redirect_stderr(io.StringIO()) as said:
+            return vars(make_parser().parse_args(words))
+    except SystemExit as e:
+        why = said.getvalue().strip().partition(": ")[2].partition(";")[0] or "an option is unknown"
+        raise UserError(f"{run}/command.json: holds a command that cannot be read ({why}); {_COMMAND_REMEDY}") from e
 
 # %% ../nbs/80_cli.ipynb #c1d9a006
 def going_on(
@@ -874,6 +956,7 @@ def run_board(
     data: str | None = None,  # to compare on, as for `zskd evaluate`
     most: int = 2000,  # texts of each set
     folder: str | None = None,  # where the command that made the run was given, to go on with it
+    skip_bad_lines: bool = False,  # as the run was given it
     **options: Any,  # of `open_teacher`
 ) -> Any:  # a `RunDashboard`
     "The dashboards of a run. Raises `UserError` for what is not there."
@@ -882,7 +965,7 @@ def run_board(
 
     rows = Pool.load(pool) if pool else None
     model, task = open_teacher(teacher, rows, **take(open_teacher, options)) if teacher else (None, None)
-    return RunDashboard(run, model, rows, read_data(data, task) if model else None, most, going_on(run, folder))
+    return RunDashboard(run, model, rows, read_data(data, task, skip_bad_lines) if model else None, most, going_on(run, folder))
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
@@ -901,7 +984,7 @@ def dashboard(
     run: str,  # folder of a run, finished or not
     teacher: str | None = None,  # folder or hub name; the one that the run was told if not given
     pool: str | None = None,  # folder of the run's pool; the one that it was told if not given
-    data: str | None = None,  # folder of TSV files, one such file, or `demo`, to compare on as well; the one that the run was told if not given
+    data: str | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to compare on as well; the one that the run was told if not given
     most: int = 2000,  # texts of each kind that are compared
     pages: str | None = None,  # write pages into this folder that need no server, and stop
     port: int = 8866,  # to listen on; the next free one if it is in use
@@ -1057,11 +1140,11 @@ def clear(
     folder: Path,  # folder of a demo
 ) -> None:
     "Remove what an earlier demo wrote, and nothing else. Raises `UserError` if the folder holds no demo."
-    from zskd.core import LOCK, UserError, read_json
+    from zskd.core import LOCK, UserError
 
     if not folder.is_dir() or not any(path.name != LOCK for path in folder.iterdir()):
         return
-    if not (folder / "command.json").exists() or not read_json(folder / "command.json")["command"].startswith("zskd demo"):
+    if not (folder / "command.json").exists() or known_words(str(folder))[:1] != ["demo"]:
         raise UserError(f"{folder}: holds no demo, so --fresh does not empty it; choose another folder")
     for name in RUN_FILES:
         path = folder / name
@@ -1191,6 +1274,9 @@ def in_flags(
     c = COMMANDS[name]
     names = "|".join({key for step in (c.function, *c.steps) for key in options_of(step)})
 
+    if "skip_bad_lines" not in names.split("|"):
+        text = text.replace(", or leave such lines out with skip_bad_lines=True", "")
+
     def flag(key: str, value: str = "") -> str:
         return flag_of(key) + ("" if value in ("", "True") else f" {value}")
 
@@ -1252,6 +1338,21 @@ def held(
         return nullcontext()
     return writing(os.path.expanduser(out) if name == "teacher" else out, LOCKED[name])
 
+# %% ../nbs/80_cli.ipynb #80d0a003
+PATHS = ("out", "data", "corpus", "rewrite", "teacher", "student", "pool", "logits", "recipe", "generator", "init", "model", "encoder", "base", "run", "pages")  # options that may name a file or folder
+
+
+def write_out_home(
+    options: dict[str, Any],  # of any command
+) -> dict[str, Any]:
+    "The options with a leading `~` of paths written out, as a shell does it outside quotes. Raises `UserError` if there is no such user."
+    from zskd.core import home_path
+
+    def full(value: Any) -> Any:
+        return str(home_path(value)) if isinstance(value, str) and value.startswith("~") else value
+
+    return {name: value if name not in PATHS else [full(v) for v in value] if isinstance(value, list) else full(value) for name, value in options.items()}
+
 # %% ../nbs/80_cli.ipynb #884deef2
 def carry_out(
     words: Sequence[str],  # after `zskd`
@@ -1277,6 +1378,7 @@ def carry_out(
     prepare()
     try:
         check_seed(values)
+        values = write_out_home(values)
         with held(name, values):
             COMMANDS[name].function(**values)
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -1370,9 +1472,22 @@ def check_seed(
         raise UserError(f"--seed {options['seed']}: must be 0 or more")
 
 
+class _Once:
+    "Prints each warning in one line, the first time only."
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def __call__(self, message: Any, *_: Any, **__: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in self.said:
+            print(f"warning: {text}", file=sys.stderr)
+        self.said.add(text)
+
+
 def prepare() -> None:
-    "Print line by line, warnings in one line, and keep the libraries below from talking."
-    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    "Print line by line, each warning once and in one line, and keep the libraries below from talking."
+    warnings.showwarning = _Once()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="replace")

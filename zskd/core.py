@@ -34,9 +34,10 @@ from tqdm.auto import tqdm
 
 # %% auto #0
 __all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype',
-           'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'digest', 'file_digest',
-           'sealed', 'is_whole', 'read_sealed', 'file_digests', 'changed_files', 'tensors_under', 'optimizer_tensors',
-           'load_optimizer', 'progress', 'versions', 'RunFolder', 'is_first_process', 'sweep', 'writing']
+           'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object', 'home_path',
+           'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'file_digests', 'changed_files',
+           'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder',
+           'is_first_process', 'sweep', 'writing']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
 class ZskdError(Exception):
@@ -156,6 +157,44 @@ def read_json(
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: is not valid JSON ({str(e) or 'damaged'}); put the earlier file back, or delete it and make it anew") from e
+
+# %% ../nbs/00_core.ipynb #7d3a10c2
+def read_object(
+    path: str | Path,  # the file to read
+    remedy: str,  # what a person can do if it is damaged
+    **kinds: type | tuple[type, ...],  # fields and their types; `NoneType` among them lets a field be missing
+) -> dict[str, Any]:
+    "Read a JSON object. Raises `UserError` with the way out if it is absent or damaged, or if a field is missing or of another type."
+    try:
+        data = read_json(path)
+    except UserError as e:
+        raise UserError(f"{e}; {remedy}") from e
+    except RecursionError as e:
+        raise UserError(f"{path}: is JSON that is nested too deeply; {remedy}") from e
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: is damaged (it holds no JSON object); {remedy}")
+    for name, kind in kinds.items():
+        if not isinstance(data.get(name), kind):
+            what = f"{name!r} is {str(data[name])[:40]!r}" if name in data else f"{name!r} is missing"
+            raise UserError(f"{path}: is damaged ({what}); {remedy}")
+    return data
+
+# %% ../nbs/00_core.ipynb #7d3a10c5
+def home_path(
+    path: str | Path,  # may begin with `~`
+) -> Path:
+    "A path with `~` written out. Raises `UserError` if there is no such user."
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as e:
+        raise UserError(f"{path}: there is no user {Path(path).parts[0][1:]!r} here, or no home folder; write the path in full") from e
+
+
+def one_line(
+    text: object,  # a name from outside, such as a label
+) -> str:
+    "The text on one line: white space and control characters become single spaces."
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
 
 # %% ../nbs/00_core.ipynb #e3eecfab
 def digest(

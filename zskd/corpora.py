@@ -5,13 +5,9 @@
 # %% ../nbs/20_corpora.ipynb #b9e67fde
 from __future__ import annotations
 
-import csv
 import glob
-import gzip
 import html
-import json
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,14 +15,14 @@ from itertools import chain, islice
 from pathlib import Path
 from types import CodeType
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from fastcore.basics import patch
 
-from .core import ASSETS, RunError, UserError, digest, file_digest
+from .core import ASSETS, RunError, UserError, digest, file_digest, home_path
+from .tables import Notices, mend, no_column, read_blocks, table_kind, table_rows
 
 # %% auto #0
-__all__ = ['HUB_CORPORA', 'split_words', 'join_words', 'split_sentences', 'clean_wikitext', 'Part', 'Corpus', 'load_corpus']
+__all__ = ['HUB_CORPORA', 'split_words', 'join_words', 'split_sentences', 'clean_wikitext', 'Part', 'Corpus', 'source_name',
+           'load_corpus']
 
 # %% ../nbs/20_corpora.ipynb #2ff0aa0c
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff"  # Chinese and Japanese characters
@@ -50,7 +46,7 @@ def join_words(
 
 # %% ../nbs/20_corpora.ipynb #1272d163
 _ENDERS = re.compile(
-    r"""[.!?…]+["'”’»)\]]*(?=\s)"""  # need white space after them
+    r"""([.!?…]+["'”’»)\]]*)"""  # need white space after them
     r"""|[。！？｡؟۔।॥։።፧។။]+["'”’»」』）)\]]*"""  # end a sentence wherever they stand
 )
 _OPENERS = "\"'“‘„«‹([¿¡"
@@ -58,11 +54,15 @@ _TITLES = """Mr Mrs Ms Mx Dr Prof St Ste Sr Sra Jr Mme Mlle Hr Fr Gen Col Lt Cap
     vs cf ca c al approx bzw evtl ggf Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec"""
 _NUMBERED = "no nos nr fig figs vol vols p pp op art ch sec eq tab"
 _ABBREVIATIONS, _BEFORE_NUMBERS = frozenset(_TITLES.split()), frozenset(_NUMBERED.split())
+_LONGEST = 64  # characters of what may be an abbreviation, or the number of a list item
 
 
 def _full_stop_joins(text: str, start: int, dot: int, following: str) -> bool:
     "Whether the full stop at `dot` belongs to an abbreviation (`start` is where the sentence began)."
-    space = text.rfind(" ", start, dot)
+    near = max(start, dot - _LONGEST)  # looking back to the start at each full stop would take quadratic time
+    space = text.rfind(" ", near, dot)
+    if space < near and near > start:
+        return False
     word = text[max(space + 1, start) : dot].lstrip(_OPENERS)
     if word.isdigit():
         return space < start  # the number of a list item
@@ -80,9 +80,9 @@ def split_sentences(
     sentences, start = [], 0
     for mark in _ENDERS.finditer(text):
         end = mark.end()
-        following = text[end : end + 4].lstrip().lstrip(_OPENERS)[:1]
-        if mark.group()[0] in ".!?…":
-            if following.islower():
+        if mark[1]:
+            following = text[end : end + 4].lstrip().lstrip(_OPENERS)[:1]
+            if not text[end : end + 1].isspace() or following.islower():
                 continue
             if mark.group() == "." and _full_stop_joins(text, start, mark.start(), following):
                 continue
@@ -117,143 +117,21 @@ def clean_wikitext(
         line = pattern.sub(repl, line)
     return line.strip()
 
-# %% ../nbs/20_corpora.ipynb #d445e357
-_MAX_LINE = 1 << 20  # bytes
-
-
-def _decode(line: bytes, path: str, offset: int) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as e:
-        where = "unpacked text" if path.endswith(".gz") else "file"
-        raise UserError(
-            f"{path}: is not UTF-8 (byte {line[e.start]:#04x} at offset {offset + e.start} of the {where});"
-            " convert it to UTF-8, for example with iconv"
-        ) from e
-
-
-def _cut(line: bytes) -> int:
-    "Where to cut a line that is too long: after a space, or else between two characters."
-    if cut := line.rfind(b" ") + 1:
-        return cut
-    starts = (i for i in range(len(line) - 4, len(line) - 8, -1) if line[i] & 0xC0 != 0x80)  # a character has at most four bytes
-    return next(starts, len(line))
-
-# %% ../nbs/20_corpora.ipynb #42b6d267
-def _lines(path: str, whole: bool = False) -> Iterator[str]:
-    "The lines of a UTF-8 file, unpacked if it ends in `.gz`; `whole` keeps long lines in one piece."
-    opener = gzip.open if path.endswith(".gz") else open
-    try:
-        with opener(path, "rb") as f:
-            head = f.peek(8192)[:8192]
-            if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise UserError(f"{path}: is UTF-16, not UTF-8; convert it, for instance with iconv -f UTF-16 -t UTF-8")
-            if b"\0" in head:
-                raise UserError(f"{path}: is a binary file (zero byte at offset {head.index(0)}); give txt, jsonl, csv, tsv or parquet")
-            offset, rest = (3, b"") if head.startswith(b"\xef\xbb\xbf") else (0, b"")  # a byte-order mark is no text
-            f.read(offset)
-            while line := rest + f.readline(-1 if whole else _MAX_LINE):
-                full = len(line) >= _MAX_LINE and not whole and not line.endswith(b"\n")
-                cut = _cut(line) if full else len(line)
-                yield _decode(line[:cut], path, offset)
-                offset, rest = offset + cut, line[cut:]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as e:
-        raise RunError(f"{path}: is damaged or cut short ({e}); fetch or pack it again") from e
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror or e})") from e
-
-# %% ../nbs/20_corpora.ipynb #96d8048d
-def _no_column(path: str, column: str, there: Iterable[str]) -> UserError:
-    return UserError(f"{path}: has no column {column!r}; it has {', '.join(map(repr, there)) or 'none'} (choose with column=)")
-
-
-def _jsonl_texts(path: str, column: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path, whole=True), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as e:
-            raise UserError(f"{path}: line {number} is not JSON ({e}); give one JSON object a line") from e
-        if not isinstance(row, dict):
-            raise UserError(f"{path}: line {number} is not a JSON object; give one object a line, like {{{json.dumps(column)}: ...}}")
-        if column not in row:
-            raise _no_column(f"{path}: line {number}", column, row)
-        if not isinstance(row[column], (str, type(None))):
-            raise UserError(f"{path}: line {number}: column {column!r} is not text; choose another with column=")
-        yield row[column] or ""
-
-# %% ../nbs/20_corpora.ipynb #d9643944
-_SEPARATORS = {  # what separates columns: its name, and what to do about it where another one is expected
-    ",": ("commas", "name the file .csv"),
-    ";": ("semicolons", "save it with commas as .csv, or with tabs as .tsv"),
-    "\t": ("tabs", "name the file .tsv"),
-}
-
-
-def _other_separator(path: str, column: str, header: list[str], expected: str) -> UserError | None:
-    "What to say of a header that is a single column and holds another separator than the expected one; None of any other."
-    found = next((s for s in _SEPARATORS if len(header) == 1 and s != expected and s in header[0]), None)
-    if found is None:
-        return None
-    name, remedy = _SEPARATORS[found]
-    seen = f"its header {header[0][:60]!r} looks as if {name} separate its columns, not {_SEPARATORS[expected][0]}"
-    return UserError(f"{path}: has no column {column!r}; {seen}; {remedy}")
-
-
-def _csv_texts(path: str, column: str, tab: bool) -> Iterator[str]:
-    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tab else {}
-    try:
-        rows = csv.reader(_lines(path, whole=True), **options)
-        header = next(filter(None, rows), [])  # blank lines may stand before it
-        if header and column not in header:
-            raise _other_separator(path, column, header, "\t" if tab else ",") or _no_column(path, column, header)
-        for row in rows:
-            yield row[i] if (i := header.index(column)) < len(row) else ""
-    except csv.Error as e:
-        raise UserError(f"{path}: line {rows.line_num} is not good CSV ({e}); give it as jsonl or parquet") from e
-
-# %% ../nbs/20_corpora.ipynb #bdf643a3
-def _parquet_texts(path: str, column: str) -> Iterator[str]:
-    try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 16) as f:  # by default it would read far ahead
-            schema = f.schema_arrow
-            if column not in schema.names:
-                raise _no_column(path, column, schema.names)
-            if schema.field(column).type not in (pa.string(), pa.large_string(), pa.string_view()):
-                raise UserError(f"{path}: column {column!r} holds {schema.field(column).type}, not text; choose another with column=")
-            for batch in f.iter_batches(batch_size=1024, columns=[column], use_threads=False):
-                for text in batch.column(0).to_pylist():
-                    yield text or ""
-    except (pa.ArrowException, OSError) as e:
-        reason = str(e).splitlines()[0]
-        raise RunError(f"{path}: is damaged or not a parquet file ({reason}); fetch it again") from e
-
 # %% ../nbs/20_corpora.ipynb #8642da5e
-_READERS = {"jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "csv": "csv", "tsv": "tsv", "parquet": "parquet"}  # suffix: reader
-
-
-def _reader(path: str) -> str:
-    "Which reader a file gets, by its name: 'lines' unless the suffix says otherwise. Raises `UserError` for a packed parquet file."
-    name = path.lower()
-    if name.endswith(".parquet.gz"):
-        raise UserError(f"{path}: is a parquet file inside gzip, which cannot be streamed; unpack it with gunzip (parquet is compressed by itself)")
-    return _READERS.get(Path(name.removesuffix(".gz")).suffix[1:], "lines")
-
-
-def _file_texts(path: str, column: str) -> Iterator[str]:
+def _file_texts(path: str, column: str, skip_bad_lines: bool = False, notices: Notices | None = None) -> Iterator[str]:
     "The texts of one file."
-    reader = _reader(path)
-    if reader == "jsonl":
-        return _jsonl_texts(path, column)
-    if reader in ("csv", "tsv"):
-        return _csv_texts(path, column, tab=reader == "tsv")
-    return _parquet_texts(path, column) if reader == "parquet" else _lines(path)
+    if not table_kind(path):
+        yield from read_blocks(path)
+        return
+    for where, (text,) in table_rows(path, [column], skip_bad_lines, notices):
+        if not isinstance(text, (str, type(None))):
+            raise UserError(f"{path}: {where}: column {column!r} is not text; choose another with column=")
+        yield text or ""
 
 
 def _file_id(path: str) -> str:
     "Names the content of a file and how it is read."
-    return f"{_reader(path)}{'.gz' if path.endswith('.gz') else ''}:{file_digest(path)}"
+    return f"{table_kind(path) or 'lines'}{'.gz' if path.endswith('.gz') else ''}:{file_digest(path)}"
 
 # %% ../nbs/20_corpora.ipynb #97c0af12
 HUB_CORPORA = {  # short names of hub data sets
@@ -273,7 +151,7 @@ def _hub_texts(name: str, column: str, split: str) -> Iterator[str]:
         rows = datasets.load_dataset(repo, config or None, split=split, streaming=True)
         for row in rows:
             if column not in row:
-                raise _no_column(name, column, row)
+                raise no_column(name, column, row)
             if not isinstance(row[column], (str, type(None))):
                 raise UserError(f"{name}: column {column!r} is not text; choose another with column=")
             yield row[column] or ""
@@ -289,9 +167,21 @@ def _hub_texts(name: str, column: str, split: str) -> Iterator[str]:
 @dataclass
 class Part:
     "One file or hub data set of a corpus."
+
     source: str  # a path or a name
     texts: Callable[[], Iterator[str]]  # opens it anew
     content_id: Callable[[], str]  # names the content
+    notices: Notices = field(default_factory=Notices)  # what is repaired or left out, reported once
+    label: str | None = None  # what to call it where others can read it; None takes `source`
+
+# %% ../nbs/20_corpora.ipynb #20a1f002
+def _mended(texts: Iterable[str], notices: Notices) -> Iterator[str]:
+    "Texts from memory, lone surrogates repaired."
+    for i, text in enumerate(texts):
+        good = mend(text)
+        if good is not text:
+            notices.add("repaired", f"item {i}")
+        yield good
 
 # %% ../nbs/20_corpora.ipynb #8a579f9b
 @dataclass
@@ -314,8 +204,8 @@ class Corpus:
         name: str = "texts",  # for people
     ) -> Corpus:  # not cleaned
         "A corpus of texts that are already in memory."
-        held = list(texts)
-        return cls(name, [Part(name, lambda: iter(held), lambda: digest(held))])
+        held, notices = list(texts), Notices()
+        return cls(name, [Part(name, partial(_mended, held, notices), lambda: digest(held), notices)])
 
     def __repr__(self) -> str:
         return f"Corpus({self.name!r}, {len(self.parts)} {'part' if len(self.parts) == 1 else 'parts'})"
@@ -323,8 +213,8 @@ class Corpus:
 # %% ../nbs/20_corpora.ipynb #9be116ac
 @patch(as_prop=True)
 def sources(self: Corpus) -> list[str]:  # one for each part
-    "The files and hub names that the text comes from."
-    return [p.source for p in self.parts]
+    "What the text comes from: names of files, without their folders, and of hub data sets."
+    return [p.label or p.source for p in self.parts]
 
 # %% ../nbs/20_corpora.ipynb #31f98543
 def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None) -> Iterator[str]:
@@ -337,6 +227,7 @@ def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None
             if len(head) == 500 or size >= 1 << 16:
                 break
         clean, lines = any(map(_WIKITEXT_MARKS.search, head)), chain(head, lines)
+    lines = filter(str.strip, lines)  # a million empty ones take no time
     if clean is False:
         return lines
     return map(clean_wikitext if clean is True else clean, lines)
@@ -344,10 +235,14 @@ def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None
 # %% ../nbs/20_corpora.ipynb #b71550d0
 @patch
 def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
-    "The paragraphs in order: one line each, white space made regular, empty ones left out. Raises `UserError` or `RunError` for a part that can't be read."
+    "The paragraphs in order: one line each, white space made regular, empty ones left out. Raises `UserError` or `RunError` for a part that can't be read. At the end it warns of what was repaired or left out."
+    for part in self.parts:
+        part.notices.clear()
     parts = ((line for text in part.texts() for line in text.splitlines()) for part in self.parts)
     lines = chain.from_iterable(_clean_lines(part, self.clean) for part in parts)
-    return islice((p for line in lines if (p := " ".join(line.split()))), self.limit)
+    yield from islice((p for line in lines if (p := " ".join(line.split()))), self.limit)
+    for part in self.parts:
+        part.notices.report(part.source)
 
 
 @patch
@@ -421,7 +316,7 @@ _SUFFIXES = tuple(f".{k}{z}" for k in _KINDS for z in ("", ".gz"))
 
 def _find_files(source: str) -> list[str] | None:
     "The files that a path, folder or pattern stands for; None if it can only be a hub name."
-    path = Path(source).expanduser()
+    path = home_path(source)
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         files = [str(p) for p in found if p.name.lower().endswith(_SUFFIXES)]
@@ -440,7 +335,16 @@ def _find_files(source: str) -> list[str] | None:
     return None
 
 # %% ../nbs/20_corpora.ipynb #de6eb5ac
-def _parts(source: str | Path, column: str, split: str) -> list[Part]:
+def source_name(
+    source: str,  # a path or a hub name
+) -> str:
+    "What to call a source where others can read it: the file's name without its folders, or the whole hub name."
+    path = source.replace("\\", "/")
+    local = path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.lower().endswith(_SUFFIXES)
+    return path.rstrip("/").rpartition("/")[2] if local else source
+
+
+def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) -> list[Part]:
     source = str(source)
     if source == "sample":
         path = str(ASSETS / "wikipedia.txt.gz")
@@ -450,8 +354,9 @@ def _parts(source: str | Path, column: str, split: str) -> list[Part]:
         name = HUB_CORPORA.get(source, source)
         return [Part(name, partial(_hub_texts, source, column, split), lambda: f"hub:{name}:{split}")]
     for f in files:
-        _reader(f)  # refuses now what it would refuse when its turn comes
-    return [Part(f, partial(_file_texts, f, column), partial(_file_id, f)) for f in files]
+        table_kind(f)  # refuses now what it would refuse when its turn comes
+    found = [(f, Notices()) for f in files]
+    return [Part(f, partial(_file_texts, f, column, skip_bad_lines, seen), partial(_file_id, f), seen, Path(f).name) for f, seen in found]
 
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
@@ -460,13 +365,14 @@ def load_corpus(
     split: str = "train",  # which split of a hub data set
     clean: bool | Callable[[str], str] | None = None,  # undo WikiText marks: yes, no, or None to look in each file; or your own function of a line
     limit: int | None = None,  # at most so many paragraphs, at least 1
+    skip_bad_lines: bool = False,  # leave out lines of CSV, TSV and JSONL files that are not as they should be, instead of refusing the file
 ) -> Corpus:  # streamed anew each time
     "Open a corpus and read its first paragraph. Raises `UserError` for what was named wrongly, `RunError` for damage or an unreachable hub."
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
-    parts = [part for s in sources for part in _parts(s, column, split)]
+    parts = [part for s in sources for part in _parts(s, column, split, skip_bad_lines)]
     name = str(sources[0]) if len(sources) == 1 else f"{len(sources)} sources"
     _clean_id(clean)  # says at once what the fingerprint cannot name
-    corpus = Corpus(name, parts, clean, limit, [column])
+    corpus = Corpus(name, parts, clean, limit, [column, "skip bad lines"] if skip_bad_lines else [column])
     if next(corpus.paragraphs(), None) is None:
         raise UserError(f"corpus {name!r}: is empty; give a file or folder with text in it")
     return corpus

@@ -32,6 +32,7 @@ from transformers import get_scheduler
 
 from .core import RunError, RunFolder, UserError, atomic_path, changed_files, derive_seed, digest, file_digest, is_whole, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, read_json, read_sealed, sealed, set_seed, sweep, tensors_under, write_json, writing  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
+from .ood import scarce_classes
 from .processes import TERMINATED, team, terminate
 from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
@@ -666,10 +667,20 @@ def _load_data(self: Distiller) -> None:
         logits = broadcast(logits.to(self.accelerator.device)).cpu()
     self.seconds["label"] += time.perf_counter() - began
     self.targets = logits[:, torch.as_tensor(np.array(self.order))].contiguous()
+    self._count_answers()
     self.tokens = self.start.encode(rows)
     self.lengths = np.diff(self.tokens.offsets)
     counts = torch.bincount(self.targets[self.held].argmax(1), minlength=self.targets.shape[1])
     self.majority = counts.max().item() / len(self.held)
+
+# %% ../nbs/50_distill.ipynb #50d0a001
+@patch
+def _count_answers(self: Distiller) -> None:
+    "Count how often the teacher gives each class on the pool, and warn of classes that are hardly there."
+    counts = torch.bincount(self.targets.argmax(1), minlength=self.targets.shape[1]).tolist()
+    self.answers = dict(zip(self.start.labels, counts, strict=True))
+    if self.is_main and (scarce := scarce_classes(self.answers)):
+        warnings.warn(scarce, stacklevel=2)
 
 # %% ../nbs/50_distill.ipynb #a4c83b17
 @contextmanager
@@ -1103,13 +1114,15 @@ def report(
 
 
 @patch
-def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, seed, sources
+def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, seed, sources, answers
     "What a report says of a run beside its scores; kept with the student, so that it can be scored later."
     made, sources = getattr(self.pool, "made", {}), getattr(self.pool, "sources", None)  # a list of texts does not say where it comes from
     words = self.start.notes.get("word_queries", 0)  # that its student was created by
     queries = {"ood": made.get("candidates", len(self.pool)), "words": words, "adversarial": self.extra_queries}
     seconds = {**self.seconds, "label": self.seconds["label"] + made.get("seconds", 0)}
-    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources)}
+    kept = {} if self.distilled is None else self.distilled.notes.get("run") or {}  # of a run that was finished before, whose pool nobody reads again
+    answers = self.answers if hasattr(self, "answers") else kept.get("answers")
+    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources), "answers": answers}
 
 # %% ../nbs/50_distill.ipynb #33f0f605
 def undistilled(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .core import UserError, atomic_path, read_json, versions, write_json
+from .core import UserError, atomic_path, one_line, read_json, versions, write_json
+from .corpora import source_name
 from .tasks import Examples, Row, majority, match_labels, score
 
 # %% auto #0
@@ -182,9 +183,11 @@ def load(
     return cls(data)
 
 # %% ../nbs/60_evaluate.ipynb #25eeb363
-def _notes(examples: Examples, zero_shot: bool | None) -> list[str]:
+def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None) -> list[str]:
     "What must be said about the data, in words."
-    name, n = examples.task.name, len(examples)
+    from zskd.ood import scarce_classes  # slow to import
+
+    name, n = one_line(examples.task.name), len(examples)
     if zero_shot:
         first = f"Zero-shot: data of {name} was read for scoring only. No example of it, labelled or not, was used to make or choose the student."
     elif zero_shot is None:
@@ -192,12 +195,13 @@ def _notes(examples: Examples, zero_shot: bool | None) -> list[str]:
     else:
         first = f"Not zero-shot: data of {name} was used to make the student. Read its score as an upper bound."
     if examples.is_sample:
-        second = f"The evaluation set is a sample: {n:,} of {examples.of:,} rows of the {examples.split} set."
+        second = f"The evaluation set is a sample: {n:,} of {examples.of:,} rows of the {one_line(examples.split)} set."
     elif examples.of is None:
         second = f"The evaluation set has {n:,} rows; whether it is complete is not known."
     else:
-        second = f"The evaluation set is the complete {examples.split} set: {n:,} rows."
-    return [first, second]
+        second = f"The evaluation set is the complete {one_line(examples.split)} set: {n:,} rows."
+    scarce = scarce_classes(answers or {})
+    return [first, second, *([f"Warning: {scarce}."] if scarce else [])]
 
 # %% ../nbs/60_evaluate.ipynb #8f68ddc7
 def _side(model: Any, scores: Mapping[str, Any], metric: str, rows: Sequence[Row], timed: int) -> dict[str, Any]:
@@ -231,6 +235,7 @@ def evaluate(
     name: str | None = None,  # heads the report; None takes the task's name
     zero_shot: bool | None = None,  # whether the student was made without any data of the task; None takes True if any `sources` are given, else unknown
     timed: int = 9,  # texts on which latency is measured; 0 leaves it out
+    answers: Mapping[str, int] | None = None,  # class: rows of the training text to which the teacher gives it
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the task's order
 ) -> Report:
     "Score student and teacher side by side. Raises `UserError` for zero examples and for answers that are NaN or of a wrong shape."
@@ -240,19 +245,20 @@ def evaluate(
     scores = {role: score(z.argmax(1), examples.labels, task) for role, z in logits.items()}
     sides = {r: _side(models[r], scores[r], task.metric, examples.rows, timed) for r in ("teacher", "student")}
     queries, seconds = {"ood": None, "adversarial": None} | dict(queries or {}), {"label": None, "train": None} | dict(seconds or {})
-    data = {"name": name or task.name, "queries": queries, "seconds": seconds, "seed": seed, "sources": list(sources or []), "versions": versions()}
+    data = {"name": one_line(name or task.name), "queries": queries, "seconds": seconds, "seed": seed, "sources": list(map(source_name, sources or [])), "versions": versions()}
     zero_shot = True if zero_shot is None and sources else zero_shot
-    data |= _about(examples, zero_shot) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
+    data |= _about(examples, zero_shot, answers) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
     data["baselines"] = {"majority": majority(examples.labels, task), "undistilled": scores.get("undistilled")}
     data = {k: data[k] for k in (*REPORT_KEYS, *sorted(data.keys() - set(REPORT_KEYS)))}
     return Report(json.loads(json.dumps(data, default=lambda x: x.item(), allow_nan=False)))
 
 # %% ../nbs/60_evaluate.ipynb #3e6da064
-def _about(examples: Examples, zero_shot: bool | None) -> dict[str, Any]:
-    "What is said of the data."
-    where = {"source": examples.source, "split": examples.split, "of": examples.of, "is_sample": examples.is_sample}
+def _about(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None) -> dict[str, Any]:
+    "What is said of the data. Of a file only its name, because a report is passed on."
+    path = Path(examples.source)
+    where = {"source": path.name if path.is_absolute() or path.exists() else examples.source, "split": examples.split, "of": examples.of, "is_sample": examples.is_sample}
     task = {"task": examples.task.name, "metric": examples.task.metric, "n": len(examples), "labels": list(examples.task.labels)}
-    return task | {"evaluated_on": where, "zero_shot": zero_shot, "notes": _notes(examples, zero_shot)}
+    return task | {"evaluated_on": where, "zero_shot": zero_shot, "answers": answers, "notes": _notes(examples, zero_shot, answers)}
 
 # %% ../nbs/60_evaluate.ipynb #a4efadac
 def _compare(sides: dict[str, Any], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:

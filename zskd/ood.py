@@ -13,6 +13,7 @@ import random
 import re
 import shutil
 import time
+import warnings
 from array import array
 from bisect import bisect_right
 from collections import Counter
@@ -27,14 +28,14 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, progress, read_json, read_sealed, sealed, write_json
-from .corpora import Corpus, join_words, load_corpus, split_sentences, split_words
+from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, one_line, progress, read_json, read_sealed, sealed, write_json
+from .corpora import Corpus, join_words, load_corpus, source_name, split_sentences, split_words
 from .tasks import Row, Task, get_task
 
 # %% auto #0
 __all__ = ['VOCABULARY_SIZE', 'Make', 'BUILDERS', 'QUESTION_WORDS', 'PATIENCE', 'ROWS_PER_SENTENCE', 'sample_blocks',
            'TextSample', 'to_phrase', 'Builder', 'builder', 'random_words', 'Recipe', 'share_out', 'Draws', 'draw_rows',
-           'softmax', 'balance', 'Pool', 'PoolStats', 'ood_pool']
+           'softmax', 'balance', 'Pool', 'PoolStats', 'scarce_classes', 'ood_pool']
 
 # %% ../nbs/21_ood.ipynb #b0095717
 def _pick(rng: random.Random, items: Sequence[Any]) -> Any:
@@ -919,6 +920,9 @@ class Pool:
     labels: tuple[str, ...] = ()  # the teacher's classes, in the order of `logits`
     made: dict[str, Any] = field(default_factory=dict)  # counts from the making: candidates, duplicates, shortfalls
 
+    def __post_init__(self) -> None:
+        self.sources = [source_name(s) for s in self.sources]  # a pool's student goes to hubs with them
+
     @cached_property
     def columns(self) -> dict[str, list[str]]:
         "The columns of text and the builders' names, as lists."
@@ -1068,7 +1072,7 @@ def table(self: PoolStats) -> list[list[str]]:
     "Header and rows as text: one row per builder, then one for all."
     labels = list(self["all"].get("classes", {}))
     optional = [name for name, key in (("confidence", "classes"), ("overlap", "overlap")) if key in self["all"]]
-    out = [["builder", "rows", *labels, "words", *optional]]
+    out = [["builder", "rows", *map(one_line, labels), "words", *optional]]
     for name, s in [*self["builders"].items(), ("all", self["all"])]:
         shares = [f"{s['classes'][label] / max(s['rows'], 1):.0%}" for label in labels]
         out.append([name, f"{s['rows']:,}", *shares, f"{s['words']['mean']:.1f}", *(f"{s[key]:.2f}" for key in optional)])
@@ -1161,6 +1165,21 @@ def _columns(drawn: list[tuple[Row, str]], logits: np.ndarray | None) -> Dataset
     columns["builder"] = [name for _, name in drawn]
     return Dataset.from_dict(columns if logits is None else {**columns, "logits": list(logits)})
 
+# %% ../nbs/21_ood.ipynb #21b00002
+def scarce_classes(
+    answers: Mapping[str, int],  # class: rows of the pool to which the teacher gives it
+) -> str:  # a sentence; empty if every class has enough
+    "Names the classes that have under 1 % of a pool, or with more than 50 classes under half of an equal share."
+    total, rows = sum(answers.values()), {one_line(name): n for name, n in answers.items()}
+    scarce = [name for name, n in rows.items() if n < total * min(0.01, 0.5 / len(rows))]
+    if not scarce:
+        return ""
+    most = max(rows, key=rows.__getitem__)
+    if rows[most] == total:
+        return f"one class has all of the pool: the teacher answers {most!r} to each of its {total:,} rows, so agreement on such text says nothing about the student; give other text, or check the teacher"
+    shown = ", ".join(f"{name!r} ({rows[name]:,})" for name in scarce[:5]) + (f" and {len(scarce) - 5} more" if len(scarce) > 5 else "")
+    return f"of the {total:,} rows of the pool hardly any have the teacher's answer {shown}: the student can learn little of a class with so few; give text that provokes it, or more candidates (oversample)"
+
 # %% ../nbs/21_ood.ipynb #2f985a8f
 def ood_pool(
     task: Task | str,  # a task or its name; its relation, style and number of texts shape the rows
@@ -1190,5 +1209,8 @@ def ood_pool(
     chosen = balance(logits, n, recipe.bins, recipe.spread)
     before, after = _histogram(logits, labels), _histogram(logits[chosen], labels)
     made |= {"classes_before": before, "rare": [c for c in labels if after[c] < n // len(labels)]}
-    made["teacher"] = getattr(teacher, "fingerprint", "")
+    made |= {"teacher": getattr(teacher, "fingerprint", ""), "answers": after}
+    if scarce := scarce_classes(after):
+        made["scarce"] = scarce
+        warnings.warn(scarce, stacklevel=2)
     return Pool(_columns([drawn[i] for i in chosen], logits[chosen]), task.name, recipe, seed, corpus.sources, labels, made)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,11 +19,12 @@ import numpy as np
 from fastcore.basics import patch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
-from .core import ASSETS, RunError, UserError
+from .core import ASSETS, RunError, UserError, home_path, one_line
+from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0
 __all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'get_task', 'match_labels',
-           'Examples', 'read_tsv', 'read_examples', 'score', 'majority']
+           'Examples', 'read_examples', 'score', 'majority']
 
 # %% ../nbs/10_tasks.ipynb #5eb57ed0
 Row = tuple[str, ...]  # one text, or two
@@ -73,6 +75,7 @@ class Task:
     folder: str | None = None  # its folder in a data folder
     files: Mapping[str, str] = field(default_factory=lambda: dict(FILES))  # split: file name
     sizes: Mapping[str, int] = field(default_factory=dict)  # split: rows of the complete set, where it is known
+    label_column: str | None = None  # column that holds the right answers; None takes 'label', or what GLUE calls it
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
@@ -143,6 +146,7 @@ def for_teacher(
     columns: Sequence[str] | None = None,  # text columns of your data; None takes 'text', or 'text_a' and 'text_b'
     name: str = "custom",  # what to call the task
     metric: str = "accuracy",  # heads the report: 'accuracy' or 'f1'
+    label_column: str | None = None,  # column of your data that holds the right answers; None takes 'label'
 ) -> Task:  # with the teacher's class names in its order
     "The task that a teacher answers. Raises `UserError` if number of texts, columns, relation or metric do not fit it or each other."
     if texts not in (1, 2):
@@ -153,7 +157,7 @@ def for_teacher(
     columns = columns or (("text",) if texts == 1 else ("text_a", "text_b"))
     if isinstance(columns, str) or len(columns) != texts:
         raise UserError(f"columns={columns!r}: name {texts} column(s), one for each text of an input")
-    return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if texts == 1 else "entailment"))
+    return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if texts == 1 else "entailment"), label_column=label_column)
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c
 def match_labels(
@@ -210,7 +214,7 @@ def is_sample(self: Examples) -> bool | None:
 def __repr__(self: Examples) -> str:
     "Task, split, number of rows, and rows per class."
     counts = np.bincount(self.labels, minlength=self.task.n_labels)
-    classes = ", ".join(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
+    classes = ", ".join(f"{n} {one_line(x)}" for x, n in zip(self.task.labels, counts, strict=True))
     part = f" of {self.of}" if self.is_sample else ""
     return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {classes})"
 
@@ -225,91 +229,115 @@ def _repr_html_(self: Examples) -> str:
         body += "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
     return f"<p>{html.escape(repr(self))}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
-# %% ../nbs/10_tasks.ipynb #81563800
-def read_tsv(
-    path: str | Path,  # the file
-) -> tuple[list[str], list[tuple[int, list[str]]]]:  # column names; line number and fields of each row
-    "Read a tab-separated file without quoting. Raises `UserError` if it is absent, empty, not UTF-8, or has a line of another length."
-    try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror}); give a folder of TSV files, or one such file") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: is not UTF-8 (byte {e.start}); convert it, for example with iconv") from e
-    lines = [(i, line.rstrip("\r").split("\t")) for i, line in enumerate(text.split("\n"), 1) if line.strip("\r")]
-    if len(lines) < 2:
-        raise UserError(f"{path}: {'has a header line but no rows' if lines else 'is empty'}; it must hold a header line and rows")
-    header = [c.strip() for c in lines[0][1]]
-    for i, fields in lines[1:]:
-        if len(fields) != len(header):
-            raise UserError(f"{path}: line {i} has {len(fields)} fields but the header {len(header)} ({', '.join(header)}); separate them by tabs")
-    return header, lines[1:]
-
 # %% ../nbs/10_tasks.ipynb #e713d016
 _PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"), ("#1 String", "#2 String"))
 _LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality")
 
 
-def _pick_columns(path: str | Path, header: list[str], task: Task) -> list[int]:
-    "Positions of the text columns and of the label column."
+def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[str]:
+    "The text columns and the label column."
     texts = [task.columns, *(_PAIR_COLUMNS if task.glue and task.n_texts == 2 else ())]
-    labels = _LABEL_COLUMNS if task.glue else _LABEL_COLUMNS[:1]
+    labels = (task.label_column,) if task.label_column else _LABEL_COLUMNS if task.glue else _LABEL_COLUMNS[:1]
     for choices, what in ((texts, "text"), ([(c,) for c in labels], "label")):
         if not any(set(c) <= set(header) for c in choices):
             missing = next(c for c in choices[0] if c not in header)
-            choose = " (choose with columns=)" if what == "text" and not task.glue else ""
-            raise UserError(f"{path}: has no {what} column {missing!r}{choose}; its columns, separated by tabs, are {shorten(', '.join(header), 200, placeholder=' …')}")
+            choose = " (choose with label_column=)" if what == "label" else "" if task.glue else " (choose with columns=)"
+            there = other_separator(header, kind) or f"its columns are {shorten(', '.join(header), 200, placeholder=' …')}"
+            raise UserError(f"{path}: has no {what} column {missing!r}{choose}; {there}")
     found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
     if found[1][0] in found[0]:
         raise UserError(f"{path}: column {found[1][0]!r} holds the right answers and cannot be a text as well; choose another with columns=")
-    return [header.index(c) for c in (*found[0], *found[1])]
+    return [*found[0], *found[1]]
 
 # %% ../nbs/10_tasks.ipynb #4f7dfc6d
-def _label_numbers(path: str | Path, values: list[tuple[int, str]], task: Task) -> np.ndarray:
-    "Label numbers of (line, value): the names of the task's labels if all values are such, otherwise numbers."
+def _numbers_in(names: Sequence[str]) -> dict[int, int]:
+    "Class number by the number in its name: a leading one ('1 star'), or the only one ('rated 1'); empty unless each class has another one."
+    for found in ([re.findall(r"^[^\d-]?(\d+)", name) for name in names], [re.findall(r"\d+", name) for name in names]):
+        if all(len(digits) == 1 for digits in found) and len({int(d) for (d,) in found}) == len(names):
+            return {int(d): i for i, (d,) in enumerate(found)}
+    return {}
+
+
+def _warn_of_readings(path: str, numbers: set[int], readings: Mapping[str, Mapping[int, int]], chosen: str, task: Task) -> None:
+    "Warn if numbers would mean other classes in another reading."
+    for other, classes in readings.items():
+        differ = sorted(x for x in numbers if classes.get(x, readings[chosen][x]) != readings[chosen][x])
+        if differ:
+            mine, theirs = (task.labels[r[differ[0]]] for r in (readings[chosen], classes))
+            warnings.warn(f"{path}: the label {differ[0]} is read as {mine!r} ({chosen}), not as {theirs!r} ({other}); if that is wrong, write the names of classes in the file", stacklevel=2)
+
+
+def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.ndarray:
+    "Class numbers of (line, value): the names of the task's classes if all values are such, otherwise numbers. Raises `UserError` for other values."
     key = _plain if len(set(map(_plain, task.labels))) == task.n_labels else str.strip  # '-1' and '1' differ in their dash alone
     names = {key(name): i for i, name in enumerate(task.labels)}
     if all(key(v) in names for _, v in values):
         return np.array([names[key(v)] for _, v in values], dtype=np.int64)
-    numbers = {str(i): i for i in range(task.n_labels)}
-    try:
-        return np.array([numbers[v.strip()] for _, v in values], dtype=np.int64)
-    except KeyError:
-        line, value = next((i, v) for i, v in values if v.strip() not in numbers)
-        allowed = f"0 … {task.n_labels - 1}, or throughout one of {', '.join(task.labels)}"
-        raise UserError(f"{path}: line {line} has the label {value!r}; labels of {task.name} are {allowed}") from None
+    read = [int(number[1]) if (number := re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", v.strip())) else None for _, v in values]
+    readings = {"the numbers in the names of classes": _numbers_in(task.labels), "class numbers from 0": {i: i for i in range(task.n_labels)}}
+    for what, classes in readings.items():
+        if all(x in classes for x in read):
+            _warn_of_readings(path, set(read), readings, what, task)
+            return np.array([classes[x] for x in read], dtype=np.int64)
+    raise _bad_label(path, values, read, task)
+
+# %% ../nbs/10_tasks.ipynb #10b1e002
+def _bad_label(path: str, values: list[tuple[str, str]], read: list[int | None], task: Task) -> UserError:
+    "The error for the first value that is no label of the task."
+    where, value = next((i, v) for (i, v), x in zip(values, read, strict=True) if x not in range(task.n_labels))
+    allowed = f"0 … {task.n_labels - 1}, or throughout one of {shorten(', '.join(task.labels), 300, placeholder=' …')}"
+    from_one = task.n_labels in read and all(x in range(1, task.n_labels + 1) for x in read)
+    why = f"; the numbers in this file run from 1 to {task.n_labels}, but class numbers begin at 0: take 1 off each, or write the names" if from_one else ""
+    named = sorted(_numbers_in(task.labels))
+    why = f"; the numbers in this file fit neither those in the names of classes ({named[0]} … {named[-1]}) nor class numbers from 0" if named and not from_one else why
+    return UserError(f"{path}: {where} has the label {value!r}; labels of {task.name} are {allowed}{why}")
 
 # %% ../nbs/10_tasks.ipynb #8c1ee607
 def read_examples(
-    path: str | Path,  # a TSV file
+    path: str | Path,  # a TSV, CSV, JSONL or Parquet file, by its name; any other is read as TSV
     task: Task,  # what its rows are examples of
     split: str = "validation",  # which part of the data it is
+    skip_bad_lines: bool = False,  # leave out lines that cannot be read or have another number of fields than the header
 ) -> Examples:
-    "Read labelled rows from a TSV file. Raises `UserError` for a missing column and for labels that the task does not have."
-    header, lines = read_tsv(path)
-    *texts, label = _pick_columns(path, header, task)
-    rows = [tuple(fields[j].strip() for j in texts) for _, fields in lines]
-    labels = _label_numbers(path, [(i, fields[label]) for i, fields in lines], task)
-    return Examples(rows, labels, task, str(path), split, task.sizes.get(split))
+    "Read labelled rows. Raises `UserError` for a bad line, a missing column, and labels that the task does not have; `RunError` for a damaged file."
+    path, notices = str(path), Notices()
+    kind = table_kind(path) or "tsv"
+    header = table_header(path, kind)
+    if not header:
+        raise UserError(f"{path}: is empty; it must hold a header line and rows")
+    columns = _pick_columns(path, header, kind, task)
+    found = list(table_rows(path, columns, skip_bad_lines, notices, kind))
+    if not found:
+        raise UserError(f"{path}: has a header line but no rows; it must hold a header line and rows")
+    notices.report(path)
+    for where, values in found:
+        if wrong := next((c for c, v in zip(columns[:-1], values, strict=False) if not isinstance(v, (str, type(None)))), None):
+            raise UserError(f"{path}: {where}: column {wrong!r} is not text; choose another with columns=")
+    rows = [tuple((text or "").strip() for text in values[:-1]) for _, values in found]
+    labels = _label_numbers(path, [(where, "" if values[-1] is None else str(values[-1])) for where, values in found], task)
+    return Examples(rows, labels, task, path, split, task.sizes.get(split))
 
 # %% ../nbs/10_tasks.ipynb #b2b0c672
 HUB_GLUE = "nyu-mll/glue"
-_LOCAL_DATA = "give a folder of TSV files instead (--data FOLDER, or ZSKD_DATA in the environment)"
+_LOCAL_DATA = "give a folder of TSV, CSV, JSONL or Parquet files instead (--data FOLDER, or ZSKD_DATA in the environment)"
+_SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet", ".tsv.gz", ".csv.gz", ".jsonl.gz")
 
 
 def _local_file(task: Task, split: str, data: str | Path) -> Path:
     "The file of a split in a data folder, in the task's own folder, or the file that was given."
-    base = ASSETS / "eval" if str(data) == "demo" else Path(data).expanduser()
+    base = ASSETS / "eval" if str(data) == "demo" else home_path(data)
     if base.is_file():
         return base
     if not base.is_dir():
-        raise UserError(f"{base}: there is no such file or folder; give a folder of TSV files (--data FOLDER)")
+        raise UserError(f"{base}: there is no such file or folder; give a folder of TSV, CSV, JSONL or Parquet files, or one such file (--data FOLDER)")
     name = task.files.get(split, f"{split}.tsv")
-    choices = [base / folder / name for folder in (task.folder, task.name, "") if folder is not None]
+    names = [name, *(f"{stem}{suffix}" for stem in dict.fromkeys((Path(name).stem, split)) for suffix in _SUFFIXES)]
+    choices = [base / folder / file for folder in (task.folder, task.name, "") if folder is not None for file in names]
     for path in choices:
         if path.is_file():
             return path
-    there = sorted(p.name for p in choices[0].parent.glob("*.tsv")) or sorted(p.name for p in base.iterdir())[:8]
+    folder = choices[0].parent if choices[0].parent.is_dir() else base
+    there = sorted(p.name for p in folder.iterdir() if p.name.endswith(_SUFFIXES)) or sorted(p.name for p in folder.iterdir())[:8]
     raise UserError(f"{choices[0]}: there is no such file for split {split!r} of {task.name}; there are: {', '.join(there) or 'no files'}")
 
 # %% ../nbs/10_tasks.ipynb #f45e2296
@@ -334,15 +362,16 @@ def _hub_examples(task: Task, split: str) -> Examples:
 def load(
     self: Task,
     split: str = "validation",  # 'train', 'validation'; 'validation_mismatched' of MNLI; or the name of another file in the folder
-    data: str | Path | None = None,  # folder of TSV files, one such file, or 'demo'; None takes ZSKD_DATA, then the hub
+    data: str | Path | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or 'demo'; None takes ZSKD_DATA, then the hub
     limit: int | None = None,  # at most this many rows, drawn with a fixed seed
+    skip_bad_lines: bool = False,  # as in `read_examples`
 ) -> Examples:
     "Read labelled examples. Raises `UserError` for bad data, `RunError` if the hub cannot be reached."
     if limit is not None and limit < 1:
         raise UserError(f"limit={limit}: must be at least 1")
     data = data or os.environ.get("ZSKD_DATA")
     if data:
-        examples = read_examples(_local_file(self, split, data), self, split)
+        examples = read_examples(_local_file(self, split, data), self, split, skip_bad_lines)
     elif self.glue:
         examples = _hub_examples(self, split)
     else:
@@ -358,9 +387,10 @@ def validation(
     self: Task,
     data: str | Path | None = None,  # as in `Task.load`
     limit: int | None = None,  # as in `Task.load`
+    skip_bad_lines: bool = False,  # as in `read_examples`
 ) -> Examples:
     "The validation split: what a report is scored on."
-    return self.load("validation", data, limit)
+    return self.load("validation", data, limit, skip_bad_lines)
 
 # %% ../nbs/10_tasks.ipynb #e17b3811
 def score(

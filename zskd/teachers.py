@@ -591,6 +591,7 @@ def fine_tune(
     extra: Sequence[str] = (),  # further splits of the task to train on
     precision: str = "auto",  # 'auto', 'bf16' or 'fp32'
     average: float = 0,  # share of the training, its last part, whose weights are averaged; above 0 the learning rate stays at its peak
+    skip_bad_lines: bool = False,  # leave out lines of the data that cannot be read
 ) -> dict[str, Any]:  # scores on the validation set
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
     out = Path(out).expanduser()
@@ -598,7 +599,7 @@ def fine_tune(
         dropout=dropout, seed=seed, extra=list(extra), precision=precision, average=average)  # fmt: skip
     set_seed(seed)
     model, tokenizer = _base_classifier(base, task, dropout)
-    rows, labels, examples = _training_data(task, data, extra)
+    rows, labels, examples = _training_data(task, data, extra, skip_bad_lines)
     claim_folder(out)
     _train(model, tokenizer, rows, labels, settings)
     _save_teacher(model, tokenizer, task, max_length, out)
@@ -630,9 +631,9 @@ def _base_classifier(base: str | Path, task: Task, dropout: float) -> tuple[PreT
         ignore_mismatched_sizes=True)  # fmt: skip
 
 # %% ../nbs/30_teachers.ipynb #2d9786e9
-def _training_data(task: Task, data: str | Path | None, extra: Sequence[str]) -> tuple[list[Row], np.ndarray, Examples]:
+def _training_data(task: Task, data: str | Path | None, extra: Sequence[str], skip_bad_lines: bool) -> tuple[list[Row], np.ndarray, Examples]:
     "Rows and labels of the training set and any further splits, and the validation set."
-    *parts, validation = [task.load(split, data) for split in ("train", *extra, "validation")]
+    *parts, validation = [task.load(split, data, skip_bad_lines=skip_bad_lines) for split in ("train", *extra, "validation")]
     return [row for part in parts for row in part.rows], np.concatenate([part.labels for part in parts]), validation
 
 
