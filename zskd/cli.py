@@ -213,7 +213,7 @@ def open_teacher(
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
     allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
-    max_length: int = 128,  # tokens that the teacher reads of an input
+    max_length: int | None = None,  # tokens that the teacher reads of an input (if not given: 128, and up to 512 where it is scored)
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Any, Any]:  # the teacher with its classes in the task's order, and the task
@@ -1161,15 +1161,15 @@ def explain(
         if how.startswith("--"):
             how = shlex.join(["zskd", *words, *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
-    from zskd.core import RunError, UserError
+    from zskd.core import RunError, UserError, out_of_memory
 
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
+    if out_of_memory(error):
+        return 1, "out of memory; choose a smaller --batch-size or --n, or another --device"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror}; free some space or choose another folder, then run it again"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return 1, "out of memory; choose a smaller --batch-size or --n, or another --device"
     return None
 
 # %% ../nbs/80_cli.ipynb #13732853
