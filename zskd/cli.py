@@ -414,6 +414,8 @@ def ask(
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
     shares = ", ".join(f"{label} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
+    if cut := teacher.cut(pool.rows()):
+        print(f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads of them; --max-length changes that")
     return counts
 
 # %% ../nbs/80_cli.ipynb #97d85aca
@@ -466,7 +468,7 @@ def pool(
         model, task = None, shape_of(**take(shape_of, options))
     cache = Path(logits) if logits else folder.parent / "logits"
     made = make_pool(task, model, folder, cache, **take(make_pool, options))
-    print(made.stats())
+    print(made.stats(teacher=model))
     print(f"{out}: {len(made):,} rows")
 
 # %% ../nbs/80_cli.ipynb #5c9bed4d
@@ -526,7 +528,7 @@ def distill(
     claim(folder, spell("distill", given), model, {**given, "resume": resume})
     rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
     student = make_student(model, task, rows, **take(make_student, options))
-    print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
+    print(f"teacher: {model}\npool: {rows}\n{rows.stats(teacher=model)}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
     tell(run, task, given, examples)
 

@@ -54,8 +54,8 @@ from .tasks import Examples, Row, Task, as_rows, match_labels, score
 __all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'FILL',
            'PROBE', 'SAME', 'READ', 'SCORED', 'Teacher', 'check_logits', 'check_model_folder', 'weights_digest',
            'give_pad_token', 'load_classifier', 'load_masked_lm', 'token_batches', 'Padding', 'batch_tokens',
-           'reading_limit', 'cut_share', 'shard_path', 'write_shard', 'read_shard', 'claim_folder', 'model_folder',
-           'fine_tune', 'WeightAveraging']
+           'check_padding', 'reading_limit', 'cut_share', 'shard_path', 'write_shard', 'read_shard', 'claim_folder',
+           'model_folder', 'fine_tune', 'WeightAveraging']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -266,7 +266,7 @@ def _plain_reasons(name: str, role: str, wrong: str, remedy: str, local: bool) -
     except Exception as e:  # tokenizers raise a bare `Exception`, and odd numbers in a configuration raise almost anything
         if isinstance(e, (UserError, RunError)) or out_of_memory(e):
             raise
-        reason = (str(e).strip() or type(e).__name__).split("\n")[0]
+        reason = _first_line(e)
         if "trust_remote_code" in str(e):
             raise UserError(f"{name}: needs code of its own, which was refused: code that comes with a model is never run; {_OWN_CODE}") from e
         if not local and isinstance(e, (OSError, ValueError, ImportError)):
@@ -537,6 +537,15 @@ def _reader_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_l
     return lambda rows: {key: ids for key, ids in _tokenize(tokenizer, rows, max_length).items() if every or key in takes}
 
 
+def _longest(encoded: dict[str, list[list[int]]]) -> int:
+    return max(map(len, encoded["input_ids"]))
+
+
+def _first_line(error: BaseException) -> str:
+    "The first line of what an error says, or else its kind."
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, pad: Padding) -> Callable:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
     read = _reader_of(model, tokenizer, max_length)
@@ -552,8 +561,10 @@ def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreT
                     pending = ahead.submit(read, blocks[i + 1])
                 try:
                     parts.append(_exact_forward(model, fast, pad, encoded))
-                except IndexError as e:
-                    raise UserError(f"teacher: cannot read {max_length} tokens of an input ({e}); give a smaller max_length") from e
+                except (IndexError, ValueError, RuntimeError) as e:
+                    if out_of_memory(e):
+                        raise
+                    raise UserError(f"teacher: fails on an input of up to {_longest(encoded)} tokens ({_first_line(e)}); give another max_length") from e
         return np.concatenate(parts)
 
     return compute
@@ -585,7 +596,7 @@ def _probes(name: str, model: PreTrainedModel, read: Callable, n_texts: int | No
             if out_of_memory(e):
                 raise
             if n == 1 or n_texts:  # if nothing says how many texts it reads, a model need not read pairs
-                raise UserError(f"{name}: does not answer {'a text' if n == 1 else 'a pair of texts'} ({(str(e) or type(e).__name__).splitlines()[0]}); "
+                raise UserError(f"{name}: does not answer {'a text' if n == 1 else 'a pair of texts'} ({_first_line(e)}); "
                                 "give a text classifier") from e  # fmt: skip
     return found
 
@@ -618,6 +629,16 @@ def _fits(model: PreTrainedModel, pad: Padding, probes: list[tuple[dict, np.ndar
     except (ValueError, IndexError):
         return False
 
+def check_padding(
+    name: str | Path,  # of the model, for the text of an error
+    model: PreTrainedModel,  # a classifier
+    tokenizer: PreTrainedTokenizerBase,  # its tokenizer
+) -> None:
+    "Raise `UserError` for a model whose answers change when short inputs are filled up on the right."
+    probes = _probes(str(name), model, _reader_of(model, tokenizer, min(READ, reading_limit(model, tokenizer))), None)
+    if _pad_id(model, tokenizer) is None or not _fits(model, Padding({"input_ids": _pad_id(model, tokenizer)}), probes):
+        raise UserError(f"{name}: answers differently when a short text is filled up, so it cannot be trained in batches; give another model")
+
 # %% ../nbs/30_teachers.ipynb #44832e10
 def _rounds_only(fast: PreTrainedModel, pad: Padding, probes: list[tuple[dict, np.ndarray]]) -> bool:
     "Whether the copy in lower precision, too, answers alike alone and together."
@@ -634,11 +655,11 @@ READ, SCORED = 128, 512  # tokens of an input that a teacher reads if nobody say
 
 def reading_limit(
     model: PreTrainedModel,  # any model of transformers
-    tokenizer: PreTrainedTokenizerBase,  # its tokenizer
+    tokenizer: PreTrainedTokenizerBase | None = None,  # its tokenizer, if that counts, too
 ) -> int:  # tokens; a very large number where there is no end
     "How much of an input a model and its tokenizer read."
     most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    limits = [tokenizer.model_max_length, *([most] if isinstance(most, int) and most > 0 else [])]
+    limits = [tokenizer.model_max_length if tokenizer else 10**9, *([most] if isinstance(most, int) and most > 0 else [])]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
             limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from behind the number of its padding piece
@@ -649,7 +670,11 @@ def _lengths(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     "Tokens that a teacher reads of a pool, and where it is scored. Raises `UserError` if it cannot read as much as is wanted."
     most = reading_limit(model, tokenizer)
     if wanted is None:
-        return min(READ, most), min(SCORED, most)
+        read, scored = min(READ, most), min(SCORED, most)
+        if scored > read:
+            warnings.warn(f"{name}: reads up to {scored} tokens of a text; it is asked about the first {read} (max_length, --max-length, changes that) "
+                          f"and scored on {scored}", stacklevel=4)  # fmt: skip
+        return read, scored
     said = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
     if wanted > max(most, READ) and not most < wanted <= said:
         raise UserError(f"max_length={wanted}: the model reads at most {most} tokens")
