@@ -28,7 +28,7 @@ from .core import ASSETS, UserError, derive_seed, load_optimizer, optimizer_tens
 from .ood import BUILDERS, TextSample, split_words
 from .students import Student, text_engine
 from .tasks import Row, as_rows, match_labels
-from .teachers import Teacher, load_masked_lm, model_folder, token_batches
+from .teachers import Teacher, load_masked_lm, model_folder, reading_limit, token_batches
 
 # %% auto #0
 __all__ = ['DIVERGENCES', 'BATCH_WORDS', 'kl_each', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'changed_words',
@@ -417,7 +417,7 @@ def masked(self: RandomInfill, rows: list[Row], teacher: Teacher, student: Stude
 def _mask(self: RandomInfill, rows: list[Row], share: float, seed: int) -> tuple[MaskedRows, SharedWords]:
     if getattr(self, "_own", None) is None:
         self._own = shared_words(self.tokenizer, self.tokenizer)
-    limit = min(128, getattr(self.model.config, "max_position_embeddings", 128))
+    limit = min(128, reading_limit(self.model))
     return mask_rows(rows, self.tokenizer, self._own, share, seed, limit), self._own
 
 

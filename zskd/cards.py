@@ -87,6 +87,7 @@ def _made(student: Any) -> str:
         "first weights": _start(notes),
         "training text": ", ".join("Wikipedia (the sample that comes with zskd)" if s == "sample" else Path(str(s)).name for s in run.get("sources") or []) or None,
         "rows": f"{notes['pool_rows']:,}" if "pool_rows" in notes else None,
+        "rows that the teacher read in part": f"{notes['cut']:.1%}" if notes.get("cut") else None,
         "answers of the teacher": f"{sum(queries.values()):,}" if queries else None,
         "of these for an adversary": f"{queries['adversarial']:,}" if queries.get("adversarial") else None,
         "agrees with the teacher on": held_out,
@@ -133,6 +134,9 @@ def _scores(report: Mapping[str, Any] | None) -> str:
     base = report["baselines"]["majority"]
     lines = [f"| {name} | {' | '.join(f'{100 * s[key]:.1f} %' for s in (*sides, base))} |" for key, name in (("accuracy", "accuracy"), ("f1", "F1"))]
     lines.append(f"| calibration error (ECE) | {report['ece']['teacher']:.3f} | {report['ece']['student']:.3f} | – |")
+    if any((cut := report.get("cut") or {}).values()):
+        shares = ("–" if cut.get(role) is None else f"{100 * cut[role]:.1f} %" for role in ("teacher", "student"))
+        lines.append(f"| inputs read in part | {' | '.join(shares)} | – |")
     kept = f"{report['pct_of_teacher']:.1f} % of the teacher's {report['metric']}; " if report["pct_of_teacher"] is not None else ""
     on = report["evaluated_on"]
     of = f" of {on['of']:,}" if on["of"] else ""
@@ -181,6 +185,7 @@ def report_facts(
     scores = {role: {k: report["scores"][role][k] for k in ("accuracy", "f1")} for role in ("teacher", "student")}
     majority = {k: report["baselines"]["majority"][k] for k in ("accuracy", "f1")}
     facts = {k: report[k] for k in KEPT} | {"scores": scores, "baselines": {"majority": majority}}
+    facts |= {"cut": report["cut"]} if report.get("cut") else {}
     return facts | {"evaluated_on": {k: v for k, v in report["evaluated_on"].items() if k != "source"}}
 
 # %% ../nbs/61_cards.ipynb #61c0a002

@@ -240,7 +240,7 @@ def open_teacher(
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
     label_column: str | None = None,  # column of --data that holds the right answers; `label` if not given
     allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
-    max_length: int = 128,  # tokens that the teacher reads of an input
+    max_length: int | None = None,  # tokens that the teacher reads of an input (if not given: 128, and up to 512 where it is scored)
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Any, Any]:  # the teacher with its classes in the task's order, and the task
@@ -446,6 +446,8 @@ def ask(
     if scarce := scarce_classes(counts):
         warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
+    if cut := teacher.cut(pool.rows()):
+        print(f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads of them; --max-length changes that")
     return counts
 
 # %% ../nbs/80_cli.ipynb #b0a7c104
@@ -556,7 +558,7 @@ def pool(
         model, task = None, shape_of(**take(shape_of, options))
     cache = Path(logits) if logits else folder.parent / "logits"
     made = make_pool(task, model, folder, cache, **take(make_pool, options))
-    print(made.stats())
+    print(made.stats(teacher=model))
     print(f"{out}: {len(made):,} rows")
 
 # %% ../nbs/80_cli.ipynb #5c9bed4d
@@ -618,7 +620,7 @@ def distill(
             claim(folder, spell("distill", given), model, {**given, "resume": resume})
         rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
     student = handed(folder, lambda: make_student(model, task, rows, **take(make_student, options)))
-    print(f"teacher: {model}\npool: {rows}\n{rows.stats()}\nstudent: {student}")
+    print(f"teacher: {model}\npool: {rows}\n{rows.stats(teacher=model)}\nstudent: {student}")
     run = train(model, task, student, rows, folder, cache, resume=resume, **take(train, options))
     if team().is_main:
         tell(run, task, given, examples)
@@ -1298,15 +1300,15 @@ def explain(
         if how.startswith("--"):
             how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
-    from zskd.core import RunError, UserError
+    from zskd.core import RunError, UserError, out_of_memory
 
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
+    if out_of_memory(error):
+        return 1, "out of memory; choose a smaller --batch-size or --n, or another --device"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return 1, f"{where}{error.strerror}; free some space or choose another folder, then run it again"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return 1, "out of memory; choose a smaller --batch-size or --rows, or another --device"
     return None
 
 # %% ../nbs/80_cli.ipynb #13732853

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
-from errno import EDQUOT, EFBIG, ENOSPC
+from errno import EDQUOT, EFBIG, ENOMEM, ENOSPC
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -33,10 +33,10 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 # %% auto #0
-__all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype',
-           'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object', 'home_path',
-           'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'file_digests', 'changed_files',
-           'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder',
+__all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'out_of_memory', 'derive_seed', 'set_seed', 'cpu_has_bf16',
+           'pick_dtype', 'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object',
+           'home_path', 'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'file_digests',
+           'changed_files', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder',
            'is_first_process', 'sweep', 'writing']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
@@ -50,6 +50,16 @@ class UserError(ZskdError):
 
 class RunError(ZskdError):
     "Something failed while running: disk, network, a damaged file. The command line ends with exit code 1."
+
+# %% ../nbs/00_core.ipynb #137ac7dc
+def out_of_memory(
+    error: BaseException,  # anything that was raised
+) -> bool:
+    "Whether an error says that memory ran out, on a processor or a GPU."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or getattr(error, "errno", None) == ENOMEM:
+        return True
+    said = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "bad_alloc", "(os error 12)")
+    return isinstance(error, Exception) and not isinstance(error, ZskdError) and any(word in str(error).lower() for word in said)
 
 # %% ../nbs/00_core.ipynb #3b0e1ceb
 def derive_seed(

@@ -652,7 +652,8 @@ def _student(self: Distiller, weights: dict[str, torch.Tensor], notes: dict[str,
     student.model.eval()
     if notes is None:
         best = {f"best_{k}": v for k, v in self.best.items()}
-        notes = {**student.notes, "teacher": self.teacher.name, "pool_rows": len(self.pool), "n_texts": self.n_texts, **best, "run": self.facts()}
+        cut = {k: v for k, v in getattr(self.pool, "made", {}).items() if k == "cut" and v}
+        notes = {**student.notes, **cut, "teacher": self.teacher.name, "pool_rows": len(self.pool), "n_texts": self.n_texts, **best, "run": self.facts()}
     student.notes, student.report = dict(notes), None
     return student
 

@@ -205,10 +205,11 @@ def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
 
 # %% ../nbs/60_evaluate.ipynb #8f68ddc7
 def _side(model: Any, scores: Mapping[str, Any], metric: str, rows: Sequence[Row], timed: int) -> dict[str, Any]:
-    "Name, size, headline score and latency of one model."
+    "Name, size, headline score and latency of one model, and how many tokens of an input it reads."
     ms = round(latency(model, rows, timed), 3) if timed else None
     name = getattr(model, "name", None) or type(model).__name__
-    return {"name": str(name), "params": getattr(model, "n_params", None), "score": scores[metric], "latency_ms": ms}
+    reads = getattr(model, "max_length", None)
+    return {"name": str(name), "params": getattr(model, "n_params", None), "score": scores[metric], "latency_ms": ms, "max_length": reads}
 
 
 def _disagreements(examples: Examples, teacher: np.ndarray, student: np.ndarray, most: int = 10) -> list[dict[str, Any]]:
@@ -238,9 +239,9 @@ def evaluate(
     answers: Mapping[str, int] | None = None,  # class: rows of the training text to which the teacher gives it
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the task's order
 ) -> Report:
-    "Score student and teacher side by side. Raises `UserError` for zero examples and for answers that are NaN or of a wrong shape."
+    "Score student and teacher side by side, the teacher at its own length. Raises `UserError` for zero examples and for answers that are NaN or of a wrong shape."
     task = examples.task
-    models = {"teacher": teacher, "student": student, **({"undistilled": undistilled} if undistilled is not None else {})}
+    models = {"teacher": teacher.for_scoring() if hasattr(teacher, "for_scoring") else teacher, "student": student, **({"undistilled": undistilled} if undistilled is not None else {})}
     logits = {role: class_logits(model, examples, role, allow_unnamed) for role, model in models.items()}
     scores = {role: score(z.argmax(1), examples.labels, task) for role, z in logits.items()}
     sides = {r: _side(models[r], scores[r], task.metric, examples.rows, timed) for r in ("teacher", "student")}
@@ -248,6 +249,7 @@ def evaluate(
     data = {"name": one_line(name or task.name), "queries": queries, "seconds": seconds, "seed": seed, "sources": list(map(source_name, sources or [])), "versions": versions()}
     zero_shot = True if zero_shot is None and sources else zero_shot
     data |= _about(examples, zero_shot, answers) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
+    data["cut"] = {r: models[r].cut(examples.rows) if hasattr(models[r], "cut") else None for r in ("teacher", "student")}
     data["baselines"] = {"majority": majority(examples.labels, task), "undistilled": scores.get("undistilled")}
     data = {k: data[k] for k in (*REPORT_KEYS, *sorted(data.keys() - set(REPORT_KEYS)))}
     return Report(json.loads(json.dumps(data, default=lambda x: x.item(), allow_nan=False)))
@@ -316,6 +318,8 @@ def _lines(data: Mapping[str, Any]) -> list[list[str]]:
     lines += [[what, *(_percent(s[key]) if key != "mcc" else f"{s[key]:.3f}" for s in columns.values())] for key, what in SCORES.items()]
     lines.append(["calibration error (ECE)", *(f"{data['ece'][c]:.3f}" for c in ("teacher", "student")), *blank])
     lines.append(["parameters", *(_number(s.get("params")) for s in sides), *blank])
+    if any((cut := data.get("cut") or {}).values()):
+        lines.append(["inputs read in part", *(_percent(cut.get(c)) for c in ("teacher", "student")), *blank])
     lines.append(["latency, one text", *(_number(s.get("latency_ms"), ".2f", " ms") for s in sides), *blank])
     return lines
 

@@ -56,7 +56,7 @@ class OnnxStudent:
         saved = read_json(about)
         self.labels, self.n_params, self.max_length = tuple(saved["labels"]), saved["n_params"], saved["max_length"]
         self.name = f"student, ONNX {precision}"
-        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         try:
             self.session = onnxruntime.InferenceSession(str(self.file), providers=["CPUExecutionProvider"])
         except Exception as e:  # the runtime has an error class of its own for every case

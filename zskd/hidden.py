@@ -19,12 +19,12 @@ from fastcore.basics import patch
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from .core import UserError, derive_seed, digest, progress
+from .core import UserError, derive_seed, digest, out_of_memory, progress
 from .distill import Batch, Callback, Distiller
 from .processes import team
 from .students import Encoded, basis, encode_rows, text_engine
 from .tasks import Row, as_rows
-from .teachers import BLOCK, Teacher, batch_tokens, read_shard, token_batches, write_shard
+from .teachers import BLOCK, PROBE, Teacher, batch_tokens, read_shard, token_batches, write_shard
 
 # %% auto #0
 __all__ = ['SAMPLE', 'piece_ends', 'align_pieces', 'align_rows', 'shows_states', 'piece_places', 'last_states', 'leading_frame',
@@ -79,8 +79,12 @@ SAMPLE = 1000  # rows on which the leading directions are found
 def shows_states(
     teacher: Teacher,  # any teacher
 ) -> bool:
-    "Whether a teacher's hidden states can be seen and its pieces found in the text."
-    return teacher.model is not None and bool(getattr(teacher.tokenizer, "is_fast", False))
+    "Whether a teacher's hidden states can be seen, one for each of its pieces, and its pieces found in the text. It is tried once."
+    if teacher.model is None or not getattr(teacher.tokenizer, "is_fast", False):
+        return False
+    if not hasattr(teacher, "_shows_states"):
+        teacher._shows_states = _states_fit(teacher)
+    return teacher._shows_states
 
 
 def piece_places(
@@ -116,6 +120,20 @@ def leading_frame(
     columns = basis(x, min(size, x.shape[1]))
     scale = np.sqrt(np.square((x - x.mean(0)) @ columns).mean())
     return np.concatenate([x.mean(0)[None], columns.T / max(scale, 1e-12)]).astype(np.float32)
+
+# %% ../nbs/52_hidden.ipynb #d45fb0b2
+def _states_fit(teacher: Teacher) -> bool:
+    "Whether the base model gives every piece a state, and the same one alone and beside longer texts. T5 wants a decoder's input, Funnel shortens."
+    rows = [(text,) * (teacher.n_texts or 1) for text in PROBE]
+    try:
+        together = last_states(teacher, encode_rows(teacher.tokenizer, rows, teacher.max_length))
+        alone = torch.cat([last_states(teacher, encode_rows(teacher.tokenizer, [row], teacher.max_length)) for row in rows])
+    except Exception as e:  # whatever the inside of an unknown model raises
+        if out_of_memory(e):
+            raise
+        return False
+    rounding = 1e-3 if teacher.fast.dtype == torch.float32 else 0.2
+    return bool(alone.isfinite().all()) and float((together - alone).abs().max()) <= rounding * max(1.0, float(alone.abs().max()))
 
 # %% ../nbs/52_hidden.ipynb #0d0cda13
 def _kept(cache: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:

@@ -28,7 +28,20 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, one_line, progress, read_json, read_sealed, sealed, write_json
+from .core import (
+    ASSETS,
+    RunError,
+    UserError,
+    derive_seed,
+    digest,
+    file_digest,
+    one_line,
+    progress,
+    read_json,
+    read_sealed,
+    sealed,
+    write_json,
+)
 from .corpora import Corpus, join_words, load_corpus, source_name, split_sentences, split_words
 from .tasks import Row, Task, get_task
 
@@ -1058,12 +1071,17 @@ class PoolStats(dict):
         table = self.table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in table]
-        return "\n".join([*lines, f"duplicates removed: {self['duplicates']:,}"])
+        return "\n".join([*lines, *self.notes()])
+
+    def notes(self) -> list[str]:
+        "What is said below the table."
+        cut = [f"rows of which the teacher reads only the beginning: {self['cut']:.1%}"] if self.get("cut") else []
+        return [f"duplicates removed: {self['duplicates']:,}", *cut]
 
     def _repr_html_(self) -> str:
         head, *body = [[html.escape(c) for c in row] for row in self.table()]
         rows = "".join("<tr><td>" + "</td><td>".join(row) + "</td></tr>" for row in body)
-        note = f"<p>duplicates removed: {self['duplicates']:,}</p>"
+        note = "".join(f"<p>{line}</p>" for line in self.notes())
         return f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{rows}</tbody></table>{note}"
 
 
@@ -1094,11 +1112,18 @@ def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[s
     return out
 
 # %% ../nbs/21_ood.ipynb #4bea9654
+def _cut(teacher: Any, rows: Sequence[Row]) -> float | None:
+    "The share of rows of which a teacher reads only the beginning; None where it is not known."
+    share = getattr(teacher, "cut", lambda rows: None)(rows)
+    return None if share is None else round(share, 4)
+
+
 @patch
 def stats(
     self: Pool,
     teacher_logits: np.ndarray | None = None,  # `[n, C]` in the order of the rows; by default those that the pool holds
-) -> PoolStats:  # `builders` and `all`: rows, words, overlap (pairs), classes and confidence (with logits); and `made`'s counts
+    teacher: Any = None,  # whose share of rows that it reads only in part is wanted; by default that of the teacher that balanced the pool
+) -> PoolStats:  # `builders` and `all`: rows, words, overlap (pairs), classes and confidence (with logits); `cut`, where it is known; and `made`'s counts
     "Rows per builder, the teacher's classes, lengths in words, the Jaccard overlap of a pair. Raises `UserError` for logits of other rows."
     logits = self.logits if teacher_logits is None else np.asarray(teacher_logits)
     if logits is not None and len(logits) != len(self):
@@ -1109,7 +1134,8 @@ def stats(
     for name in (name for name in self.recipe.builders if (names == name).any()):
         where = np.flatnonzero(names == name)
         by_builder[name] = _describe([rows[i] for i in where], None if logits is None else logits[where], labels)
-    return PoolStats({"duplicates": 0, **self.made, "builders": by_builder, "all": _describe(rows, logits, labels)})
+    cut = {} if (share := _cut(teacher, rows)) is None else {"cut": share}
+    return PoolStats({"duplicates": 0, **self.made, **cut, "builders": by_builder, "all": _describe(rows, logits, labels)})
 
 
 @patch
@@ -1213,4 +1239,6 @@ def ood_pool(
     if scarce := scarce_classes(after):
         made["scarce"] = scarce
         warnings.warn(scarce, stacklevel=2)
+    if (cut := _cut(teacher, [drawn[i][0] for i in chosen])) is not None:
+        made["cut"] = cut
     return Pool(_columns([drawn[i] for i in chosen], logits[chosen]), task.name, recipe, seed, corpus.sources, labels, made)

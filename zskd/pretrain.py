@@ -27,7 +27,7 @@ from .losses import LOSSES, minilm_relations
 from .ood import Pool, ood_pool
 from .students import Shape, Student, best_shape, encode_rows
 from .tasks import TASKS, Row
-from .teachers import Teacher, _on_device, _short_name, model_folder, weights_digest
+from .teachers import Teacher, _on_device, _short_name, model_folder, reading_limit, weights_digest
 
 # %% auto #0
 __all__ = ['SHARES', 'SIZE', 'Mixture', 'mixed_text', 'open_encoder', 'sentence_vectors', 'Pretrainer', 'nearness', 'neighbours',
@@ -108,7 +108,7 @@ def open_encoder(
     model, fast, tokenizer = _on_device(name, where, dtype, "encoder", trained=False)
     if not tokenizer.is_fast:
         raise UserError(f"{name}: has no fast tokenizer, so its pieces cannot be found in the text; give another encoder")
-    max_length = min(max_length, getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
+    max_length = min(max_length, reading_limit(model, tokenizer))
     labels = [f"direction {i}" for i in range(min(SIZE, model.config.hidden_size))]
     fingerprint = digest("encoder", weights_digest(model.base_model), tokenizer.backend_tokenizer.to_str(), str(max_length), str(dtype))
     return Teacher(labels, _no_classes, _short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,

@@ -27,18 +27,26 @@ from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AlbertConfig,
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from .core import ASSETS, RunError, UserError, changed_files, count_parameters, derive_seed, file_digests, is_whole, read_json, sealed, write_json  # isort: skip
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
-from .teachers import Teacher, load_classifier, model_folder, token_batches
+from .teachers import Teacher, check_padding, cut_share, give_pad_token, load_classifier, model_folder, reading_limit, token_batches
 
 # %% auto #0
-__all__ = ['PREFERENCES', 'PRESETS', 'EMBEDDED', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts', 'trim_vocabulary',
-           'learn_vocabulary', 'whole_words', 'word_logits', 'spread', 'reaction_directions', 'basis', 'teacher_tables',
-           'start_embeddings', 'cosines', 'hidden_vectors', 'start_layers', 'copy_layers', 'Encoded', 'text_engine',
-           'encode_rows', 'Student', 'preset_config', 'embedded_start']
+__all__ = ['PREFERENCES', 'MOST_PIECES', 'PRESETS', 'EMBEDDED', 'Shape', 'candidate_shapes', 'best_shape', 'piece_counts',
+           'trim_vocabulary', 'check_pieces', 'learn_vocabulary', 'whole_words', 'word_logits', 'spread',
+           'reaction_directions', 'basis', 'teacher_tables', 'start_embeddings', 'cosines', 'hidden_vectors',
+           'start_layers', 'copy_layers', 'Encoded', 'text_engine', 'encode_rows', 'Student', 'preset_config',
+           'embedded_start']
 
 # %% ../nbs/31_students.ipynb #8c53d01a
 @dataclass(frozen=True)
@@ -263,13 +271,25 @@ def trim_vocabulary(
     return _as_tokenizer(_renumber(spec, [pieces[i] for i in kept]), _special_names(tokenizer), max_length), kept
 
 # %% ../nbs/31_students.ipynb #1097d54c
+MOST_PIECES = 1_000_000  # in a vocabulary; the largest that are in use have a quarter of that
+
+
+def check_pieces(
+    vocab_size: int | None,  # pieces of a vocabulary; None is right
+) -> None:
+    "Raise `UserError` for a vocabulary that no student has."
+    if vocab_size is not None and vocab_size > MOST_PIECES:
+        raise UserError(f"vocab_size={vocab_size}: must be at most {MOST_PIECES}; a student of this kind has some thousand pieces")
+
+
 def learn_vocabulary(
     texts: Sequence[str],  # texts to learn from
     size: int,  # pieces, fewer where the texts do not have that many
     lowercase: bool = True,  # whether case is dropped (and accents with it)
     max_length: int = 128,  # in pieces
 ) -> PreTrainedTokenizerFast:
-    "A BERT-style WordPiece tokenizer learned from texts, the same in every run. Raises `UserError` if there is no text."
+    "A BERT-style WordPiece tokenizer learned from texts, the same in every run. Raises `UserError` if there is no text, or for an absurd size."
+    check_pieces(size)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     learned = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learned.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -678,7 +698,7 @@ def text_engine(
     "A copy of a fast tokenizer's engine that fills nothing up and cuts the longer text first; made once, for that takes longer than a text."
     spec = {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
     engine = Tokenizer.from_str(json.dumps(spec))
-    engine.enable_truncation(max_length, strategy="longest_first")
+    engine.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
     return engine
 
 # %% ../nbs/31_students.ipynb #d0dc0fdc
@@ -761,6 +781,15 @@ def inputs(
     batch = encoded.batch(indices, self.model.device)
     return {name: tensor for name, tensor in batch.items() if name in self._inputs}
 
+# %% ../nbs/31_students.ipynb #52c9ce7f
+@patch
+def cut(
+    self: Student,
+    rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
+) -> float:  # 0 to 1
+    "The share of inputs of which the student reads only the beginning. Raises `UserError` for rows that are no texts."
+    return cut_share(self.tokenizer, as_rows(rows, mixed=True), self.max_length)
+
 # %% ../nbs/31_students.ipynb #21e74660
 @patch
 def logits(
@@ -808,8 +837,9 @@ def save(
 def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Student:
     "A classifier with its tokenizer from a folder or the hub, for which `load_classifier` gets the settings."
     model, tokenizer = load_classifier(name, **settings)
-    limit = min(max_length, tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 512))
-    return Student(model, tokenizer, limit)
+    check_padding(name, model, tokenizer)
+    give_pad_token(model, tokenizer)
+    return Student(model, tokenizer, min(max_length, reading_limit(model, tokenizer)))
 
 
 @patch(cls_method=True)
@@ -877,6 +907,7 @@ def _budget(
 ) -> int | None:
     "The parameters that a student may have, teacher / 30 where nothing is said; None if nothing limits it."
     _positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
+    check_pieces(vocab_size)
     ready = init not in ("auto", "teacher", "random")
     limits = sum(x is not None for x in (ratio, n_params, preset))
     forms = sum(x is not None for x in (preset, shape)) + ready
@@ -1040,7 +1071,7 @@ def embedded_start(
         return "teacher"
     pieces = teacher.tokenizer.get_vocab().keys()
     for name, folder in EMBEDDED.items():
-        config = AlbertConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         size = _shape_of(config).n_params(len(labels), config.max_position_embeddings)
         if 0.8 * budget <= size <= budget and max_length <= config.max_position_embeddings:
             known = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"].keys()

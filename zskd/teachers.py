@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import operator
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +29,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch.optim.swa_utils import AveragedModel
 from transformers import (
+    AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     DataCollatorWithPadding,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -41,13 +47,15 @@ from transformers import (
     set_seed,
 )
 
-from .core import RunError, UserError, atomic_path, count_parameters, digest, pick_device, pick_dtype, progress, read_json, write_json
+from .core import RunError, UserError, atomic_path, count_parameters, digest, out_of_memory, pick_device, pick_dtype, progress, read_json, write_json  # isort: skip
 from .tasks import Examples, Row, Task, as_rows, match_labels, score
 
 # %% auto #0
-__all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'FILL', 'Teacher', 'check_logits',
-           'check_model_folder', 'weights_digest', 'load_classifier', 'load_masked_lm', 'token_batches', 'batch_tokens',
-           'shard_path', 'write_shard', 'read_shard', 'claim_folder', 'model_folder', 'fine_tune', 'WeightAveraging']
+__all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'FILL',
+           'PROBE', 'SAME', 'READ', 'SCORED', 'Teacher', 'check_logits', 'check_model_folder', 'weights_digest',
+           'give_pad_token', 'load_classifier', 'load_masked_lm', 'token_batches', 'Padding', 'batch_tokens',
+           'check_padding', 'reading_limit', 'cut_share', 'shard_path', 'write_shard', 'read_shard', 'claim_folder',
+           'model_folder', 'fine_tune', 'WeightAveraging']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher:
@@ -68,6 +76,7 @@ class Teacher:
         shard: int | None = None,  # rows whose answers are kept in one file of the cache; None takes `BLOCK`
         at_once: int = 1,  # rows to ask about together, where more than a shard's are missing
         columns: Sequence[int] | None = None,  # the column of the model's own logits that belongs to each class; None: in their order
+        scored: Callable[[], Teacher] | None = None,  # gives this teacher as it is scored, where it is read longer then; None: itself
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
@@ -76,6 +85,7 @@ class Teacher:
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
+        self._scored = scored
         self.queries = 0  # texts asked so far, cached ones not counted
 
     def __repr__(self) -> str:
@@ -189,6 +199,10 @@ def from_callable(
 
 # %% ../nbs/30_teachers.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
+LORA = (
+    "is an adapter (LoRA) and not a whole model; merge it into its base model first: AutoPeftModelForSequenceClassification of the package peft, "
+    "its from_pretrained(FOLDER, num_labels=CLASSES).merge_and_unload(), and save_pretrained(NEW_FOLDER) of the result and of the tokenizer"
+)
 
 
 def check_model_folder(
@@ -197,8 +211,11 @@ def check_model_folder(
     "Raise `UserError` if the folder is not there, lacks configuration, weights or tokenizer, has pickle weights only, or is half downloaded."
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give a folder with a Hugging Face model, or a hub name such as 'org/model'")
+    if (folder / "adapter_config.json").exists():
+        raise UserError(f"{folder}: {LORA}")
     if not (folder / "config.json").exists():
         raise UserError(f"{folder}: has no config.json; is it a Hugging Face model folder?")
+    _check_json(folder, "config.json", "save_pretrained of the model")
     names = {p.name for p in folder.iterdir()}
     if not any(n.endswith(".safetensors") for n in names):
         if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
@@ -210,10 +227,22 @@ def check_model_folder(
         raise UserError(f"{folder}: has no weights (model.safetensors); was the download interrupted?")
     if names.isdisjoint(TOKENIZER_FILES):  # without one, every word would silently be an unknown one
         raise UserError(f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained")
+    for file in names & {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "model.safetensors.index.json"}:
+        _check_json(folder, file, "save_pretrained of the tokenizer" if "token" in file else "save_pretrained of the model")
     index = folder / "model.safetensors.index.json"
     wanted = set(read_json(index).get("weight_map", {}).values()) if index.exists() else set()
     if missing := sorted(wanted - names):
         raise UserError(f"{folder}: is half downloaded, {missing[0]} is missing; download it again")
+
+# %% ../nbs/30_teachers.ipynb #30b467c6
+def _check_json(folder: Path, file: str, remedy: str) -> None:
+    "Raise `UserError` for a file of a model that does not hold a JSON object."
+    try:
+        known = read_json(folder / file)
+    except (UserError, RecursionError) as e:
+        raise UserError(f"{folder / file}: is damaged ({str(e).partition(': ')[2] or e}); download it again, or write it again with {remedy}") from e
+    if not isinstance(known, dict):
+        raise UserError(f"{folder / file}: is damaged (it holds no JSON object); download it again, or write it again with {remedy}")
 
 # %% ../nbs/30_teachers.ipynb #b28299b9
 def weights_digest(
@@ -226,25 +255,99 @@ def weights_digest(
         parts += [name, str(tuple(tensor.shape)), data.numpy().tobytes()]
     return digest(*parts)
 
+# %% ../nbs/30_teachers.ipynb #6b1e268d
+@contextmanager
+def _plain_reasons(name: str, role: str, wrong: str, remedy: str, local: bool) -> Iterator[None]:
+    "Turn whatever the libraries raise over somebody's files into one line. Running out of memory is not the files' fault."
+    try:
+        yield
+    except SafetensorError as e:
+        raise UserError(f"{name}: its weights are damaged or half downloaded ({e}); download them again") from e
+    except Exception as e:  # tokenizers raise a bare `Exception`, and odd numbers in a configuration raise almost anything
+        if isinstance(e, (UserError, RunError)) or out_of_memory(e):
+            raise
+        reason = _first_line(e)
+        if "trust_remote_code" in str(e):
+            raise UserError(f"{name}: needs code of its own, which was refused: code that comes with a model is never run; {_OWN_CODE}") from e
+        if not local and isinstance(e, (OSError, ValueError, ImportError)):
+            raise RunError(f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead") from e
+        raise UserError(f"{name}: {wrong} ({reason}){remedy}") from e
+
+
+_OWN_CODE = "give a model of a kind that transformers has built in, or load it yourself and wrap it with Teacher.from_callable"
+
 # %% ../nbs/30_teachers.ipynb #c8b6e3a3
-def _opened(auto: Any, name: str | Path, role: str, kind: str, **kwargs: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, set[str]]:
-    "Load a model of a kind, in evaluation mode, its tokenizer, and the names of weights that were not there."
+def _opened(
+    auto: Any, name: str | Path, role: str, kind: str, check: Callable[[str, PretrainedConfig], None] | None = None, **kwargs: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, set[str]]:
+    "Load a model of a kind, in evaluation mode, its tokenizer, and the names of weights that were not there. Its own code is never run."
     local = Path(name).exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
     if local:
         check_model_folder(Path(name).expanduser())
     name = str(Path(name).expanduser()) if local else str(name)
-    settings = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True, **kwargs}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, found = auto.from_pretrained(name, **settings)
-    except SafetensorError as e:
-        raise UserError(f"{name}: its weights are damaged or half downloaded ({e}); download them again") from e
-    except (OSError, ValueError, ImportError) as e:
-        reason = str(e).strip().split("\n")[0]
-        if local:
-            raise UserError(f"{name}: cannot be loaded as a {kind} with its tokenizer ({reason})") from e
-        raise RunError(f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead") from e
+    settings = {"use_safetensors": True, "dtype": torch.float32, **kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
+    again = "; download it again, or write it again with save_pretrained"
+    with _plain_reasons(name, role, f"cannot be loaded as a {kind}", "", local):
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        if check:
+            check(name, config)
+    with _plain_reasons(name, role, "its tokenizer cannot be read", again, local):
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    with _plain_reasons(name, role, f"cannot be loaded as a {kind}", "", local), _quiet():  # what does not fit is said below, in one line
+        model, found = auto.from_pretrained(name, trust_remote_code=False, **settings)
+    if auto.__name__ in (getattr(config, "auto_map", None) or {}):
+        warnings.warn(f"{name}: comes with code of its own, which is not run; {type(model).__name__} of transformers reads its weights", stacklevel=4)
+    _check_fit(name, model, tokenizer, found["mismatched_keys"], kwargs.get("ignore_mismatched_sizes", False))
+    if (pad := _pad_id(model, tokenizer)) is not None:
+        model.config.get_text_config().pad_token_id = pad
     return model.eval(), tokenizer, found["missing_keys"]
+
+# %% ../nbs/30_teachers.ipynb #c6b96787
+@contextmanager
+def _quiet() -> Iterator[None]:
+    "Keep transformers from reporting on weights in many lines."
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(told)
+
+
+def _check_fit(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, mismatched: set[tuple], new_head: bool) -> None:
+    "Raise `UserError` if weights, configuration and tokenizer do not belong together; a head of another size may be replaced by a new one."
+    for key, there, wanted in sorted(mismatched):
+        head = not key.startswith(f"{model.base_model_prefix}.")
+        if head and there[0] != wanted[0] == model.config.num_labels and not new_head:
+            names = ", ".join(map(str, model.config.id2label.values()))
+            raise UserError(f"{name}: config.json names {wanted[0]} classes ({names}), but the classifier has {there[0]}; mend id2label in config.json")
+        if not (head and new_head):
+            raise UserError(f"{name}: {key} has the shape {tuple(there)} in the weights and {tuple(wanted)} by config.json; save or download both again")
+    try:
+        rows = len(model.get_input_embeddings().weight)
+    except (NotImplementedError, AttributeError, TypeError):  # a model of letters or bytes has no such table
+        return
+    if (most := max(tokenizer.get_vocab().values(), default=0)) >= rows:
+        raise UserError(f"{name}: its tokenizer has pieces up to number {most:,}, but the model's table has {rows:,} rows; "
+                        "give the tokenizer that it was trained with")  # fmt: skip
+
+# %% ../nbs/30_teachers.ipynb #5e7487f0
+def _pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    "The number of the piece that fills up short inputs: the configuration's, for the model looks for that one, else the tokenizer's."
+    for found in (getattr(model.config.get_text_config(), "pad_token_id", None), tokenizer.pad_token_id):
+        if isinstance(found, int) and found >= 0:
+            return found
+    return None
+
+
+def give_pad_token(
+    model: PreTrainedModel,  # with a padding piece in its configuration
+    tokenizer: PreTrainedTokenizerBase,  # gets that piece, if it has none
+) -> None:
+    "Let a tokenizer without a padding piece fill up with the model's."
+    pad = _pad_id(model, tokenizer)
+    if tokenizer.pad_token_id is None and pad is not None and pad < len(tokenizer):
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
 
 # %% ../nbs/30_teachers.ipynb #0014ed38
 def load_classifier(
@@ -253,23 +356,53 @@ def load_classifier(
     trained: bool = False,  # whether the classifier must be there; otherwise a missing one starts at random
     **kwargs: Any,  # passed to `from_pretrained` of the model
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # the model in evaluation mode, and its tokenizer
-    "Load model and tokenizer. Raises `UserError` for a bad folder or a missing classifier, `RunError` if the hub cannot be reached."
-    model, tokenizer, missing = _opened(AutoModelForSequenceClassification, name, role, "text classifier", **kwargs)
+    "Load model and tokenizer. Raises `UserError` for a bad folder, a model of another kind or a missing classifier, `RunError` if the hub cannot be reached."
+    model, tokenizer, missing = _opened(AutoModelForSequenceClassification, name, role, "text classifier", _check_config if trained else None, **kwargs)
     if trained:
         _check_trained(str(name), model, missing)
     return model, tokenizer
+
+# %% ../nbs/30_teachers.ipynb #0b72092f
+OTHER_HEADS = {  # the end of the name of an architecture: what such a model does
+    "ForTokenClassification": "gives every word of a text a tag (token classification)",
+    "ForQuestionAnswering": "marks answers in a text (question answering)",
+    "ForMultipleChoice": "chooses among several texts (multiple choice)",
+    "ForNextSentencePrediction": "says whether one sentence follows another (next sentence prediction)",
+    "ForMaskedLM": "fills in masked words (masked language model)",
+    "ForPreTraining": "fills in masked words (pretraining)",
+    "ForCausalLM": "writes text (causal language model)",
+    "LMHeadModel": "writes text (causal language model)",
+    "ForConditionalGeneration": "writes text (sequence to sequence)",
+    "ForSeq2SeqLM": "writes text (sequence to sequence)",
+    "ForImageClassification": "classifies images",
+    "ForAudioClassification": "classifies sound",
+}
+
+
+def _check_config(name: str, config: PretrainedConfig) -> None:
+    "Raise `UserError` for a model that does not give a text one of several classes."
+    kinds = [str(kind) for kind in config.architectures or ()]
+    does = next((what for kind in kinds for end, what in OTHER_HEADS.items() if kind.endswith(end)), None)
+    if does and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+        raise UserError(f"{name}: {does}; it is no text classifier, so give another model")
+    if config.num_labels < 2:
+        raise UserError(f"{name}: has one output, so it is a regression model; a classifier has at least two classes")
+    if config.problem_type == "regression":
+        raise UserError(f"{name}: gives {config.num_labels} scores (problem_type is regression), not classes; give a text classifier")
+    if config.problem_type == "multi_label_classification":
+        raise UserError(f"{name}: gives a text several labels at once (multi_label_classification); a teacher gives it one, so give another model")
+    numbers, names = sorted(config.id2label), [str(label) for label in config.id2label.values()]
+    if numbers != list(range(len(numbers))):
+        raise UserError(f"{name}: id2label in config.json numbers its classes {', '.join(map(str, numbers))}; they must be 0 to {len(numbers) - 1}")
+    if twice := next((label for label in names if names.count(label) > 1), None):
+        raise UserError(f"{name}: id2label in config.json has two classes named {twice!r}; give each a name of its own")
 
 # %% ../nbs/30_teachers.ipynb #6dfb35d8
 def load_masked_lm(
     name: str | Path,  # folder, or hub name
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # float32, in evaluation mode; its tokenizer
     "Load a masked language model. Raises `UserError` for a bad folder or a missing head, `RunError` if the hub cannot be reached."
-    told = logging.get_verbosity()
-    logging.set_verbosity_error()  # of a pooler that a masked language model does not have
-    try:
-        model, tokenizer, missing = _opened(AutoModelForMaskedLM, name, "generator", "masked language model")
-    finally:
-        logging.set_verbosity(told)
+    model, tokenizer, missing = _opened(AutoModelForMaskedLM, name, "generator", "masked language model")
     tied = ("position_ids", "decoder.weight", "decoder.bias")
     if made_up := sorted(key for key in missing if not key.endswith(tied)):
         raise UserError(f"{name}: has no head for masked words ({made_up[0]} is missing); give a masked language model, not a bare encoder")
@@ -310,31 +443,44 @@ FILL = 8  # rows are filled up to a multiple of this many tokens: for each new s
 def token_batches(
     lengths: np.ndarray,  # int [n], tokens per row
     batch_tokens: int,  # most tokens in a batch, padding included
+    equal: bool = False,  # whether the rows of a batch must all have the same length
 ) -> Iterator[np.ndarray]:  # row numbers of one batch
     "Batches of rows of like length, longest first; the rows of a batch times its longest row stay within `batch_tokens`."
     order = np.argsort(-lengths, kind="stable")
+    falling = -lengths[order]
     start = 0
     while start < len(order):
         size = max(1, batch_tokens // max(1, int(lengths[order[start]])))
+        if equal:
+            size = min(size, int(np.searchsorted(falling, falling[start], side="right")) - start)
         yield order[start : start + size]
         start += size
 
 # %% ../nbs/30_teachers.ipynb #1e8fb044
+@dataclass(frozen=True)
+class Padding:
+    "How inputs of unequal length are asked together."
+
+    ids: Mapping[str, int]  # what fills up `input_ids` and `token_type_ids`
+    side: str = "right"  # where the filling goes, 'right' or 'left'; 'none': only inputs of equal length are asked together
+
+
 def _tokenize(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Row], max_length: int) -> dict[str, list[list[int]]]:
     pair = [r[1] for r in rows] if len(rows[0]) == 2 else None
     return dict(tokenizer([r[0] for r in rows], pair, truncation=True, max_length=max_length, return_attention_mask=False))
 
 
-def _padded(encoded: dict[str, list[list[int]]], index: np.ndarray, pad: dict[str, int], longest: int, device: torch.device) -> dict[str, torch.Tensor]:
-    batch = {}
+def _padded(encoded: dict[str, list[list[int]]], index: np.ndarray, pad: Padding, longest: int, device: torch.device) -> dict[str, torch.Tensor]:
+    batch, left = {}, pad.side == "left"
     for key, values in encoded.items():
-        array = np.full((len(index), longest), pad.get(key, 0), dtype=np.int64)
+        array = np.full((len(index), longest), pad.ids.get(key, 0), dtype=np.int64)
         for row, i in enumerate(index):
-            array[row, : len(values[i])] = values[i]
+            array[row, longest - len(values[i]) if left else 0 :][: len(values[i])] = values[i]
         batch[key] = torch.from_numpy(array).to(device)
     lengths = torch.tensor([len(encoded["input_ids"][i]) for i in index], device=device)
     if int(lengths.min()) < longest:  # without padding there is nothing to mask
-        batch["attention_mask"] = (torch.arange(longest, device=device) < lengths[:, None]).long()
+        places = torch.arange(longest, device=device)
+        batch["attention_mask"] = (places >= longest - lengths[:, None] if left else places < lengths[:, None]).long()
     return batch
 
 # %% ../nbs/30_teachers.ipynb #8f670868
@@ -347,49 +493,194 @@ def batch_tokens(
     return BATCH_TOKENS["fp32" if model.dtype == torch.float32 else "bf16"]
 
 # %% ../nbs/30_teachers.ipynb #6f2df6b6
-def _forward(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict, rows: np.ndarray) -> np.ndarray:
-    device = model.device
+def _ask(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    "Logits of a batch. Where a model refuses rows with unequal numbers of end marks (BART and T5 do), each row is asked by itself."
+    try:
+        return model(**batch).logits
+    except ValueError:
+        if len(batch["input_ids"]) == 1:
+            raise
+    real = batch.pop("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+    return torch.cat([model(**{key: rows[i : i + 1, real[i]] for key, rows in batch.items()}).logits for i in range(len(real))])
+
+
+def _forward(model: PreTrainedModel, pad: Padding, encoded: dict, rows: np.ndarray) -> np.ndarray:
+    device, equal = model.device, pad.side == "none"
     out = np.zeros((len(encoded["input_ids"]), model.config.num_labels), np.float32)
     lengths = np.array([len(encoded["input_ids"][i]) for i in rows])
-    filled = np.minimum(-(-lengths // FILL) * FILL, lengths.max())  # no longer than what the model may read
-    pad = {"input_ids": tokenizer.pad_token_id or 0, "token_type_ids": 0}
+    filled = lengths if equal else np.minimum(-(-lengths // FILL) * FILL, lengths.max())  # no longer than what the model may read
     with torch.inference_mode():
-        for index in token_batches(filled, batch_tokens(model)):
+        for index in token_batches(filled, batch_tokens(model), equal):
             longest = int(filled[index].max())
             size = min(max(1, batch_tokens(model) // longest), 1 << (len(index) - 1).bit_length())  # a last batch, too, has one of few sizes
             batch = _padded(encoded, rows[np.resize(index, size)], pad, longest, device)
-            out[rows[index]] = model(**batch).logits[: len(index)].float().cpu().numpy()
+            out[rows[index]] = _ask(model, batch)[: len(index)].float().cpu().numpy()
     return out
 
 
-def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded: dict) -> np.ndarray:
+def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, pad: Padding, encoded: dict) -> np.ndarray:
     "Logits of one block by `fast`; close calls again by `model`, of which `fast` is the copy in lower precision."
-    out = _forward(fast, tokenizer, encoded, np.arange(len(encoded["input_ids"])))
+    out = _forward(fast, pad, encoded, np.arange(len(encoded["input_ids"])))
     if fast is model:
         return out
     best = np.sort(out, axis=1)
     close = np.flatnonzero(best[:, -1] - best[:, -2] < TIE)
     if len(close):
-        out[close] = _forward(model, tokenizer, encoded, close)[close]
+        out[close] = _forward(model, pad, encoded, close)[close]
     return out
 
 # %% ../nbs/30_teachers.ipynb #ff6c3e60
-def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Callable:
+def _reader_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Callable[[list[Row]], dict[str, list[list[int]]]]:
+    "Rows to what the model reads of them; what the tokenizer says beyond what the model takes is left out."
+    takes = inspect.signature(model.forward).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    return lambda rows: {key: ids for key, ids in _tokenize(tokenizer, rows, max_length).items() if every or key in takes}
+
+
+def _longest(encoded: dict[str, list[list[int]]]) -> int:
+    return max(map(len, encoded["input_ids"]))
+
+
+def _first_line(error: BaseException) -> str:
+    "The first line of what an error says, or else its kind."
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, pad: Padding) -> Callable:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
+    read = _reader_of(model, tokenizer, max_length)
 
     def compute(rows: list[Row]) -> np.ndarray:
         blocks = [rows[i : i + AHEAD] for i in range(0, len(rows), AHEAD)]
         parts = []
         with ThreadPoolExecutor(1) as ahead:
-            pending = ahead.submit(_tokenize, tokenizer, blocks[0], max_length)
+            pending = ahead.submit(read, blocks[0])
             for i in range(len(blocks)):
                 encoded = pending.result()
                 if i + 1 < len(blocks):
-                    pending = ahead.submit(_tokenize, tokenizer, blocks[i + 1], max_length)
-                parts.append(_exact_forward(model, fast, tokenizer, encoded))
+                    pending = ahead.submit(read, blocks[i + 1])
+                try:
+                    parts.append(_exact_forward(model, fast, pad, encoded))
+                except (IndexError, ValueError, RuntimeError) as e:
+                    if out_of_memory(e):
+                        raise
+                    raise UserError(f"teacher: fails on an input of up to {_longest(encoded)} tokens ({_first_line(e)}); give another max_length") from e
         return np.concatenate(parts)
 
     return compute
+
+# %% ../nbs/30_teachers.ipynb #a42312d6
+PROBE = ("a good film", "film good a", " ".join(["the old film about a long river was good and bad , and nobody knew why ."] * 3))  # asked together and alone
+SAME = 1e-4  # largest difference between two ways to ask, relative to the largest logit; computing in bfloat16, a thousand times that
+
+
+def _alone(model: PreTrainedModel, read: Callable, row: Row) -> np.ndarray:
+    "What a model answers to one input, without any padding of ours: the plain call of transformers."
+    batch = {key: torch.tensor(ids, device=model.device) for key, ids in read([row]).items()}
+    with torch.inference_mode():
+        return model(**batch, attention_mask=torch.ones_like(batch["input_ids"])).logits.float().cpu().numpy()
+
+
+def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())), equal_nan=True)
+
+
+def _probes(name: str, model: PreTrainedModel, read: Callable, n_texts: int | None) -> list[tuple[dict, np.ndarray]]:  # inputs, logits [3, C]
+    "What the probe asks together, with the answers to each alone, for the numbers of texts that the model reads."
+    found = []
+    for n in (n_texts,) if n_texts else (1, 2):
+        rows = [(text,) * n for text in PROBE]
+        try:
+            found.append((read(rows), np.concatenate([_alone(model, read, row) for row in rows])))
+        except Exception as e:
+            if out_of_memory(e):
+                raise
+            if n == 1 or n_texts:  # if nothing says how many texts it reads, a model need not read pairs
+                raise UserError(f"{name}: does not answer {'a text' if n == 1 else 'a pair of texts'} ({_first_line(e)}); "
+                                "give a text classifier") from e  # fmt: skip
+    return found
+
+# %% ../nbs/30_teachers.ipynb #3eb889a6
+def _choose_padding(
+    name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, read: Callable, n_texts: int | None = None
+) -> tuple[Padding, list[tuple[dict, np.ndarray]]]:
+    "The way to ask inputs together that gives each the answer it gets alone, and what was asked. Raises `UserError` if there is none."
+    pad, config = _pad_id(model, tokenizer), model.config.get_text_config()
+    ways = [Padding({"input_ids": pad or 0}), Padding({"input_ids": pad or 0, "token_type_ids": tokenizer.pad_token_type_id}, "left"), Padding({}, "none")]
+    probes = _probes(name, model, read, n_texts)
+    if pad is None:  # a decoder refuses a batch without this number; no piece has this one, so it reads its answer from the last piece
+        config.pad_token_id = -1
+        ways = ways[:1] if _fits(model, ways[0], probes) else ways[2:]
+    for way in ways:
+        if _fits(model, way, probes):
+            break
+    else:
+        raise UserError(f"{name}: answers the same text differently beside other texts, so its answers mean nothing; give another model")
+    if way.side == "none":
+        why = "has no padding piece (pad_token_id in config.json)" if pad is None else "answers differently when inputs are filled up"
+        warnings.warn(f"{name}: {why}, so only inputs of equal length are asked together, which is slower", stacklevel=4)
+    return way, probes
+
+
+def _fits(model: PreTrainedModel, pad: Padding, probes: list[tuple[dict, np.ndarray]]) -> bool:
+    "Whether inputs that are asked together get the answers that they get alone."
+    try:
+        return all(_same(_forward(model, pad, encoded, np.arange(len(alone))), alone, SAME) for encoded, alone in probes)
+    except (ValueError, IndexError):
+        return False
+
+def check_padding(
+    name: str | Path,  # of the model, for the text of an error
+    model: PreTrainedModel,  # a classifier
+    tokenizer: PreTrainedTokenizerBase,  # its tokenizer
+) -> None:
+    "Raise `UserError` for a model whose answers change when short inputs are filled up on the right."
+    probes = _probes(str(name), model, _reader_of(model, tokenizer, min(READ, reading_limit(model, tokenizer))), None)
+    if _pad_id(model, tokenizer) is None or not _fits(model, Padding({"input_ids": _pad_id(model, tokenizer)}), probes):
+        raise UserError(f"{name}: answers differently when a short text is filled up, so it cannot be trained in batches; give another model")
+
+# %% ../nbs/30_teachers.ipynb #44832e10
+def _rounds_only(fast: PreTrainedModel, pad: Padding, probes: list[tuple[dict, np.ndarray]]) -> bool:
+    "Whether the copy in lower precision, too, answers alike alone and together."
+    for encoded, alone in probes:
+        every = np.arange(len(alone))
+        one_by_one = sum(_forward(fast, pad, encoded, every[i : i + 1]) for i in every)  # rows that are not asked stay 0
+        if not _same(_forward(fast, pad, encoded, every), one_by_one, 1000 * SAME):
+            return False
+    return True
+
+# %% ../nbs/30_teachers.ipynb #43039265
+READ, SCORED = 128, 512  # tokens of an input that a teacher reads if nobody says otherwise: of a pool, and at most where it is scored
+
+
+def reading_limit(
+    model: PreTrainedModel,  # any model of transformers
+    tokenizer: PreTrainedTokenizerBase | None = None,  # its tokenizer, if that counts, too
+) -> int:  # tokens; a very large number where there is no end
+    "How much of an input a model and its tokenizer read."
+    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limits = [tokenizer.model_max_length if tokenizer else 10**9, *([most] if isinstance(most, int) and most > 0 else [])]
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            limits.append(module.num_embeddings - module.padding_idx - 1)  # RoBERTa counts from behind the number of its padding piece
+    return int(min(limits))
+
+
+def _lengths(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wanted: int | None) -> tuple[int, int]:
+    "Tokens that a teacher reads of a pool, and where it is scored. Raises `UserError` if it cannot read as much as is wanted."
+    most = reading_limit(model, tokenizer)
+    if wanted is None:
+        read, scored = min(READ, most), min(SCORED, most)
+        if scored > read:
+            warnings.warn(f"{name}: reads up to {scored} tokens of a text; it is asked about the first {read} (max_length, --max-length, changes that) "
+                          f"and scored on {scored}", stacklevel=4)  # fmt: skip
+        return read, scored
+    said = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
+    if wanted > max(most, READ) and not most < wanted <= said:
+        raise UserError(f"max_length={wanted}: the model reads at most {most} tokens")
+    if wanted > most:
+        warnings.warn(f"{name}: max_length={wanted} is more than the {most} tokens that the model reads; it reads {most}", stacklevel=4)
+    return min(wanted, most), min(wanted, most)
 
 # %% ../nbs/30_teachers.ipynb #1e8d53cc
 @patch(cls_method=True)
@@ -398,40 +689,84 @@ def load(
     name: str | Path,  # folder, or hub name
     device: str = "auto",  # 'auto', 'cpu', 'cuda', …
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
-    max_length: int = 128,  # tokens read of an input; more are cut off
+    max_length: int | None = None,  # tokens read of an input, more are cut off; None: 128, and up to 512 where it is scored
 ) -> Teacher:
     "Load a Hugging Face text classifier. Raises `UserError` for a bad folder or no classifier, `RunError` if the hub cannot be reached."
-    if max_length < 8:
+    if max_length is not None and max_length < 8:
         raise UserError(f"max_length={max_length}: must be at least 8 tokens")
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
     model, fast, tokenizer = _on_device(name, where, dtype)
-    most = min(getattr(model.config, "max_position_embeddings", max_length), tokenizer.model_max_length)
-    if max_length > max(most, 128):
-        raise UserError(f"max_length={max_length}: the model reads at most {most} tokens")
-    max_length = min(max_length, most)
-    pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else str(name)
-    own = getattr(model.config, "zskd", None)  # what this package noted in it
+    who, own = f"teacher {_short_name(name)}", getattr(model.config, "zskd", None)  # what this package noted in it
+    n_texts = own.get("n_texts") if isinstance(own, dict) else None
+    length, scored = _lengths(who, model, tokenizer, max_length)
+    pad, probes = _choose_padding(who, model, tokenizer, _reader_of(model, tokenizer, length), n_texts)
+    if fast is not model and not _rounds_only(fast, pad, probes):
+        warnings.warn(f"{who}: its answers in bfloat16 depend on the batch, so it is asked in float32", stacklevel=2)
+        fast, dtype = model, torch.float32
+    make = partial(cls._of_model, model, fast, tokenizer, pad, _short_name(name), n_texts, weights_digest(model), str(name), dtype)
+    return make(length, (lambda: make(scored)) if scored > length else None)
+
+# %% ../nbs/30_teachers.ipynb #5506a96c
+@patch(cls_method=True)
+def _of_model(
+    cls: Teacher, model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad: Padding, name: str, n_texts: int | None,
+    weights: str, given: str, dtype: torch.dtype, max_length: int, scored: Callable[[], Teacher] | None = None,
+) -> Teacher:  # fmt: skip
+    "A teacher of a model that reads so many tokens."
+    pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else given
+    usual = pad.side == "right" and pad.ids["input_ids"] == (tokenizer.pad_token_id or 0)
+    unusual = () if usual else ("padding", pad.side, str(pad.ids.get("input_ids")))
     return cls(
-        _class_names(model, name),
-        _model_logits(model, fast, tokenizer, max_length),
-        name=_short_name(name),
-        fingerprint=digest("model", weights_digest(model), pieces, str(max_length), str(dtype)),
-        n_texts=own.get("n_texts") if isinstance(own, dict) else None,
+        _class_names(model),
+        _model_logits(model, fast, tokenizer, max_length, pad),
+        name=name,
+        fingerprint=digest("model", weights, pieces, str(max_length), str(dtype), *unusual),
+        n_texts=n_texts,
         n_params=count_parameters(model),
         model=model,
         tokenizer=tokenizer,
         max_length=max_length,
         fast=fast,
+        scored=scored,
     )
 
+
+@patch
+def for_scoring(self: Teacher) -> Teacher:
+    "This teacher at the length at which it is scored: its own, up to 512 tokens, unless a `max_length` was given."
+    return self._scored() if self._scored else self
+
+# %% ../nbs/30_teachers.ipynb #a6800804
+def cut_share(
+    tokenizer: PreTrainedTokenizerBase,  # of a teacher or a student
+    rows: Sequence[Row],  # inputs of one or two texts, which may be mixed
+    max_length: int,  # tokens that are read of an input
+    most: int = 20_000,  # rows that are looked at, evenly spread; of more it is an estimate
+) -> float:  # 0 to 1
+    "The share of inputs that have more tokens than are read."
+    some, cut = rows[:: -(-len(rows) // most) or 1], 0
+    for start in range(0, len(some), BLOCK):
+        for n in (1, 2):
+            if group := [row for row in some[start : start + BLOCK] if len(row) == n]:
+                pair = [row[1] for row in group] if n == 2 else None
+                ids = tokenizer([row[0] for row in group], pair, return_attention_mask=False, verbose=False)["input_ids"]
+                cut += sum(len(row) > max_length for row in ids)
+    return cut / max(len(some), 1)
+
+
+@patch
+def cut(
+    self: Teacher,
+    rows: Sequence[str | Row],  # texts, or tuples of one or two texts
+) -> float | None:  # 0 to 1; None where it is not known how much the teacher reads
+    "The share of inputs of which this teacher reads only the beginning."
+    if self.tokenizer is None or self.max_length is None:
+        return None
+    return cut_share(self.tokenizer, as_rows(rows, mixed=True), self.max_length)
+
 # %% ../nbs/30_teachers.ipynb #1641817a
-def _class_names(model: PreTrainedModel, name: str | Path) -> list[str]:
-    "The labels of a model. Raises `UserError` for one that does not choose among classes."
-    if model.config.num_labels < 2:
-        raise UserError(f"{name}: has one output, so it is a regression model; a classifier has at least two classes")
-    if model.config.problem_type == "multi_label_classification":
-        raise UserError(f"{name}: gives a text several labels at once (multi_label_classification); a teacher gives it one, so give another model")
+def _class_names(model: PreTrainedModel) -> list[str]:
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
@@ -454,8 +789,9 @@ def for_task(
     if list(order) == list(range(len(order))) and self.labels == task.labels:
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
+    scored = (lambda: self.for_scoring().for_task(task, allow_unnamed)) if self._scored else None
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
-                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once, [self.columns[i] for i in order])  # fmt: skip
+                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once, [self.columns[i] for i in order], scored)  # fmt: skip
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
@@ -626,9 +962,11 @@ def _training_settings(**settings: Any) -> dict[str, Any]:
 def _base_classifier(base: str | Path, task: Task, dropout: float) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     "The encoder to begin with, under a classifier for the task's labels."
     names = dict(enumerate(task.labels))
-    return load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
+    model, tokenizer = load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
         problem_type="single_label_classification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
         ignore_mismatched_sizes=True)  # fmt: skip
+    give_pad_token(model, tokenizer)
+    return model, tokenizer
 
 # %% ../nbs/30_teachers.ipynb #2d9786e9
 def _training_data(task: Task, data: str | Path | None, extra: Sequence[str], skip_bad_lines: bool) -> tuple[list[Row], np.ndarray, Examples]:

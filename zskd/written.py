@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from .adversarial import RandomInfill
 from .core import RunError, UserError, atomic_path, derive_seed, digest, progress, writing
 from .corpora import Corpus, load_corpus, split_sentences
 from .ood import sample_blocks
-from .teachers import _opened, weights_digest
+from .teachers import _opened, reading_limit, weights_digest
 
 # %% auto #0
 __all__ = ['Writer', 'CausalWriter', 'InfillWriter', 'read_written', 'write_corpus']
@@ -64,7 +63,7 @@ class CausalWriter(Writer):
         self.model, self.tokenizer, self.begin, self.prompts = model.eval(), tokenizer, begin, tuple(prompts)
         self.temperature, self.top_p = temperature, top_p
         longest = max((len(tokenizer(p, add_special_tokens=False)["input_ids"]) for p in self.prompts), default=0)
-        reads = getattr(model.config, "max_position_embeddings", None) or math.inf  # `n_positions` of GPT-2 has this name, too
+        reads = reading_limit(model)
         self.max_pieces = int(min(max_pieces, reads - longest - 1))
         if self.max_pieces < 1:
             raise UserError(f"prompts: the longest has {longest} pieces, and the model reads {reads}; give shorter ones")
