@@ -15,24 +15,24 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['FENCE', 'SPAN', 'CODE', 'NAME_LINK', 'OUTER_LINK', 'OPTION', 'plain_code', 'single_links', 'outside_code',
-           'options_in_code', 'Site', 'page_file', 'resolve', 'resolved_links', 'own_meanings', 'own_source', 'shown',
-           'in_order', 'FinishPage']
+           'options_in_code', 'Site', 'page_file', 'resolve', 'resolved_links', 'own_meanings', 'own_source',
+           'documented_places', 'shown', 'in_order', 'FinishPage']
 
-# %% ../nbs/95_site.ipynb #5f5a08a1
+# %% ../nbs/95_site.ipynb #2b82e978
 FENCE = r"^ *(?P<fence>```+)[^\n]*\n[\s\S]*?^ *(?P=fence) *$"  # a block of code
 SPAN = r"(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n\s*\n)[\s\S])+?(?<!`)(?P=ticks)(?!`)"  # code within a paragraph
 CODE = re.compile(f"{FENCE}|{SPAN}", re.MULTILINE)
 NAME_LINK = r"\[(?P<name>`[^`\n]+`)\]\(http[^)\s]*\)"  # a name that nbdev linked
 OUTER_LINK = re.compile(rf"\[(?P<before>[^\[\]\n]*){NAME_LINK}(?P<after>[^\[\]\n]*)\](?P<target>\([^)\s]+\))")
 
-
+# %% ../nbs/95_site.ipynb #8fa4ffa9
 def plain_code(
     markdown: str,  # as nbdev wrote it
 ) -> str:  # without links in blocks of code
     "Take links out of blocks of code."
     return re.sub(FENCE, lambda block: re.sub(NAME_LINK, r"\g<name>", block[0]), markdown, flags=re.MULTILINE)
 
-
+# %% ../nbs/95_site.ipynb #df0c1a18
 def single_links(
     markdown: str,  # as nbdev wrote it
 ) -> str:  # without links in the text of links
@@ -41,10 +41,10 @@ def single_links(
         markdown = new
     return markdown
 
-# %% ../nbs/95_site.ipynb #bede963d
+# %% ../nbs/95_site.ipynb #0c1174e4
 OPTION = re.compile(r"(?<![\w`/!-])(--[a-z][a-z-]*[a-z])\b")
 
-
+# %% ../nbs/95_site.ipynb #079cdcb2
 def outside_code(
     markdown: str,  # any
     change: Callable[[str], str],  # what to do with the text between pieces of code
@@ -56,14 +56,14 @@ def outside_code(
         end = code.end()
     return "".join([*parts, change(markdown[end:])])
 
-
+# %% ../nbs/95_site.ipynb #d5edd61d
 def options_in_code(
     markdown: str,  # any
 ) -> str:  # with each option in backticks
     "Set the options of a command in code."
     return outside_code(markdown, lambda text: OPTION.sub(r"`\1`", text))
 
-# %% ../nbs/95_site.ipynb #733cec23
+# %% ../nbs/95_site.ipynb #9bb37f20
 @dataclass(frozen=True)
 class Site:
     "Where the site and its sources are."
@@ -72,14 +72,14 @@ class Site:
     files: str  # address of the files of the repository
     notebooks: Path  # their folder
 
-
+# %% ../nbs/95_site.ipynb #5bbfcddd
 def page_file(
     source: str,  # name of a notebook or of a .qmd file
 ) -> str:
     "The name of a page, by nbdev's rule: without the number in front."
     return re.sub(r"^\d+[a-z0-9]*_", "", source.lower()).rsplit(".", 1)[0] + ".html"
 
-
+# %% ../nbs/95_site.ipynb #921cb343
 def resolve(
     link: str,  # as it is written
     page: str,  # the notebook that holds it, relative to the folder of the notebooks
@@ -99,7 +99,7 @@ def resolve(
         return posixpath.join(posixpath.dirname(target), page_file(source.name)) + mark + place if is_page else link
     return f"{site.files}/{path}" + mark + place
 
-
+# %% ../nbs/95_site.ipynb #427c116c
 def resolved_links(
     markdown: str,  # of a page
     page: str,  # its notebook, relative to the folder of the notebooks
@@ -109,7 +109,7 @@ def resolved_links(
     link = re.compile(r"(?P<head>\]\(|\b(?:href|src)=[\"'])(?P<target>[^)\s\"']+)")
     return outside_code(markdown, lambda text: link.sub(lambda m: m["head"] + resolve(m["target"], page, site), text))
 
-# %% ../nbs/95_site.ipynb #93ddd743
+# %% ../nbs/95_site.ipynb #bd686291
 def own_meanings(
     markdown: str,  # of a page, with nbdev's links
     page: str,  # the page's own file
@@ -130,7 +130,7 @@ def own_meanings(
 
     return re.sub(NAME_LINK, meant, markdown)
 
-
+# %% ../nbs/95_site.ipynb #a6429f36
 def own_source(
     markdown: str,  # the documentation of a name
     module: Path,  # the file that the page's notebook is exported to
@@ -143,14 +143,29 @@ def own_source(
     at = next((i for i, line in enumerate(lines, 1) if re.match(rf"(def|class) {name[1]}\b", line)), None)
     return re.sub(r"(\[source\]\([^)]*/)\w+\.py#L\w+", rf"\g<1>{module.name}#L{at}", markdown) if at else markdown
 
-# %% ../nbs/95_site.ipynb #400c6949
+# %% ../nbs/95_site.ipynb #9d738c71
+def documented_places(
+    markdown: str,  # of a page, with nbdev's links
+    symbols: dict[str, dict[str, tuple[str, str]]],  # nbdev's index
+    package: Path,  # the folder that holds the package
+) -> str:
+    "Let links to methods within a class lead to the class."
+
+    def place(link: re.Match) -> str:
+        module = next((py for names in symbols.values() for at, py in names.values() if at == link["page"] + link["place"]), None)
+        patched = module and re.search(rf"^def {link['method']}\b", (package / module).read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE)
+        return link[0] if patched or not module else link[0].replace(link["place"], "#" + link["class"])
+
+    return re.sub(r"(?<=/)(?P<page>\w+\.html)(?P<place>#(?P<class>\w+)\.(?P<method>\w+))(?=\))", place, markdown)
+
+# %% ../nbs/95_site.ipynb #a9fc4a65
 def shown(
     cell: dict[str, Any],  # of a notebook
 ) -> str:
     "The Markdown that a cell shows."
     return "".join("".join(o.get("data", {}).get("text/markdown", "")) for o in cell.get("outputs", []))
 
-
+# %% ../nbs/95_site.ipynb #1c218e5d
 def in_order(
     cells: list[dict[str, Any]],  # of a page, with nbdev's documentation of names
 ) -> list[dict[str, Any]]:
@@ -187,6 +202,7 @@ class FinishPage:
         self.page = here.relative_to(root).as_posix()
         self.file = posixpath.join(posixpath.dirname(self.page), page_file(here.name))
         self.site = Site(cfg.doc_host.rstrip("/") + cfg.doc_baseurl.rstrip("/"), f"{cfg.git_url}/blob/{cfg.branch}", root)
+        self.root = cfg.config_path
         self.symbols = import_module(f"{cfg.lib_path.name}._modidx").d["syms"]
         files = {file for names in self.symbols.values() for place, file in names.values() if place.partition("#")[0] == self.file}
         self.module = cfg.config_path / files.pop() if files else None
@@ -200,6 +216,7 @@ class FinishPage:
     ) -> str:
         "All that is done to Markdown."
         markdown = own_meanings(single_links(plain_code(markdown)), self.file, self.symbols)
+        markdown = documented_places(markdown, self.symbols, self.root)
         return resolved_links(options_in_code(markdown), self.page, self.site)
 
     def _finish(self, cell: Any) -> None:
