@@ -21,8 +21,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews
 from .core import ASSETS, RunError, UserError
 
 # %% auto #0
-__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'get_task', 'match_labels',
-           'Examples', 'read_tsv', 'read_examples', 'score', 'majority']
+__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'list_names', 'get_task',
+           'match_labels', 'Examples', 'read_tsv', 'read_examples', 'score', 'majority']
 
 # %% ../nbs/10_tasks.ipynb #5eb57ed0
 Row = tuple[str, ...]  # one text, or two
@@ -76,7 +76,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
-            raise UserError(f"task {self.name}: labels {list(self.labels)} must be at least two different names")
+            raise UserError(f"task {self.name}: labels {list_names(self.labels)} must be at least two different names")
         if self.metric not in METRICS:
             raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}")
         if self.style not in STYLES:
@@ -116,6 +116,15 @@ TASKS = {
         Task("qnli", _YES_NO, ("question", "sentence"), relation="question_sentence", glue="qnli", folder="QNLI", sizes={"validation": 5463}),
     )
 }  # fmt: skip
+
+# %% ../nbs/10_tasks.ipynb #5f1c7b02
+def list_names(
+    names: Iterable[object],  # of classes, or of anything else
+    most: int = 12,  # names to show
+) -> str:
+    "Names with commas between them; of a long list the first ones, and how many there are."
+    names = list(map(str, names))
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 2])}, … ({len(names)} in all)"
 
 # %% ../nbs/10_tasks.ipynb #3bc9db49
 def _plain(name: object) -> str:
@@ -162,7 +171,7 @@ def match_labels(
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the wanted order
 ) -> np.ndarray:  # int64 [C]: `model_logits[:, order]` is in the order of `task_labels`
     "Find each label of the task among the model's, by name. Raises `UserError` showing both orders if that fails."
-    shown = f"task: {', '.join(map(str, task_labels))}; model: {', '.join(map(str, model_labels))}"
+    shown = f"task: {list_names(task_labels)}; model: {list_names(model_labels)}"
     if len(task_labels) != len(model_labels):
         raise UserError(f"labels: the task has {len(task_labels)} classes and the model {len(model_labels)} ({shown}); choose the task that the model was made for")
     for key in (str, _plain):
@@ -210,7 +219,7 @@ def is_sample(self: Examples) -> bool | None:
 def __repr__(self: Examples) -> str:
     "Task, split, number of rows, and rows per class."
     counts = np.bincount(self.labels, minlength=self.task.n_labels)
-    classes = ", ".join(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
+    classes = list_names(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
     part = f" of {self.of}" if self.is_sample else ""
     return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {classes})"
 
@@ -276,7 +285,7 @@ def _label_numbers(path: str | Path, values: list[tuple[int, str]], task: Task) 
         return np.array([numbers[v.strip()] for _, v in values], dtype=np.int64)
     except KeyError:
         line, value = next((i, v) for i, v in values if v.strip() not in numbers)
-        allowed = f"0 … {task.n_labels - 1}, or throughout one of {', '.join(task.labels)}"
+        allowed = f"0 … {task.n_labels - 1}, or throughout one of {list_names(task.labels)}"
         raise UserError(f"{path}: line {line} has the label {value!r}; labels of {task.name} are {allowed}") from None
 
 # %% ../nbs/10_tasks.ipynb #8c1ee607
@@ -374,7 +383,7 @@ def score(
         raise UserError(f"score: predictions of shape {predictions.shape} and labels of shape {labels.shape}; give two lists of one length, not empty")
     classes = np.arange(task.n_labels)
     if not np.isin(np.concatenate([predictions, labels]), classes).all():
-        raise UserError(f"score: predictions and labels must be class numbers in 0 … {task.n_labels - 1} ({', '.join(task.labels)})")
+        raise UserError(f"score: predictions and labels must be class numbers in 0 … {task.n_labels - 1} ({list_names(task.labels)})")
     f1 = f1_score(labels, predictions, labels=classes, average=None, zero_division=0)
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
