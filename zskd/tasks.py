@@ -182,7 +182,8 @@ def match_labels(
         if allow_unnamed:
             return np.argsort([int(x[5:]) for x in have])
         raise UserError(f"labels: the model does not name its classes ({shown}); if they are in the task's order, say allow_unnamed=True")
-    raise UserError(f"labels: the names differ ({shown}); correct `id2label` in the model's config.json")
+    example = next(f"{old}={new}" for old, new in zip(model_labels, task_labels, strict=True) if old != new)
+    raise UserError(f"labels: the names differ ({shown}); say which is which with Teacher.rename, or on the command line with --labels, for example --labels {example} …")
 
 # %% ../nbs/10_tasks.ipynb #a7e3a1f4
 @dataclass(repr=False)

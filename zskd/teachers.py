@@ -130,7 +130,7 @@ def _label_finder(labels: tuple[str, ...]) -> Callable[[Any], int]:
         if isinstance(label, str):
             found = exact.get(label, loose.get(_plain(label)) if len(loose) == len(labels) else None)
             if found is None:
-                raise UserError(f"teacher: answered with the label {label!r}, which it does not have; its labels are {list_names(labels)}")
+                raise UserError(f"teacher: has no label {label!r}; its labels are {list_names(labels)}")
             return found
         try:
             number = operator.index(label)
@@ -556,6 +556,25 @@ def for_task(
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
                    self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once, [self.columns[i] for i in order])  # fmt: skip
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a11
+@patch
+def rename(
+    self: Teacher,
+    names: Mapping[str, str],  # the teacher's name of a class -> the name that it gets; classes that are left out keep theirs
+) -> Teacher:
+    "This teacher with other class names. Raises `UserError` for a class that it does not have, and for two classes of one name."
+    find, labels = _label_finder(self.labels), list(self.labels)
+    numbers = [find(str(old)) for old in names]
+    for number, name in zip(numbers, names.values(), strict=True):
+        labels[number] = str(name)
+    twice = next((name for name in labels if labels.count(name) > 1), None)
+    if twice is not None or len(set(numbers)) < len(numbers):
+        raise UserError(f"labels: {f'two classes would be called {twice!r}' if twice is not None else 'one class is given two names'}; give each class one name of its own")
+    renamed = copy.copy(self)
+    renamed.labels, renamed.queries = tuple(labels), 0
+    renamed.fingerprint = digest(self.fingerprint, labels) if self.fingerprint else ""
+    return renamed
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
