@@ -16,7 +16,8 @@ from . import __version__
 from .core import atomic_path, digest
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'is_own',
+           'write_card']
 
 # %% ../nbs/61_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -60,11 +61,20 @@ def _cell(value: Any) -> str:
     return re.sub(r"([|<>`*_\[\]])", r"\\\1", " ".join(str(value).split()))
 
 
+NAMED_CLASSES = 12  # classes; a card does not name more
+
+
+def _code(name: object) -> str:
+    return f"`{name}`" if "`" not in str(name) else _cell(name)
+
+
 def _listed(
     names: Any,  # at least one
 ) -> str:
-    "Names as code, with an 'or' before the last."
-    names = [f"`{name}`" if "`" not in str(name) else _cell(name) for name in names]
+    "Names as code, with an 'or' before the last; of many the first ones."
+    if len(names) > NAMED_CLASSES:
+        return f"{', '.join(map(_code, names[: NAMED_CLASSES - 2]))} or one of {len(names) - NAMED_CLASSES + 2} other classes, which `config.json` names"
+    names = list(map(_code, names))
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 # %% ../nbs/61_cards.ipynb #6347c706

@@ -429,12 +429,14 @@ def ask(
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
     from zskd.distill import count_answers
+    from zskd.tasks import list_names
 
     before = teacher.queries
     with count_answers(teacher):
         answers = teacher.label(pool, cache=cache).argmax(1)
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
-    shares = ", ".join(f"{label} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
+    order = sorted(counts, key=lambda label: -counts[label]) if len(counts) > 12 else counts
+    shares = list_names(f"{label} {counts[label] / max(len(pool), 1):.0%}" for label in order)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
     return counts
 

@@ -123,7 +123,7 @@ def list_names(
     most: int = 12,  # names to show
 ) -> str:
     "Names with commas between them; of a long list the first ones, and how many there are."
-    names = list(map(str, names))
+    names = [" ".join(str(name).split()) for name in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 2])}, … ({len(names)} in all)"
 
 # %% ../nbs/10_tasks.ipynb #3bc9db49

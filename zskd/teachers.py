@@ -273,7 +273,7 @@ def from_callable(
     labels = tuple(map(str, labels))
     read = _reader(returns, labels)
     if len(set(labels)) < max(2, len(labels)):
-        raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes, with different names")
+        raise UserError(f"labels=[{list_names(map(repr, labels))}]: a classifier has at least two classes, with different names")
 
     def answer(batch: list) -> np.ndarray:
         return check_logits(read(fn(batch)), batch if n_texts == 2 else [(t,) for t in batch], labels)
