@@ -1091,7 +1091,7 @@ def remarks(self: PoolStats) -> list[str]:
         order = sorted(counts, key=lambda label: -counts[label])
         largest = ", ".join(f"{list_names([label])} {counts[label] / max(self['all']['rows'], 1):.1%}" for label in order[:5])
         empty = [label for label in counts if not counts[label]]
-        lines.append(f"largest classes: {largest}; without a row: {list_names(empty) or 'none'}")
+        lines += [f"largest classes: {largest}", f"classes without a row: {list_names(empty, 8) or 'none'}"]
     return lines
 
 # %% ../nbs/21_ood.ipynb #35041956
