@@ -436,10 +436,10 @@ def _confusion_html(data: Mapping[str, Any]) -> str:
     "Both confusion matrices, each row shaded by its shares."
 
     shown = _worst_classes(data)
-    names = [data["labels"][i] for i in shown]
+    names, upright = [data["labels"][i] for i in shown], ' style="writing-mode:vertical-rl"' if len(shown) > 4 else ""
 
     def matrix(role: str) -> str:
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        head = "".join(f"<th{upright}>{html.escape(name)}</th>" for name in names)
         body = ""
         for name, row in zip(names, (data["confusion"][role][i] for i in shown), strict=True):
             cells = "".join(f'<td class="hit" style="--hue:var(--{role});--share:{row[i] / max(sum(row), 1):.3f}">{row[i]:,}</td>' for i in shown)
