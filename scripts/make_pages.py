@@ -16,6 +16,7 @@ from typing import Any
 import nbformat
 import yaml
 
+from zskd._site import options_in_code, page_file
 from zskd.cli import COMMANDS, Command, option, options_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,9 +27,9 @@ MADE = "<!-- Made from zskd/cli.py by scripts/make_pages.py. -->"
 
 def in_code(
     text: str,  # may hold `names in code`
-) -> str:
+) -> str:  # with options in code, where Pandoc keeps their hyphens
     "Text for a cell of a Markdown table."
-    return text.replace("%%", "%").replace("|", "\\|")
+    return options_in_code(text.replace("%%", "%").replace("|", "\\|"))
 
 
 def options_table(
@@ -60,11 +61,11 @@ def command_page(
     for step in command.steps:
         table = options_table(step, seen)
         if table:
-            tables.append(f"## Options to {step.__name__.replace('_', ' ')}\n\n{inspect.getdoc(step).split('. Raises')[0].rstrip('.')}.\n\n{table}")
+            tables.append(f"## Options to {step.__name__.replace('_', ' ')}\n\n{options_in_code(inspect.getdoc(step).split('. Raises')[0].rstrip('.'))}.\n\n{table}")
     again = f"After Ctrl-C go on with {f'`{command.resumes}`' if command.resumes.startswith('--') else command.resumes}.\n\n" if command.resumes else ""
     examples = "\n".join(command.examples)
-    end = "The same, and why it is so: [command line](../80_cli.ipynb). It ends with 0 if all is done, 2 for a mistake in what was given, 1 if it failed."
-    return f'---\ntitle: "zskd {name}"\ndescription: "{about}"\n---\n\n{MADE}\n\n```bash\n{examples}\n```\n\n{again}' + "\n\n".join([*tables, end]) + "\n"
+    end = "The same, and why it is so: [command line](../cli.html). It ends with 0 if all is done, 2 for a mistake in what was given, 1 if it failed."
+    return f'---\ntitle: "zskd {name}"\ndescription: "{options_in_code(about)}"\n---\n\n{MADE}\n\n```bash\n{examples}\n```\n\n{again}' + "\n\n".join([*tables, end]) + "\n"
 
 
 def front(
@@ -72,13 +73,12 @@ def front(
     made: dict[Path, str],  # the text of those pages that are made
 ) -> tuple[str, str, str]:  # title, what it says of itself, and the name of the page without its suffix
     "The head of a page."
+    stem = Path(page_file(page.name)).stem
     if page in made:
         head = yaml.safe_load(made[page].split("---")[1])
-        return head["title"], head["description"], page.stem
-    cells = nbformat.read(page, as_version=4).cells
-    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
-    module = re.search(r"^#\| default_exp (\w+)$", "\n".join(c.source for c in cells if c.cell_type == "code"), re.M)
-    return re.search(r"^# (.+)$", text, re.M)[1], re.search(r"^> (.+)$", text, re.M)[1], module[1].strip("_") if module else page.stem  # nbdev names a page by its module
+        return head["title"], head["description"], stem
+    text = "\n".join(c.source for c in nbformat.read(page, as_version=4).cells if c.cell_type == "markdown")
+    return re.search(r"^# (.+)$", text, re.M)[1], re.search(r"^> (.+)$", text, re.M)[1], stem
 
 
 def sections(
@@ -103,7 +103,7 @@ def llms_txt(
         lines = []
         for page in pages:
             name, about, stem = front(NBS / page, made)
-            lines.append(f"- [{name}]({SITE['site-url']}/{Path(page).with_name(stem + '.html.md')}): {about}")
+            lines.append(f"- [{name}]({SITE['site-url']}/{Path(page).with_name(stem + '.md')}): {about}")
         parts.append(f"## {title}\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

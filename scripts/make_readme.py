@@ -20,6 +20,8 @@ from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 
+from zskd._site import page_file
+
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
@@ -27,6 +29,7 @@ MARK = "<!-- Made from nbs/index.ipynb by scripts/make_readme.py. Edit the noteb
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 CODE = r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ {0,3}(?P=fence)|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"  # a block, or within a line
 LINK = re.compile(CODE + r"|(?P<head>\]\(|(?:href|src)=\")(?P<target>[^)\s\"]+)", re.MULTILINE)
+SOURCES = {p.relative_to(ROOT / "nbs").with_name(page_file(p.name)).as_posix(): p.relative_to(ROOT / "nbs").as_posix() for p in (ROOT / "nbs").rglob("[!._]*.ipynb")}
 RESULT_TYPES = ("text/markdown", "text/plain")  # the first one that an output has
 
 
@@ -73,7 +76,7 @@ def from_root(
     if re.match(r"[a-z][a-z0-9+.-]*:|#|/|index_files/", target):
         return target
     path, mark, place = target.partition("#")
-    page = re.sub(r"\.html$", ".ipynb", path)  # Quarto may name the page that a notebook becomes
+    page = re.sub(r"\.html$", ".ipynb", SOURCES.get(path, path))  # Quarto may name the page that a notebook becomes
     path = page if (ROOT / "nbs" / page).exists() else path
     return posixpath.normpath(posixpath.join("nbs", path)) + mark + place
 
@@ -121,7 +124,7 @@ def links(
     markdown: str,  # a README
 ) -> list[str]:  # where its links lead, in their order
     "Targets of the links of a README, without those that nbdev adds to names in code."
-    added = re.compile(r"\[`[^`]+`\]\(https?:[^)]*\)")
+    added = re.compile(r"\[`[^`]+`\]\([^)#]*#[^)]*\)")
     return [m["target"] for m in LINK.finditer(added.sub("", markdown)) if m["head"]]
 
 

@@ -49,6 +49,7 @@ def make_readme():
         ("[tasks](10_tasks.ipynb) and [how](../CONTRIBUTING.md)", "[tasks](nbs/10_tasks.ipynb) and [how](CONTRIBUTING.md)"),
         ("[two\nlines](benchmarks/demo.ipynb#the-demo)", "[two\nlines](nbs/benchmarks/demo.ipynb#the-demo)"),
         ("[a page](10_tasks.html) [another](other.html)", "[a page](nbs/10_tasks.ipynb) [another](nbs/other.html)"),
+        ("[a page](tasks.html) [`Teacher`](teachers.html#teacher)", "[a page](nbs/10_tasks.ipynb) [`Teacher`](nbs/30_teachers.ipynb#teacher)"),
         ("[![x](a.png)](b.md) <img src=\"a.png\">", "[![x](nbs/a.png)](nbs/b.md) <img src=\"nbs/a.png\">"),
         ("[`Teacher`](30_teachers.ipynb) `f[x](y)` ``g[`x`](y)``", "[`Teacher`](nbs/30_teachers.ipynb) `f[x](y)` ``g[`x`](y)``"),
         ("a lone `\n\n[z](z.md)\n\nand ` another", "a lone `\n\n[z](nbs/z.md)\n\nand ` another"),

@@ -1,6 +1,8 @@
 """The source of the documentation site, which can be checked without Quarto: pages, links, outputs, names and spelling."""
 import ast
+import configparser
 import importlib
+import importlib.metadata
 import inspect
 import json
 import os
@@ -13,8 +15,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import zskd
+from zskd._site import page_file
 
 ROOT = Path(__file__).parents[1]
 NBS = ROOT / "nbs"
@@ -52,6 +57,11 @@ def links(text):
     return re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r"""(?:href|src)=["']([^"']+)["']""", text) + re.findall(r"^\[[^\]]+\]: +(\S+)", text, re.M)
 
 
+def source_of(path):
+    "The notebook behind a page, which has its name without the number."
+    return next((p for p in PAGES if p.parent == path.parent and page_file(p.name) == path.name), path)
+
+
 def broken(path, text):
     "Links of a page that lead nowhere."
     found = []
@@ -59,7 +69,7 @@ def broken(path, text):
         target, _, place = link.partition("#")
         if re.match(r"[a-z]+:", link):
             continue
-        page = (path.parent / target).resolve() if target else path
+        page = source_of((path.parent / target).resolve()) if target else path
         if not page.exists() or place and place not in anchors(page):
             found.append(link)
     return found
@@ -87,27 +97,289 @@ def test_the_bar_on_top_leads_to_pages():
     assert all((NBS / name).exists() for name in (site["format"]["html"]["css"], site["format"]["html"]["include-after-body"]))
 
 
+def head(text):
+    "The front matter of a page."
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---", text, re.S)[1])
+
+
+def outputs(formats, pages):
+    "What Quarto writes: a file for each page and format, and a copy of the Markdown that it renders where keep-md asks for it."
+    endings = {"html": "html", "commonmark": "md", "gfm": "md", "markdown": "md"}
+    for path, text in pages.items():
+        stem = head(text).get("output-file", path.stem)
+        for name, options in formats.items():
+            yield path.parent / (stem if stem.endswith(f".{endings[name]}") else f"{stem}.{endings[name]}")
+            if options != "default" and options.get("keep-md"):
+                yield path.parent / f"{path.stem}.{name}.md"
+
+
+def test_two_formats_with_one_file_are_found():
+    pages = {Path("10_tasks.ipynb"): "---\noutput-file: tasks\n---", Path("commands/demo.qmd"): "---\ntitle: a\n---"}
+    assert [str(p) for p in outputs({"html": {}, "commonmark": "default"}, pages)] == ["tasks.html", "tasks.md", "commands/demo.html", "commands/demo.md"]
+    assert len(set(outputs({"html": {}, "commonmark": "default", "gfm": {"wrap": "preserve"}}, pages))) == 4
+    clash = {Path("index.ipynb"): "---\noutput-file: index.html\n---"}
+    assert [str(p) for p in outputs({"html": {"keep-md": True}, "commonmark": "default"}, clash)] == ["index.html", "index.html.md", "index.html.md"]
+
+
 def test_pages_that_are_made_are_up_to_date():
     done = subprocess.run([sys.executable, "scripts/make_pages.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_pages_are_made_ready_for_quarto(tmp_path):
-    "What `nbdev_docs` does before it calls Quarto: the documentation of every name can be written, and all that the pages need is there."
+def extra(name):
+    "What settings.ini asks for: always, and for an extra."
+    settings = configparser.ConfigParser(delimiters=["="])
+    settings.read(ROOT / "settings.ini", encoding="utf-8")
+    keys = dict(re.findall(r'"(\w+)": cfg\["(\w+)"\]', (ROOT / "setup.py").read_text("utf-8")))
+    return [*settings["DEFAULT"]["requirements"].split(), *settings["DEFAULT"][keys[name]].split()]
+
+
+def closure(requirements):
+    "The distributions that pip would install for requirements, with all that these need."
+    todo, seen, found = [(Requirement(r), "") for r in requirements], set(), {}
+    while todo:
+        wanted, of = todo.pop()
+        name = canonicalize_name(wanted.name)
+        if (name, *sorted(wanted.extras)) in seen or wanted.marker and not wanted.marker.evaluate({"extra": of}):
+            continue
+        seen.add((name, *sorted(wanted.extras)))
+        if name == "zskd":
+            todo += [(Requirement(r), "") for e in wanted.extras for r in extra(e)]
+            continue
+        found[name] = importlib.metadata.distribution(name)
+        todo += [(Requirement(r), e) for r in found[name].requires or [] for e in wanted.extras | {""}]
+    return found
+
+
+def environment(distributions, folder):
+    "A folder to import from, which holds links to these distributions and nothing else: what is not among them is not installed, for `import` and for importlib.metadata."
+    for dist in distributions:
+        for top in {file.parts[0] for file in dist.files if file.parts[0] not in ("..", "__pycache__")}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(dist.locate_file(top))
+    (folder / "zskd.dist-info").symlink_to(next(p for p in Path(importlib.metadata.distribution("zskd")._path).parent.glob("zskd-*info")))
+
+
+def copy_of_sources(folder):
+    "What git knows of the project."
     kept = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
     for name in filter(lambda n: n.startswith(("nbs/", "zskd/", "scripts/")) or "/" not in n and n, kept):
         if (ROOT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, tmp_path / name)
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "TQDM_DISABLE": "1"}
-    done = subprocess.run([sys.executable, "-c", "from nbdev.serve import proc_nbs; proc_nbs(n_workers=2)"], cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-2000:]
-    made = tmp_path / "_proc"
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+
+
+def prepare(folder, command, **env):
+    "Run nbdev_proc_nbs, which is all of nbdev_docs but Quarto, and then what Quarto runs before it renders. Quarto itself is never called: the one on the PATH here would fail."
+    tools = folder / "tools"
+    tools.mkdir()
+    (tools / "quarto").write_text("#!/bin/sh\nexit 9\n")
+    (tools / "quarto").chmod(0o755)
+    env = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "TQDM_DISABLE": "1", **env}
+    done = subprocess.run([*command, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs(n_workers=2)"], cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    project = yaml.safe_load((folder / "_proc" / "_quarto.yml").read_text("utf-8"))["project"]
+    subprocess.run([*command, project["pre-render"]], cwd=folder / "_proc", env=env, check=True)
+    return folder / "_proc"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    "The pages as Quarto gets them, made with the packages of the extra `docs` alone."
+    folder, packages = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("packages")
+    copy_of_sources(folder)
+    environment(closure(extra("docs")).values(), packages)
+    return prepare(folder, [sys.executable, "-S"], PYTHONPATH=os.pathsep.join([str(folder), str(packages)]))
+
+
+def test_the_extra_docs_makes_every_page(made):
     assert [p for p in PAGES if not (made / p.relative_to(NBS)).exists()] == []
     assert "Distiller" in (made / "50_distill.ipynb").read_text("utf-8") and "passes over the pool" in (made / "50_distill.ipynb").read_text("utf-8")
     project = yaml.safe_load((made / "_quarto.yml").read_text("utf-8"))
-    subprocess.run([sys.executable, project["project"]["pre-render"]], cwd=made, check=True)
     assert all((made / name).exists() for name in [*project["project"]["resources"], *project["metadata-files"], "styles.css", "colab.html"])
+
+
+def markdown(path):
+    "A page as Quarto hands it to Pandoc: its text, what its cells show as Markdown, and its code."
+    if path.suffix == ".qmd":
+        return path.read_text("utf-8")
+    parts = []
+    for cell, source in cells(path):
+        shown = ["".join(o.get("data", {}).get("text/markdown", "")) for o in cell.get("outputs", [])]
+        parts += ["\n\n".join(shown)] if cell["cell_type"] == "code" else [source]
+    return "\n\n".join(parts)
+
+
+@pytest.fixture(scope="module")
+def pages(made):
+    "What is to be read on each page, by its place in the site."
+    return {p.relative_to(made): markdown(p) for p in sorted(made.rglob("*")) if p.suffix in (".ipynb", ".qmd")}
+
+
+@pytest.fixture(scope="module")
+def rendered(pages):
+    "What Pandoc, which Quarto renders with, makes of each page."
+    pypandoc = pytest.importorskip("pypandoc", reason="pypandoc_binary is not installed")
+    return {path: json.loads(pypandoc.convert_text(text, "json", format="markdown")) for path, text in pages.items()}
+
+
+def elements(tree, *kinds):
+    "The elements of Pandoc's tree."
+    for node in tree if isinstance(tree, list) else tree.values() if isinstance(tree, dict) else ():
+        if isinstance(node, dict) and node.get("t") in kinds:
+            yield node
+        yield from elements(node, *kinds)
+
+
+def words(tree):
+    "The words of a page outside of its code."
+    return [node["c"] for node in elements(tree, "Str")]
+
+
+def test_each_file_of_the_site_is_written_once(made, pages):
+    files = list(outputs(yaml.safe_load((made.parent / "_quarto.yml").read_text("utf-8"))["format"], pages))
+    assert len(files) == 2 * len(PAGES) and len(set(files)) == len(files)
+
+
+def test_options_keep_both_hyphens(rendered):
+    wrong = [(str(path), word) for path, tree in rendered.items() for word in words(tree) if re.search(r"(^|\W)[–—]\w", word)]
+    assert wrong == []
+
+
+def test_no_link_is_shown_as_it_is_written(rendered):
+    "Not in the text, and not in the code of a signature."
+    text = [(str(path), word) for path, tree in rendered.items() for word in words(tree) if "](" in word]
+    code = [(str(path), line) for path, tree in rendered.items() for node in elements(tree, "CodeBlock") for line in node["c"][1].split("\n") if re.search(r"\[`[^`]+`\]\(", line)]
+    assert len(rendered) == len(PAGES) and text == [] and [c for c in code if "95_site" not in c[0]] == []
+
+
+def test_links_of_the_made_pages_stay_within_the_site(made, pages, rendered):
+    "Each link leads to a page, to a place in it, or to a file of the site; no link uses the address of the site or shows a page as a file of the repository."
+    site = yaml.safe_load((made / "nbdev.yml").read_text("utf-8"))["website"]
+    files = {path.parent / f"{head(text).get('output-file', path.stem)}.html": path for path, text in pages.items()}
+    places = {path: {node["c"][1][0] for node in elements(tree, "Header")} for path, tree in rendered.items()}
+    wrong = []
+    for path, tree in rendered.items():
+        targets = [node["c"][-1][0] for node in elements(tree, "Link", "Image")]
+        targets += [t for node in elements(tree, "RawBlock", "RawInline") for t in re.findall(r"""(?:href|src)=["']([^"']+)""", node["c"][1])]
+        for link in targets:
+            target, _, place = link.partition("#")
+            if re.match(r"[a-z]+:", link):
+                good = not link.startswith((site["site-url"], f"{site['repo-url']}/blob/{site['repo-branch']}/nbs/"))
+            else:
+                to = Path(os.path.normpath(path.parent / target)) if target else None
+                page = files.get(to, path if to is None else None)
+                good = page is not None and (not place or place in places[page]) or to is not None and page is None and to.suffix not in (".ipynb", ".qmd") and (made / to).is_file()
+            wrong += [] if good else [(str(path), link)]
+    assert wrong == []
+
+
+def test_llms_txt_leads_to_every_page(made, pages):
+    url = yaml.safe_load((made / "nbdev.yml").read_text("utf-8"))["website"]["site-url"]
+    written = {str(p) for p in outputs(yaml.safe_load((made.parent / "_quarto.yml").read_text("utf-8"))["format"], pages) if p.suffix == ".md"}
+    listed = [link.removeprefix(f"{url}/") for link in links((made / "llms.txt").read_text("utf-8"))]
+    assert sorted(listed) == sorted(written)
+
+
+def names_of(source):
+    "What an exported cell documents: public functions and classes, and methods that are patched onto a class."
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+            patched = any(ast.unparse(d) == "patch" or ast.unparse(d).startswith("patch(") for d in node.decorator_list)
+            yield f"{ast.unparse(node.args.args[0].annotation)}.{node.name}" if patched else node.name
+
+
+def test_names_are_documented_in_the_order_of_their_cell(made):
+    several = 0
+    for path in NOTEBOOKS:
+        documented = re.findall(r"^### ([\w.]+)$", markdown(made / path.relative_to(NBS)), re.M)
+        for _, source in cells(path, "code"):
+            names = list(names_of(source)) if re.match(r"#\| ?exports?\b", source) and not re.search(r"^#\| ?hide\b", source, re.M) else []
+            names = [n for n in names if n in documented]
+            several += len(names) > 1
+            assert names == sorted(names, key=documented.index), path
+    assert several > 20
+
+
+def test_a_name_leads_to_its_source(made, pages):
+    found = 0
+    for path, text in pages.items():
+        for file, line, name in re.findall(r"^\[source\]\([^)]*/blob/main/(\S+?)#L(\w+)\).*\n\n### ([\w.]+)$", text, re.M):
+            code = (made.parent / file).read_text("utf-8").split("\n")[int(line) - 1]
+            assert re.search(rf"(def|class) {name.split('.')[-1]}\b", code), (path, name)
+            found += 1
+    assert found > 300
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+# The colours of Quarto's themes cosmo and darkly, and its own rules for code within a line.
+THEMES = {
+    "light": "body { background: #fff; color: #373a3c } a { color: #2780e3 } code { color: #7d12ba } p code:not(.sourceCode) { background: #f8f9fa }",
+    "dark": "body { background: #222; color: #fff } a { color: #00bc8c } code { color: #7d12ba } p code:not(.sourceCode) { background: #2b2b2b }",
+}
+CONTRAST = """() => [...document.querySelectorAll("code")].map(code => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const over = (top, below) => { const a = top[3] ?? 1; return below.map((b, i) => a * top[i] + (1 - a) * b); };
+  const light = rgb => { const [r, g, b] = rgb.map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const below = over(parse(getComputedStyle(code).backgroundColor), parse(getComputedStyle(document.body).backgroundColor).slice(0, 3));
+  const [a, b] = [light(parse(getComputedStyle(code).color)), light(below)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+})"""
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_code_within_a_line_can_be_read(made, browser, theme):
+    "By the measure of WCAG, which asks for a contrast of 4.5; a link in the light theme has 4 without code, too."
+    style = (made / "styles.css").read_text("utf-8")
+    text = "<p>a <code>b</code></p><ul><li><code>b</code></li></ul><table><tr><td><code>b</code></td></tr></table><h2><code>b</code></h2>"
+    page = browser.new_page()
+    page.set_content(f"<style>{THEMES[theme]}</style><style>{style}</style>{text}")
+    assert min(page.evaluate(CONTRAST)) >= 4.5
+    page.set_content(f"<style>{THEMES['dark']}</style>{text}")
+    assert min(page.evaluate(CONTRAST)) < 2.5  # what Quarto has by itself
+    page.close()
+
+
+def test_colab_is_offered_where_the_notebook_installs_the_package(made, browser):
+    script, page, offered = (made / "colab.html").read_text("utf-8"), browser.new_page(), []
+    for path in NOTEBOOKS:
+        shown = "".join(f"<pre><code>{source}</code></pre>" for _, source in cells(made / path.relative_to(NBS), "code") if "show_doc" not in source)
+        edit = f'<ul><li><a href="https://github.com/zskd/zskd/edit/main/nbs/{path.relative_to(NBS)}">Edit</a></li></ul>'
+        page.set_content(f"{edit}{re.sub(r'</?(?!pre|code)[a-z][^>]*>', '', shown)}{script}")
+        page.wait_for_load_state("domcontentloaded")
+        offered += [path] if page.locator("text=Open in Colab").count() else []
+    page.close()
+    assert offered == [p for p in NOTEBOOKS if any(re.search(r"^[!%]pip install .*\bzskd\b", source, re.M) for _, source in cells(p, "code"))] != []
+
+
+def test_a_package_that_is_not_in_the_extra_is_not_found(tmp_path):
+    environment(closure(["nbconvert>=7", "setuptools"]).values(), tmp_path)
+    look = "import importlib.util as u, importlib.metadata as m; print(*[bool(u.find_spec(n)) for n in ('nbconvert', 'jinja2', 'torch')], len(list(m.distributions(name='torch'))))"
+    done = subprocess.run([sys.executable, "-S", "-c", look], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "True", "False", "0"], done.stderr
+
+
+@pytest.mark.slow
+def test_pages_are_made_in_a_new_environment(tmp_path, request):
+    "What the workflow does before it calls Quarto; it downloads some 200 packages."
+    if "slow" not in request.config.getoption("--flags").split():
+        pytest.skip("takes minutes and the network; ask for it with --flags slow")
+    copy_of_sources(tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / ".venv"], check=True)
+    python = tmp_path / ".venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "-c", "constraints.txt", "-e", ".[docs]"], cwd=tmp_path, check=True)
+    prepare(tmp_path, [python])
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -140,7 +412,7 @@ def test_stored_outputs(path):
 
 @pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_tutorials_show_what_each_cell_gives(path):
-    silent = [source for cell, source in cells(path, "code") if not cell["outputs"] and not re.match(r"#\| ?hide\b", source)]
+    silent = [source for cell, source in cells(path, "code") if not cell["outputs"] and not re.search(r"^#\| ?hide\b|^!pip install -q ", source, re.M)]
     assert [s for s in silent if not all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in ast.parse(s).body)] == []
 
 

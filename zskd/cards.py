@@ -17,7 +17,8 @@ from .core import atomic_path, digest, home_path, one_line
 from .corpora import source_name
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'shareable', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'shareable',
+           'is_own', 'write_card']
 
 # %% ../nbs/61_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -61,11 +62,21 @@ def _cell(value: Any) -> str:
     return re.sub(r"([\\|<>`*_\[\]&~$])", r"\\\1", one_line(value))
 
 
+NAMED_CLASSES = 12  # classes; a card does not name more
+
+
+def _code(name: object) -> str:
+    name = one_line(name)
+    return f"`{name}`" if name and "`" not in name else _cell(name) or "(a label without text)"
+
+
 def _listed(
     names: Any,  # at least one
 ) -> str:
-    "Names as code, with an 'or' before the last."
-    names = [f"`{name}`" if name and "`" not in name else _cell(name) or "(a label without text)" for name in map(one_line, names)]
+    "Names as code, with an 'or' before the last; of many the first ones."
+    if len(names) > NAMED_CLASSES:
+        return f"{', '.join(map(_code, names[: NAMED_CLASSES - 2]))} or one of {len(names) - NAMED_CLASSES + 2} other classes, which `config.json` names"
+    names = list(map(_code, names))
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 # %% ../nbs/61_cards.ipynb #6347c706

@@ -37,9 +37,9 @@ from .processes import TERMINATED, team, terminate
 # %% auto #0
 __all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES',
            'LOCKED', 'PATHS', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take', 'first_given',
-           'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'open_teacher', 'shape_of',
-           'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed', 'teacher',
-           'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data',
+           'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'new_names', 'open_teacher',
+           'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed',
+           'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data',
            'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
            'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on', 'run_board',
            'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option',
@@ -229,6 +229,26 @@ def settle_texts(
     print(f"{teacher.name}: its config.json does not say how many texts it reads at once; {what} are assumed{why} ({other})")
     return assumed
 
+# %% ../nbs/80_cli.ipynb #5f1c7c02
+def new_names(
+    given: list[str],  # such as NEG=negative, as in `open_teacher`
+    labels: tuple[str, ...],  # names of the teacher's classes
+) -> dict[str, str]:  # the teacher's name -> the other
+    "Which class gets which name. Raises `UserError` for what is not of the form OLD=NEW, or names one class twice."
+    from zskd.core import UserError
+
+    names: dict[str, str] = {}
+    for pair in given:
+        cuts = [i for i, sign in enumerate(pair) if sign == "="]
+        at = next((i for i in cuts if pair[:i] in labels), cuts[0] if cuts else 0)  # a name may hold the sign itself
+        old, new = pair[:at].strip(), pair[at + 1 :].strip()
+        if not old or not new:
+            raise UserError(f"--labels: {pair!r} is not of the form OLD=NEW, for example {labels[0]}=negative")
+        if old in names:
+            raise UserError(f"--labels: {old} is given twice; give each class one name")
+        names[old] = new
+    return names
+
 # %% ../nbs/80_cli.ipynb #72842d3e
 def open_teacher(
     teacher: str,  # folder or hub name of a text classifier
@@ -239,6 +259,7 @@ def open_teacher(
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
     label_column: str | None = None,  # column of --data that holds the right answers; `label` if not given
+    labels: list[str] | None = None,  # other names for the teacher's classes, such as NEG=negative POS=positive
     allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
     max_length: int | None = None,  # tokens that the teacher reads of an input (if not given: 128, and up to 512 where it is scored)
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
@@ -250,6 +271,7 @@ def open_teacher(
 
     known = known_task(task, texts, relation, columns, label_column)  # a wrong name should not have to wait for the model
     model = Teacher.load(teacher, device=device, precision=precision, max_length=max_length)
+    model = model.rename(new_names(labels, model.labels)) if labels else model
     known = known or Task.for_teacher(model, settle_texts(model, rows, texts, relation, columns), relation, columns, label_column=label_column)
     return model.for_task(known, allow_unnamed=allow_unnamed), known
 
@@ -434,15 +456,16 @@ def ask(
     cache: Path,  # folder of logits
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
-    from zskd.core import one_line
     from zskd.distill import count_answers
     from zskd.ood import scarce_classes
+    from zskd.tasks import list_names
 
     before = teacher.queries
     with count_answers(teacher):
         answers = teacher.label(pool, cache=cache).argmax(1)
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
-    shares = ", ".join(f"{one_line(label)} {count / max(len(pool), 1):.0%}" for label, count in counts.items())
+    order = sorted(counts, key=lambda label: -counts[label]) if len(counts) > 12 else counts
+    shares = list_names(f"{label} {counts[label] / max(len(pool), 1):.0%}" for label in order)
     if scarce := scarce_classes(counts):
         warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")

@@ -21,8 +21,8 @@ from .corpora import source_name
 from .tasks import Examples, Row, majority, match_labels, score
 
 # %% auto #0
-__all__ = ['REPORT_KEYS', 'SCORES', 'log_probabilities', 'agreement', 'mean_kl', 'kl_rows', 'reliability', 'ece', 'ece_of',
-           'latency', 'class_logits', 'Report', 'evaluate']
+__all__ = ['REPORT_KEYS', 'SCORES', 'SHOWN_CLASSES', 'log_probabilities', 'agreement', 'mean_kl', 'kl_rows', 'reliability', 'ece',
+           'ece_of', 'latency', 'class_logits', 'Report', 'evaluate']
 
 # %% ../nbs/60_evaluate.ipynb #c06122e0
 def log_probabilities(
@@ -419,24 +419,44 @@ def _scores_html(data: Mapping[str, Any]) -> str:
     return f'<h2>Scores</h2>{_cards(cards)}<div class="card scroll" style="margin-top:.8rem">{_html_table(_lines(data))}</div>'
 
 # %% ../nbs/60_evaluate.ipynb #71d46faa
+SHOWN_CLASSES = 12  # of more classes, a page shows those with the most errors
+
+
+def _worst_classes(data: Mapping[str, Any]) -> list[int]:
+    "Numbers of the classes that a page shows, in their order: all of a few, of many those in which teacher and student err most."
+    wrong = sum(np.asarray(data["confusion"][role]) for role in ("teacher", "student")) * (1 - np.eye(len(data["labels"]), dtype=int))
+    errors = wrong.sum(0) + wrong.sum(1)
+    return sorted(np.argsort(-errors, kind="stable")[:SHOWN_CLASSES].tolist())
+
+
+def _left_out(data: Mapping[str, Any]) -> str:
+    "A sentence on the classes that are not shown."
+    n = len(data["labels"])
+    return f'<p class="dim">The {SHOWN_CLASSES} of {n} classes with the most errors; report.json has all.</p>' if n > SHOWN_CLASSES else ""
+
+
 def _classes_html(data: Mapping[str, Any]) -> str:
-    f1 = data["per_class_f1"]
-    cards = {name: _bars([(r, r, f1[r][name]) for r in ("teacher", "student")]) for name in data["labels"]}
-    return f"<h2>F1 of each class</h2>{_cards(cards)}"
+    "Bars of F1 for each class."
+    f1, names = data["per_class_f1"], [data["labels"][i] for i in _worst_classes(data)]
+    cards = {name: _bars([(r, r, f1[r][name]) for r in ("teacher", "student")]) for name in names}
+    return f"<h2>F1 of each class</h2>{_left_out(data)}{_cards(cards)}"
 
 # %% ../nbs/60_evaluate.ipynb #86ff5c21
 def _confusion_html(data: Mapping[str, Any]) -> str:
     "Both confusion matrices, each row shaded by its shares."
 
+    shown = _worst_classes(data)
+    names, upright = [data["labels"][i] for i in shown], ' style="writing-mode:vertical-rl"' if len(shown) > 4 else ""
+
     def matrix(role: str) -> str:
-        head = "".join(f"<th>{html.escape(c)}</th>" for c in data["labels"])
+        head = "".join(f"<th{upright}>{html.escape(name)}</th>" for name in names)
         body = ""
-        for name, row in zip(data["labels"], data["confusion"][role], strict=True):
-            cells = "".join(f'<td class="hit" style="--hue:var(--{role});--share:{n / max(sum(row), 1):.3f}">{n:,}</td>' for n in row)
+        for name, row in zip(names, (data["confusion"][role][i] for i in shown), strict=True):
+            cells = "".join(f'<td class="hit" style="--hue:var(--{role});--share:{row[i] / max(sum(row), 1):.3f}">{row[i]:,}</td>' for i in shown)
             body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
         return f'<div class="scroll"><table><thead><tr><th>true ↓ answered →</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
-    return f"<h2>Confusion</h2>{_cards({r: matrix(r) for r in ('teacher', 'student')})}"
+    return f"<h2>Confusion</h2>{_left_out(data)}{_cards({r: matrix(r) for r in ('teacher', 'student')})}"
 
 # %% ../nbs/60_evaluate.ipynb #89009327
 _AXES = (

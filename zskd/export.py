@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .core import RunError, UserError, read_json, sealed, write_json
 from .evaluate import agreement, latency, log_probabilities
 from .students import Student, encode_rows
-from .tasks import Row, as_rows
+from .tasks import Row, as_rows, list_names
 from .teachers import model_folder, token_batches
 
 try:
@@ -64,7 +64,7 @@ class OnnxStudent:
         self.inputs = [i.name for i in self.session.get_inputs()]
 
     def __repr__(self) -> str:
-        return f"OnnxStudent({self.file.name}, {self.file.stat().st_size:,} bytes; labels {', '.join(self.labels)})"
+        return f"OnnxStudent({self.file.name}, {self.file.stat().st_size:,} bytes; labels {list_names(self.labels)})"
 
 # %% ../nbs/62_export.ipynb #819e03bb
 @patch

@@ -43,12 +43,12 @@ from .core import (
     write_json,
 )
 from .corpora import Corpus, join_words, load_corpus, source_name, split_sentences, split_words
-from .tasks import Row, Task, get_task
+from .tasks import Row, Task, get_task, list_names
 
 # %% auto #0
-__all__ = ['VOCABULARY_SIZE', 'Make', 'BUILDERS', 'QUESTION_WORDS', 'PATIENCE', 'ROWS_PER_SENTENCE', 'sample_blocks',
-           'TextSample', 'to_phrase', 'Builder', 'builder', 'random_words', 'Recipe', 'share_out', 'Draws', 'draw_rows',
-           'softmax', 'balance', 'Pool', 'PoolStats', 'scarce_classes', 'ood_pool']
+__all__ = ['VOCABULARY_SIZE', 'Make', 'BUILDERS', 'QUESTION_WORDS', 'PATIENCE', 'MANY_CLASSES', 'ROWS_PER_SENTENCE',
+           'sample_blocks', 'TextSample', 'to_phrase', 'Builder', 'builder', 'random_words', 'Recipe', 'share_out',
+           'Draws', 'draw_rows', 'softmax', 'balance', 'Pool', 'PoolStats', 'scarce_classes', 'ood_pool']
 
 # %% ../nbs/21_ood.ipynb #b0095717
 def _pick(rng: random.Random, items: Sequence[Any]) -> Any:
@@ -1064,6 +1064,9 @@ def load(
     return pool
 
 # %% ../nbs/21_ood.ipynb #ede1387d
+MANY_CLASSES = 8  # more than these have no column each
+
+
 class PoolStats(dict):
     "Statistics of a pool; a dict that shows itself as a table."
 
@@ -1071,17 +1074,12 @@ class PoolStats(dict):
         table = self.table()
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]) for row in table]
-        return "\n".join([*lines, *self.notes()])
-
-    def notes(self) -> list[str]:
-        "What is said below the table."
-        cut = [f"rows of which the teacher reads only the beginning: {self['cut']:.1%}"] if self.get("cut") else []
-        return [f"duplicates removed: {self['duplicates']:,}", *cut]
+        return "\n".join([*lines, *self.remarks()])
 
     def _repr_html_(self) -> str:
         head, *body = [[html.escape(c) for c in row] for row in self.table()]
         rows = "".join("<tr><td>" + "</td><td>".join(row) + "</td></tr>" for row in body)
-        note = "".join(f"<p>{line}</p>" for line in self.notes())
+        note = "".join(f"<p>{html.escape(remark)}</p>" for remark in self.remarks())
         return f"<table><thead><tr><th>{'</th><th>'.join(head)}</th></tr></thead><tbody>{rows}</tbody></table>{note}"
 
 
@@ -1090,11 +1088,30 @@ def table(self: PoolStats) -> list[list[str]]:
     "Header and rows as text: one row per builder, then one for all."
     labels = list(self["all"].get("classes", {}))
     optional = [name for name, key in (("confidence", "classes"), ("overlap", "overlap")) if key in self["all"]]
-    out = [["builder", "rows", *map(one_line, labels), "words", *optional]]
+    many = len(labels) > MANY_CLASSES
+    out = [["builder", "rows", *(["classes", "largest"] if many else map(one_line, labels)), "words", *optional]]
     for name, s in [*self["builders"].items(), ("all", self["all"])]:
         shares = [f"{s['classes'][label] / max(s['rows'], 1):.0%}" for label in labels]
+        if many:
+            counts = list(s["classes"].values())
+            shares = [f"{np.count_nonzero(counts)} of {len(labels)}", f"{max(counts) / max(s['rows'], 1):.0%}"]
         out.append([name, f"{s['rows']:,}", *shares, f"{s['words']['mean']:.1f}", *(f"{s[key]:.2f}" for key in optional)])
     return out
+
+# %% ../nbs/21_ood.ipynb #5f1c7d01
+@patch
+def remarks(self: PoolStats) -> list[str]:
+    "What stands under the table: of many classes the largest, and those without a row."
+    counts = self["all"].get("classes", {})
+    lines = [f"duplicates removed: {self['duplicates']:,}"]
+    if self.get("cut"):
+        lines.append(f"rows of which the teacher reads only the beginning: {self['cut']:.1%}")
+    if len(counts) > MANY_CLASSES:
+        order = sorted(counts, key=lambda label: -counts[label])
+        largest = ", ".join(f"{list_names([label])} {counts[label] / max(self['all']['rows'], 1):.1%}" for label in order[:5])
+        empty = [label for label in counts if not counts[label]]
+        lines += [f"largest classes: {largest}", f"classes without a row: {list_names(empty, 8) or 'none'}"]
+    return lines
 
 # %% ../nbs/21_ood.ipynb #35041956
 def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[str]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from transformers import (
 
 from .core import ASSETS, RunError, UserError, changed_files, count_parameters, derive_seed, file_digests, is_whole, read_json, sealed, write_json  # isort: skip
 from .corpora import Corpus, load_corpus
-from .tasks import Row, as_rows
+from .tasks import Row, as_rows, list_names
 from .teachers import Teacher, check_padding, cut_share, give_pad_token, load_classifier, model_folder, reading_limit, token_batches
 
 # %% auto #0
@@ -749,12 +749,12 @@ class Student:
 
     def __repr__(self) -> str:
         smaller = f", {self.notes['ratio']:.2f} times smaller than the teacher" if self.notes.get("ratio") else ""
-        return f"Student({self.n_params:,} parameters{smaller}; {self.notes.get('shape', self.model.config.model_type)}; labels {', '.join(self.labels)})"
+        return f"Student({self.n_params:,} parameters{smaller}; {self.notes.get('shape', self.model.config.model_type)}; labels {list_names(self.labels)})"
 
 # %% ../nbs/31_students.ipynb #63cff23b
 @patch
 def _repr_html_(self: Student) -> str:
-    facts = {"parameters": f"{self.n_params:,}", "labels": ", ".join(self.labels), **self.notes}
+    facts = {"parameters": f"{self.n_params:,}", "labels": list_names(self.labels), **self.notes}
     if self.notes.get("ratio"):
         facts["ratio"] = f"{self.notes['ratio']:.3f} times smaller than the teacher"
     cell = "<td style='text-align:left'>{}</td>".format
@@ -898,7 +898,7 @@ def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None) -
     if n_texts not in PREFERENCES:
         raise UserError(f"n_texts={n_texts}: an input has 1 or 2 texts")
     if len(labels) < 2:
-        raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes")
+        raise UserError(f"labels=[{list_names(map(repr, labels))}]: a classifier has at least two classes")
     return labels, n_texts
 
 # %% ../nbs/31_students.ipynb #2813e1e4

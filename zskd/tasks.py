@@ -23,8 +23,8 @@ from .core import ASSETS, RunError, UserError, home_path, one_line
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0
-__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'get_task', 'match_labels',
-           'Examples', 'read_examples', 'score', 'majority']
+__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'list_names', 'get_task',
+           'match_labels', 'Examples', 'read_examples', 'score', 'majority']
 
 # %% ../nbs/10_tasks.ipynb #5eb57ed0
 Row = tuple[str, ...]  # one text, or two
@@ -79,7 +79,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
-            raise UserError(f"task {self.name}: labels {list(self.labels)} must be at least two different names")
+            raise UserError(f"task {self.name}: labels {list_names(self.labels)} must be at least two different names")
         if self.metric not in METRICS:
             raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}")
         if self.style not in STYLES:
@@ -119,6 +119,15 @@ TASKS = {
         Task("qnli", _YES_NO, ("question", "sentence"), relation="question_sentence", glue="qnli", folder="QNLI", sizes={"validation": 5463}),
     )
 }  # fmt: skip
+
+# %% ../nbs/10_tasks.ipynb #5f1c7b02
+def list_names(
+    names: Iterable[object],  # of classes, or of anything else
+    most: int = 12,  # names to show
+) -> str:
+    "Names with commas between them; of a long list the first ones, and how many there are."
+    names = [one_line(name) for name in names]
+    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 2])}, … ({len(names)} in all)"
 
 # %% ../nbs/10_tasks.ipynb #3bc9db49
 def _plain(name: object) -> str:
@@ -166,7 +175,7 @@ def match_labels(
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the wanted order
 ) -> np.ndarray:  # int64 [C]: `model_logits[:, order]` is in the order of `task_labels`
     "Find each label of the task among the model's, by name. Raises `UserError` showing both orders if that fails."
-    shown = f"task: {', '.join(map(str, task_labels))}; model: {', '.join(map(str, model_labels))}"
+    shown = f"task: {list_names(task_labels)}; model: {list_names(model_labels)}"
     if len(task_labels) != len(model_labels):
         raise UserError(f"labels: the task has {len(task_labels)} classes and the model {len(model_labels)} ({shown}); choose the task that the model was made for")
     for key in (str, _plain):
@@ -177,7 +186,8 @@ def match_labels(
         if allow_unnamed:
             return np.argsort([int(x[5:]) for x in have])
         raise UserError(f"labels: the model does not name its classes ({shown}); if they are in the task's order, say allow_unnamed=True")
-    raise UserError(f"labels: the names differ ({shown}); correct `id2label` in the model's config.json")
+    example = next(f"{old}={new}" for old, new in zip(model_labels, task_labels, strict=True) if old != new)
+    raise UserError(f"labels: the names differ ({shown}); say which is which with Teacher.rename, or on the command line with --labels, for example --labels {example} …")
 
 # %% ../nbs/10_tasks.ipynb #a7e3a1f4
 @dataclass(repr=False)
@@ -214,7 +224,7 @@ def is_sample(self: Examples) -> bool | None:
 def __repr__(self: Examples) -> str:
     "Task, split, number of rows, and rows per class."
     counts = np.bincount(self.labels, minlength=self.task.n_labels)
-    classes = ", ".join(f"{n} {one_line(x)}" for x, n in zip(self.task.labels, counts, strict=True))
+    classes = list_names(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
     part = f" of {self.of}" if self.is_sample else ""
     return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {classes})"
 
@@ -285,7 +295,7 @@ def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.n
 def _bad_label(path: str, values: list[tuple[str, str]], read: list[int | None], task: Task) -> UserError:
     "The error for the first value that is no label of the task."
     where, value = next((i, v) for (i, v), x in zip(values, read, strict=True) if x not in range(task.n_labels))
-    allowed = f"0 … {task.n_labels - 1}, or throughout one of {shorten(', '.join(task.labels), 300, placeholder=' …')}"
+    allowed = f"0 … {task.n_labels - 1}, or throughout one of {list_names(task.labels)}"
     from_one = task.n_labels in read and all(x in range(1, task.n_labels + 1) for x in read)
     why = f"; the numbers in this file run from 1 to {task.n_labels}, but class numbers begin at 0: take 1 off each, or write the names" if from_one else ""
     named = sorted(_numbers_in(task.labels))
@@ -404,7 +414,7 @@ def score(
         raise UserError(f"score: predictions of shape {predictions.shape} and labels of shape {labels.shape}; give two lists of one length, not empty")
     classes = np.arange(task.n_labels)
     if not np.isin(np.concatenate([predictions, labels]), classes).all():
-        raise UserError(f"score: predictions and labels must be class numbers in 0 … {task.n_labels - 1} ({', '.join(task.labels)})")
+        raise UserError(f"score: predictions and labels must be class numbers in 0 … {task.n_labels - 1} ({list_names(task.labels)})")
     f1 = f1_score(labels, predictions, labels=classes, average=None, zero_division=0)
     return {
         "accuracy": float(accuracy_score(labels, predictions)),

@@ -48,7 +48,7 @@ from transformers import (
 )
 
 from .core import RunError, UserError, atomic_path, count_parameters, digest, out_of_memory, pick_device, pick_dtype, progress, read_json, write_json  # isort: skip
-from .tasks import Examples, Row, Task, as_rows, match_labels, score
+from .tasks import Examples, Row, Task, _plain, as_rows, list_names, match_labels, score
 
 # %% auto #0
 __all__ = ['HARD_LABEL_CONFIDENCE', 'TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'BLOCK', 'AHEAD', 'BATCH_TOKENS', 'TIE', 'FILL',
@@ -90,7 +90,7 @@ class Teacher:
 
     def __repr__(self) -> str:
         size = f", {self.n_params:,} parameters" if self.n_params else ""
-        return f"Teacher({self.name!r}, labels={list(self.labels)}{size})"
+        return f"Teacher({self.name!r}, labels=[{list_names(map(repr, self.labels))}]{size})"
 
 # %% ../nbs/30_teachers.ipynb #5eed9d8d
 def check_logits(
@@ -103,7 +103,7 @@ def check_logits(
     if logits.ndim != 2 or len(logits) != len(rows):
         raise UserError(f"teacher: returned shape {logits.shape} for {len(rows)} inputs; expected ({len(rows)}, {len(labels)})")
     if logits.shape[1] != len(labels):
-        raise UserError(f"teacher: returned {logits.shape[1]} classes but has {len(labels)} labels ({', '.join(labels)})")
+        raise UserError(f"teacher: returned {logits.shape[1]} classes but has {len(labels)} labels ({list_names(labels)})")
     bad = ~np.isfinite(logits).all(axis=1)
     if bad.any():
         first = int(bad.argmax())
@@ -131,25 +131,106 @@ def logits(
 HARD_LABEL_CONFIDENCE = 0.95  # probability given to the class that a labels-only teacher names
 
 
-def _probabilities_to_logits(p: Any) -> np.ndarray:
-    p = np.asarray(p, dtype=np.float64)
-    if p.ndim == 2 and np.isfinite(p).all() and (p.min(initial=0) < 0 or np.abs(p.sum(1) - 1).max(initial=0) > 1e-2):
-        raise UserError("teacher: its answers are no probabilities (they must be >= 0 and sum to 1); say returns='logits' if they are logits")
-    return np.log(np.maximum(p, 1e-7))
+def _label_finder(labels: tuple[str, ...]) -> Callable[[Any], int]:
+    "Finds a label's number by its name, whatever its case and separators, or by its number."
+    exact, loose = ({key(name): i for i, name in enumerate(labels)} for key in (str, _plain))
 
+    def find(label: Any) -> int:
+        if isinstance(label, str):
+            found = exact.get(label, loose.get(_plain(label)) if len(loose) == len(labels) else None)
+            if found is None:
+                raise UserError(f"teacher: has no label {label!r}; its labels are {list_names(labels)}")
+            return found
+        try:
+            number = operator.index(label)
+        except TypeError as e:  # None, 0.7, a row of numbers
+            raise UserError(f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {list_names(labels)}") from e
+        if not 0 <= number < len(labels):
+            raise UserError(f"teacher: answered with index {number}; its labels are 0 to {len(labels) - 1} ({list_names(labels)})")
+        return number
 
+    return find
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a01
 def _labels_to_logits(answers: Any, labels: tuple[str, ...]) -> np.ndarray:
-    index = {name: i for i, name in enumerate(labels)}
+    "Logits of answers that are labels, or dictionaries that hold one."
+    find = _label_finder(labels)
     try:
-        ids = np.array([index[a] if isinstance(a, str) else operator.index(a) for a in answers], dtype=int)
-    except KeyError as e:
-        raise UserError(f"teacher: answered with a label that it does not have ({e}); its labels are {', '.join(labels)}") from e
-    except TypeError as e:  # None, 0.7, a row of numbers
-        raise UserError(f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {', '.join(labels)}") from e
-    if wrong := set(ids.tolist()) - set(range(len(labels))):
-        raise UserError(f"teacher: answered with index {min(wrong)}; its labels are 0 to {len(labels) - 1} ({', '.join(labels)})")
+        ids = np.array([find(a["label"] if isinstance(a, Mapping) and "label" in a else a) for a in answers], dtype=int)
+    except TypeError as e:  # no list at all
+        raise UserError(f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {list_names(labels)}") from e
     rest = (1 - HARD_LABEL_CONFIDENCE) / (len(labels) - 1)
     return np.log(np.where(np.arange(len(labels)) == ids[:, None], HARD_LABEL_CONFIDENCE, rest))
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a02
+def _numbers(said: Any) -> np.ndarray:
+    "What was said as an array. Raises `UserError` for numbers that are hidden or have an imaginary part."
+    if isinstance(said, torch.Tensor):
+        said = said.detach().to("cpu")
+        said = (said.float() if said.is_floating_point() else said).numpy()
+    elif isinstance(said, (list, tuple)) and said and all(isinstance(row, torch.Tensor) for row in said):
+        return np.stack([_numbers(row) for row in said])
+    if hidden := np.ma.count_masked(said) if isinstance(said, np.ma.MaskedArray) else 0:
+        raise UserError(f"teacher: {hidden} of the numbers in its answers are masked; return a number for every class, for example with .filled(0)")
+    array = np.asarray(said)
+    if np.iscomplexobj(array):
+        raise UserError("teacher: its answers are complex numbers; return real ones")
+    return array.astype(np.float64)
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a03
+def _columns(said: Any) -> tuple[list[str], Any] | None:
+    "Names and values of columns: of a frame, of a dictionary of columns, of a dictionary for each input, of an array with named fields; None for what has none."
+    if isinstance(said, (list, tuple)) and said and all(isinstance(row, Mapping) for row in said):
+        if any(row.keys() != said[0].keys() for row in said):
+            raise UserError("teacher: its answers name different classes for different inputs; give each class a number in each")
+        said = {name: [row[name] for row in said] for name in said[0]}
+    if isinstance(said, Mapping):
+        return list(said), list(zip(*said.values(), strict=True))
+    names = list(getattr(said, "columns", None) if hasattr(said, "to_numpy") else getattr(getattr(said, "dtype", None), "names", None) or [])
+    if not names or all(isinstance(n, (int, np.integer)) for n in names):
+        return None
+    return names, said.to_numpy() if hasattr(said, "to_numpy") else np.stack([said[n] for n in names], axis=1)
+
+
+def _in_order(names: list[Any], values: Any, labels: tuple[str, ...]) -> np.ndarray:
+    "Columns in the order of the labels. Raises `UserError` if their names are not the labels'."
+    try:
+        return _numbers(values)[:, match_labels(labels, list(map(str, names)))]
+    except UserError as e:
+        where = f"its columns are {list_names(names)}, and its labels {list_names(labels)}"
+        raise UserError(f"teacher: {where}; give both the same names, or return an array in the order of the labels") from e
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a04
+def _scores(said: Any, labels: tuple[str, ...], complete: bool) -> tuple[np.ndarray, bool] | None:
+    "What a pipeline said, [n, n_classes], and whether it named every class; None for what is no such list. What is left of 1 goes to the classes that are not named."
+    rows = [[a] if isinstance(a, Mapping) else a for a in said] if isinstance(said, (list, tuple)) else []
+    if not rows or not all(isinstance(row, (list, tuple)) and row and all(isinstance(d, Mapping) and {"label", "score"} <= d.keys() for d in row) for row in rows):
+        return None
+    find, p, named = _label_finder(labels), np.zeros((len(rows), len(labels))), np.zeros((len(rows), len(labels)), bool)
+    for i, row in enumerate(rows):
+        for answer in row:
+            at = find(answer["label"])
+            p[i, at], named[i, at] = float(answer["score"]), True
+    if complete and not named.all():
+        raise UserError("teacher: it gives logits of its best classes only; ask the pipeline for all with top_k=None")
+    missing = (~named).sum(1, keepdims=True)
+    rest = np.maximum(1 - p.sum(1, keepdims=True), 0) / np.maximum(missing, 1)
+    return np.where(named, p, rest), bool(named.all()) or len(labels) == 2
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a05
+def _probabilities_to_logits(p: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
+    "The logarithm of probabilities, divided by their sum. Raises `UserError` for what is no probability."
+    if p.ndim != 2 or not np.isfinite(p).all() or not p.size:
+        return p
+    total = p.sum(1, keepdims=True)
+    digits = next((d for d in (2, 3, 4) if np.allclose(p, p.round(d), rtol=0, atol=1e-6)), None)
+    allowed = max(1e-2, 0.5 * 10**-digits * p.shape[1] if digits else 0) + 1e-6  # what rounding can add up to
+    off = float(np.abs(total - 1).max())
+    if p.min() < 0 or off > allowed or total.min() <= 0:
+        raise UserError("teacher: its answers are no probabilities (they must be >= 0 and sum to 1); say returns='logits' if they are logits")
+    if off > 5e-3:
+        say(f"teacher: its probabilities sum to 1 only up to {off:.2g}{f' (they have {digits} digits)' if digits else ''}; each row is divided by its sum")
+    return np.log(np.maximum(p / total, 1e-7))
 
 # %% ../nbs/30_teachers.ipynb #f491fc7d
 def _reader(
@@ -157,13 +238,30 @@ def _reader(
     labels: tuple[str, ...],  # class names
 ) -> Callable[[Any], np.ndarray]:  # what a function said, to logits
     "How to read answers of one kind. Raises `UserError` for an unknown kind, and when reading for answers of another."
-    convert = {"probabilities": _probabilities_to_logits, "logits": np.asarray, "labels": lambda a: _labels_to_logits(a, labels)}
-    if returns not in convert:
-        raise UserError(f"returns={returns!r} is unknown; use one of {', '.join(convert)}")
+    kinds, said_once = ("probabilities", "logits", "labels"), set()
+    if returns not in kinds:
+        raise UserError(f"returns={returns!r} is unknown; use one of {', '.join(kinds)}")
+
+    def say(text: str) -> None:
+        if not said_once:
+            warnings.warn(text, stacklevel=2)
+        said_once.add(text)
+
+    def numbers(said: Any) -> np.ndarray:
+        if hasattr(said, "logits"):  # an output of transformers
+            return _numbers(said.logits)
+        said, kind = list(said) if isinstance(said, Iterator) else said, returns
+        if scores := _scores(said, labels, complete=kind == "logits"):
+            if not scores[1]:
+                say("teacher: it gives the score of its best classes only; with top_k=None a pipeline gives all, from which a student learns more")
+            said = scores[0]
+        named = _columns(said)
+        array = _in_order(*named, labels) if named else _numbers(said)
+        return array if kind == "logits" else _probabilities_to_logits(array, say)
 
     def read(said: Any) -> np.ndarray:
         try:
-            return convert[returns](said)
+            return _labels_to_logits(said, labels) if returns == "labels" else numbers(said)
         except (TypeError, ValueError) as e:
             raise UserError(f"teacher: its answers are no {returns} ({e}); say returns='labels' if it names classes") from e
 
@@ -173,7 +271,7 @@ def _reader(
 @patch(cls_method=True)
 def from_callable(
     cls: Teacher,
-    fn: Callable[[list], Any],  # takes a list of str (or of pairs), returns one answer per input
+    fn: Callable[[list], Any],  # takes a list of str (or of pairs), returns one answer per input; or a pipeline of transformers
     labels: Sequence[str],  # class names, in the order of the answers' columns
     name: str | None = None,  # names the function and its version; needed for answers to be cached on disk
     returns: str = "probabilities",  # 'probabilities', 'logits' or 'labels' (indices or names)
@@ -181,9 +279,10 @@ def from_callable(
     batch_size: int = 256,  # inputs per call
 ) -> Teacher:
     "Make a teacher of any function. Raises `UserError` for an unknown `returns`, and for fewer than two different labels."
-    read = _reader(returns, tuple(labels))
+    labels = tuple(map(str, labels))
+    read = _reader(returns, labels)
     if len(set(labels)) < max(2, len(labels)):
-        raise UserError(f"labels={list(labels)!r}: a classifier has at least two classes, with different names")
+        raise UserError(f"labels=[{list_names(map(repr, labels))}]: a classifier has at least two classes, with different names")
 
     def answer(batch: list) -> np.ndarray:
         return check_logits(read(fn(batch)), batch if n_texts == 2 else [(t,) for t in batch], labels)
@@ -792,6 +891,25 @@ def for_task(
     scored = (lambda: self.for_scoring().for_task(task, allow_unnamed)) if self._scored else None
     return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
                    self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once, [self.columns[i] for i in order], scored)  # fmt: skip
+
+# %% ../nbs/30_teachers.ipynb #5f1c7a11
+@patch
+def rename(
+    self: Teacher,
+    names: Mapping[str, str],  # the teacher's name of a class -> the name that it gets; classes that are left out keep theirs
+) -> Teacher:
+    "This teacher with other class names. Raises `UserError` for a class that it does not have, and for two classes of one name."
+    find, labels = _label_finder(self.labels), list(self.labels)
+    numbers = [find(str(old)) for old in names]
+    for number, name in zip(numbers, names.values(), strict=True):
+        labels[number] = str(name)
+    twice = next((name for name in labels if labels.count(name) > 1), None)
+    if twice is not None or len(set(numbers)) < len(numbers):
+        raise UserError(f"labels: {f'two classes would be called {twice!r}' if twice is not None else 'one class is given two names'}; give each class one name of its own")
+    renamed = copy.copy(self)
+    renamed.labels, renamed.queries = tuple(labels), 0
+    renamed.fingerprint = digest(self.fingerprint, labels) if self.fingerprint else ""
+    return renamed
 
 # %% ../nbs/30_teachers.ipynb #6661dd48
 def shard_path(
