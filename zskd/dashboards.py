@@ -9,6 +9,7 @@ import asyncio
 import csv
 import html
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,9 +46,10 @@ except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['FIGURE_JS', 'PLOTLY_JS', 'ORDERS', 'FIGURES', 'SILENT', 'STATES', 'PAGE', 'Figure', 'with_words', 'after_a_pause',
-           'word_effects', 'coloured', 'LikeTexts', 'Explorer', 'Answers', 'calibration', 'Comparison', 'as_table',
-           'marked', 'SearchViewer', 'Monitor', 'state_of', 'write_page', 'with_menu']
+__all__ = ['FIGURE_JS', 'PLOTLY_JS', 'ORDERS', 'FIGURES', 'FORMULAS', 'SILENT', 'STATES', 'PAGE', 'Figure', 'with_words',
+           'after_a_pause', 'word_effects', 'coloured', 'LikeTexts', 'Explorer', 'Answers', 'calibration', 'Comparison',
+           'as_table', 'harmless', 'file_name', 'marked', 'SearchViewer', 'Monitor', 'state_of', 'starts', 'write_page',
+           'with_menu']
 
 # %% ../nbs/71_dashboards.ipynb #9b1fd001
 FIGURE_JS = """
@@ -537,7 +539,27 @@ def as_table(
     differs = [line.get("teacher") != line.get("student") for line in lines]
     cells = ["".join(f"<td><bdi>{html.escape(str(v))}</bdi></td>" for v in line.values()) for line in lines]
     body = "".join(f"<tr><td>{'≠' if d else '='}</td>{c}</tr>" for d, c in zip(differs, cells, strict=True))
-    return f'<div style="overflow-x:auto"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="zskd-list" style="overflow-x:auto"><style>.zskd-list td, .zskd-list th {{ padding: 0 .4rem; }} .zskd-list td:nth-child(2) {{ min-width: 14rem; }}</style><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+# %% ../nbs/71_dashboards.ipynb #9b1fd004
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet's formula may begin with
+
+
+def harmless(
+    cell: str,  # any text
+) -> str:
+    "A cell of a CSV file that no spreadsheet runs."
+    return f"'{cell}" if cell.startswith(FORMULAS) else cell
+
+
+def file_name(
+    name: str,  # as somebody typed it
+) -> str:
+    "A plain name for a CSV file, without folders. Raises `UserError` if nothing is left of it."
+    plain = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1].strip())[:100].strip("._")
+    if not plain:
+        raise UserError("file: give a name to save the list under")
+    return plain if plain.lower().endswith(".csv") else f"{plain}.csv"
 
 # %% ../nbs/71_dashboards.ipynb #e404fbd2
 @patch
@@ -552,19 +574,17 @@ def _saved(self: Comparison) -> None:
 @patch
 def save_list(
     self: Comparison,
-    path: str | Path | None = None,  # None: what stands in the box; a file that is there is replaced
+    path: str | Path | None = None,  # None: the name in the box, in the folder for lists; a file that is there is replaced
 ) -> Path:
     "Write the selected inputs as CSV; nothing is written where there are none. Raises `UserError` for no file name, `RunError` if it cannot be written."
-    path, lines = Path(path or self.file.value), self.records(self.selection)
-    if not path.name:
-        raise UserError("file: give a name to save the list under")
+    path, lines = Path(path or self.folder / file_name(self.file.value)), self.records(self.selection)
     if not lines:
         self.saved.value = "nothing to save"
         return path
     with atomic_path(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, list(lines[0]))
+        writer = csv.DictWriter(f, list(lines[0]), quoting=csv.QUOTE_ALL)
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({k: harmless(v) for k, v in line.items()} for line in lines)
     self.saved.value = html.escape(f"{len(lines):,} lines in {path}")
     return path
 
@@ -699,6 +719,7 @@ class Monitor(widgets.VBox):
         self.thread: threading.Thread | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.failed = ""  # what a run that was started here ended with
+        self.begun = 0  # how often the run had been started when the button was pressed
         self.summary, self.stop_button, self.go_button = widgets.HTML(), widgets.Button(description="Stop"), widgets.Button(description="Go on")
         self.figure = Figure(training_fig(self.folder.read_log()))
         self.stop_button.on_click(lambda _: self.stop())
@@ -708,7 +729,7 @@ class Monitor(widgets.VBox):
 
 # %% ../nbs/71_dashboards.ipynb #61f5f6bf
 SILENT = 60  # seconds without a line after which a run may have been killed
-STATES = {"none": "no run yet", "running": "running", "silent": "no line for a minute: killed, or slow", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
+STATES = {"none": "no run yet", "starting": "starting: the models are being loaded, and then it trains", "running": "running", "silent": "no line for a minute: killed, or slow", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
 
 
 @patch(as_prop=True)
@@ -735,11 +756,20 @@ def state_of(
 def update(self: Monitor) -> str:  # one of `STATES`
     "Look at the log."
     events = self.folder.read_log()
-    state = state_of(events)
+    starting = self._busy() and starts(events) == self.begun
+    state = "starting" if starting else state_of(events)
     self.figure.show(training_fig(events))
-    self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("running", "finished") or self._busy()
+    self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("starting", "running", "finished") or self._busy()
     self.summary.value = html.escape(f"{self.folder.path}: {STATES[state]}. {self.failed}".strip())
     return state
+
+
+def starts(
+    events: Sequence[Mapping[str, Any]],  # lines of a log
+) -> int:
+    "How often a run has been started or resumed."
+    return sum(e.get("event") in ("start", "resume") for e in events)
+
 
 @patch
 def stop(self: Monitor) -> None:
@@ -759,8 +789,9 @@ def start(self: Monitor) -> None:
     if self.go_on is None or self._busy():
         raise UserError("monitor: give go_on, a function that starts the run" if self.go_on is None else "monitor: the run is running")
 
+    self.failed, self.begun = "", starts(self.folder.read_log())
+
     def work() -> None:
-        self.failed = ""
         try:
             self.go_on()
         except BaseException as e:  # also KeyboardInterrupt, by which a run says that it was stopped
