@@ -1,18 +1,20 @@
-"""The dashboards in a real browser: live under Voilà, and as pages of their own."""
+"""The dashboards in a real browser: served, beside a busy machine too, and as pages of their own."""
+import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
-import nbformat
 import pytest
 
+from zskd.core import ASSETS
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-pytest.importorskip("voila", reason="voila is not installed")
+pytest.importorskip("solara", reason="solara is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
@@ -21,13 +23,26 @@ import transformers
 transformers.logging.disable_progress_bar()
 from pathlib import Path
 from zskd.core import ASSETS
-from zskd.dashboards import Answers, Comparison, Explorer, SearchViewer
+from zskd.corpora import load_corpus
+from zskd.dashboards import Explorer, Monitor
+from zskd.distill import Distiller
+from zskd.ood import ood_pool
+from zskd.serve import RunDashboard, serve
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
 teacher = Teacher.load(ASSETS / "teacher").for_task(TASKS["sst2"])
 rows = TASKS["sst2"].validation("demo").rows[:60]
 student = Student.create(teacher, n_params=60_000, corpus=[text for text, in rows], init="random", sensitivity=False)
+pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
+"""
+RUN = MODELS + """
+from zskd.adversarial import RandomInfill
+from zskd.stage2 import Stage2
+Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
+board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
+board.to_html("pages")
+Explorer(teacher, student).to_html("pages/long.html", ["a moving film, " * 20, "a dull mess"])
 """
 
 
@@ -39,40 +54,45 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def served(tmp_path):
-    "Serves a notebook with Voilà, and gives its address."
-    running = []
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "A folder with a finished run, and the pages of its dashboards, the explorer once more with a long text."
+    folder = tmp_path_factory.mktemp("finished")
+    subprocess.run([sys.executable, "-c", RUN], check=True, cwd=folder, env={**os.environ, "TQDM_DISABLE": "1"})
+    return folder
 
-    def serve(code):
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(MODELS + code)]), tmp_path / "page.ipynb")
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        words = [sys.executable, "-m", "voila", "page.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
-        with open(tmp_path / "voila.log", "w") as log:
-            running.append(subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, env={**os.environ, "JUPYTER_CONFIG_DIR": str(tmp_path), "TQDM_DISABLE": "1"}))
-        url, until = f"http://127.0.0.1:{port}/", time.time() + 60
-        while time.time() < until:
-            try:
-                urllib.request.urlopen(url + "voila/static/", timeout=5)
-            except urllib.error.HTTPError:
-                return url
-            except OSError:
-                time.sleep(0.3)
-            else:
-                return url
-        pytest.fail((tmp_path / "voila.log").read_text()[-2000:])
 
-    yield serve
-    for process in running:
+@contextmanager
+def served(words, folder):
+    "The address that a process prints, and the process."
+    with open(folder / "errors.log", "w") as errors:
+        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        address = next((found[0] for line in process.stdout if (found := re.search(r"http://\S+token=\S+", line))), None)
+        assert address, (folder / "errors.log").read_text()[-2000:]
+        yield address, process.pid
+    finally:
         process.terminate()
-        process.wait(20)
+        process.wait(30)
 
 
-def bars(page):
-    "The numbers that the first figure of the page draws for the teacher."
-    return page.evaluate("Array.from(document.querySelector('.js-plotly-plot')._fullData[0].x)")
+@pytest.fixture(scope="module")
+def run(finished, tmp_path_factory):
+    "A run that goes on: as the finished one, but its log does not say that it has ended."
+    folder = tmp_path_factory.mktemp("served") / "run"
+    shutil.copytree(finished / "run", folder)
+    lines = (folder / "log.jsonl").read_text().splitlines(keepends=True)
+    (folder / "log.jsonl").write_text("".join(line for line in lines if json.loads(line)["event"] != "end"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dashboard(run):
+    "What `zskd dashboard` serves."
+    command = "import sys; from zskd.cli import main; sys.exit(main())"
+    words = ["-c", command, "dashboard", run, "--teacher", ASSETS / "teacher", "--task", "sst2", "--data", "demo", "--most", 60, "--no-browser"]
+    with served(words, run.parent) as found:
+        yield found
 
 
 def wait_for(found, seconds=60):
@@ -85,103 +105,173 @@ def wait_for(found, seconds=60):
     return pytest.fail("nothing came in time")
 
 
-def test_bars_follow_what_is_typed(browser, served):
-    page = browser.new_page()
-    page.goto(served("Explorer(teacher, student, rows, text='a moving film')"), timeout=120_000)
-    page.wait_for_selector(".js-plotly-plot .bars", timeout=120_000)
-    before = bars(page)
-    assert before[1] > 0.9
-    page.get_by_label("text").fill("the plot is a dull mess")
-    after = wait_for(lambda: (now := bars(page)) != before and now)
-    assert after[0] > 0.9 and "mess" in page.locator(".gtitle").first.text_content()
+SEEN = """k => { const seen = [...document.querySelectorAll(".js-plotly-plot")].filter(e => e.offsetParent && e._fullData)[k];
+return seen && { title: seen.querySelector(".gtitle")?.textContent, width: seen.querySelector("svg").clientWidth, room: seen.parentElement.parentElement.clientWidth,
+  traces: seen._fullData.map(d => [d.type, Array.from(d.x ?? []), Array.from(d.y ?? []), Array.from(d.customdata ?? [], r => Array.from(r))]) }; }"""
 
 
-def test_a_click_on_the_matrix_filters_the_list(browser, served):
-    page = browser.new_page()
-    page.goto(served("Comparison({'reviews': Answers.ask(teacher, student, rows)})"), timeout=120_000)
-    page.wait_for_selector(".js-plotly-plot .hm image", timeout=120_000)
-    assert page.get_by_text("60 of 60 texts").count() == 1
-    counts = page.evaluate("document.querySelector('.js-plotly-plot')._fullData[0].customdata.map(r => Array.from(r))")
-    line = 0 if sum(counts[0]) else 1
-    column = max((0, 1), key=lambda k: counts[line][k])
-    box = page.locator(".js-plotly-plot .hm image").first.bounding_box()
-    page.mouse.click(box["x"] + box["width"] * (0.25 + 0.5 * column), box["y"] + box["height"] * (0.25 + 0.5 * line))
-    wait_for(lambda: page.get_by_text(f"{counts[line][column]} of 60 texts").count())
+def figure(page, k=0):
+    "Title, size and numbers of a figure that can be seen."
+    return page.evaluate(SEEN, k)
 
 
-def test_sliders_of_the_method_change_what_is_drawn(browser, served):
-    page = browser.new_page()
-    page.goto(served("from zskd.method import MethodExplorer\nMethodExplorer(teacher, student, rows[:4])"), timeout=120_000)
-    page.wait_for_selector(".js-plotly-plot .bars", timeout=120_000)
-    before = bars(page)
-    page.get_by_label("loss").select_option("logit_mse")
-    wait_for(lambda: page.locator(".gtitle").filter(has_text="logit_mse").count())
-    assert bars(page) == before  # the answers are the same
-    slider = page.get_by_role("slider").first
-    slider.focus()
-    for _ in range(5):
-        slider.press("ArrowRight")
-    after = wait_for(lambda: (now := bars(page)) != before and now)
-    assert max(after) < max(before)  # warmer is softer
-    assert page.locator("ins").count()  # what the language model wrote
+def bars(page):
+    "The numbers that the first figure of a page draws for the teacher."
+    return page.evaluate("Array.from([...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent)._fullData[0].x)")
 
 
-def test_the_monitor_moves_while_a_run_is_running(browser, served):
-    page = browser.new_page()
-    page.goto(
-        served("""
-from zskd.corpora import load_corpus
-from zskd.dashboards import Monitor
-from zskd.distill import Distiller
-from zskd.ood import ood_pool
-pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
-fit = lambda: Distiller(teacher, student, pool, "run", steps=100_000, batch_size=32, evaluate_every=20, precision="fp32", resume=Path("run").exists()).fit()
-Monitor("run", fit, every=0.5)
-"""),
-        timeout=120_000,
-    )
-    page.get_by_role("button", name="Go on").click(timeout=120_000)
-    steps = lambda: page.evaluate("(d => d && d._fullData.length ? d._fullData[0].x.length : 0)(document.querySelector('.js-plotly-plot'))")  # noqa: E731
-    seen = wait_for(steps)
-    wait_for(lambda: steps() > seen)
-    page.get_by_role("button", name="Stop").click()
-    wait_for(lambda: page.get_by_text("interrupted; it can be resumed").count())
+def moved(page, before, k=0):
+    "The figure once its numbers are others than before."
+    return wait_for(lambda: (now := figure(page, k)) and now["traces"] != before["traces"] and now)
 
 
-RUN = MODELS + """
-from zskd.adversarial import RandomInfill
-from zskd.corpora import load_corpus
-from zskd.distill import Distiller
-from zskd.ood import ood_pool
-from zskd.serve import RunDashboard
-from zskd.stage2 import Stage2
-pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
-if not Path("run/student").exists():
-    Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
-board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
-"""
+def opened(page, address, seconds=180):
+    "The page once its first figure is drawn."
+    page.goto(address, timeout=60_000)
+    page.wait_for_selector(".js-plotly-plot .bars", timeout=1000 * seconds)
+    return page
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    "A folder with a finished run, and the pages of its dashboards, the explorer once more with a long text."
-    folder = tmp_path_factory.mktemp("finished")
-    pages = "board.to_html('pages')\nExplorer(teacher, student).to_html('pages/long.html', ['a moving film, ' * 20, 'a dull mess'])"
-    subprocess.run([sys.executable, "-c", RUN + pages], check=True, cwd=folder, env={**os.environ, "TQDM_DISABLE": "1"})
-    return folder
+def tab(page, name):
+    "The first figure of a tab."
+    page.get_by_role("tab", name=name).click()
+    return wait_for(lambda: figure(page))
 
 
-def test_every_tab_of_a_run_shows_its_figures(browser, served, finished, tmp_path):
-    shutil.copytree(finished / "run", tmp_path / "run")
-    page = browser.new_page(viewport={"width": 400, "height": 800})
-    page.goto(served(RUN.removeprefix(MODELS) + "board"), timeout=120_000)
-    page.wait_for_selector(".js-plotly-plot .bars", timeout=120_000)
-    for tab, mark in (("Comparison", ".hm"), ("Method", ".bars"), ("Generated texts", ".bars"), ("Monitor", ".scatterlayer .trace"), ("Explorer", ".bars")):
-        page.get_by_role("tab", name=tab).click()
-        wait_for(lambda mark=mark: page.locator(f".js-plotly-plot {mark}").locator("visible=true").count())
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400, tab
+@contextmanager
+def busy(n):
+    "Beside some processes that do nothing but compute."
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+@pytest.mark.parametrize("loops", [0, 5], ids=["idle", "busy"])
+def test_every_tab_of_a_served_run_moves(browser, dashboard, run, loops):
+    address, _ = dashboard
+    page, asked, said = browser.new_page(), [], []
+    page.on("request", lambda r: asked.append(r.url))
+    page.on("console", lambda m: said.append(m.text) if m.type == "error" and "favicon" not in m.location["url"] else None)
+    page.on("pageerror", lambda e: said.append(str(e)))
+    with busy(loops):
+        page.goto(address, timeout=60_000)
+        wait_for(lambda: page.get_by_text("Load").count() or page.locator(".js-plotly-plot").count(), 20)
+        page.wait_for_selector(".js-plotly-plot .bars", timeout=180_000)
+
+        before = figure(page)
+        page.get_by_label("text").locator("visible=true").first.fill("the plot is a dull mess")
+        after = moved(page, before)
+        assert "mess" in after["title"] and "mess" not in before["title"] and after["traces"][0][1][0] > 0.9
+        page.get_by_label("text").locator("visible=true").first.fill("a moving film")
+        assert moved(page, after)["traces"][0][1][1] > 0.9
+
+        before, other = tab(page, "Comparison"), figure(page, 1)
+        assert page.get_by_text("60 of 60 texts").count() == 1
+        counts = before["traces"][0][3]
+        line = 0 if sum(counts[0]) else 1
+        column = max((0, 1), key=lambda k: counts[line][k])
+        box = page.locator(".js-plotly-plot .hm image").first.bounding_box()
+        page.mouse.click(box["x"] + box["width"] * (0.25 + 0.5 * column), box["y"] + box["height"] * (0.25 + 0.5 * line))
+        wait_for(lambda: page.get_by_text(f"{counts[line][column]} of 60 texts").count())
+        page.get_by_label("texts").select_option("pool")
+        assert moved(page, before)["title"] != before["title"]
+        page.get_by_label("another figure").select_option("calibration")
+        assert "ECE" in moved(page, other, 1)["title"]
+
+        before, pull = tab(page, "Method"), figure(page, 1)
+        page.get_by_label("loss").locator("visible=true").select_option("logit_mse")
+        assert "logit_mse" in moved(page, pull, 1)["title"]
+        assert figure(page)["traces"] == before["traces"]  # the answers are the same
+        slider = page.get_by_role("slider").locator("visible=true").first
+        slider.focus()
+        for _ in range(5):
+            slider.press("ArrowRight")
+        after = moved(page, before)
+        assert max(after["traces"][0][1]) < max(before["traces"][0][1])  # warmer is softer
+        assert page.locator("ins").count()  # what the language model wrote
+
+        before = tab(page, "Generated texts")
+        page.get_by_label("text no.").fill("5")
+        page.keyboard.press("Enter")
+        moved(page, before)
+
+        before = tab(page, "Monitor")
+        with open(run / "log.jsonl", "a") as log:
+            log.write(json.dumps({"event": "step", "step": max(before["traces"][0][1]) + 1, "loss": 0.5}) + "\n")
+        assert len(moved(page, before)["traces"][0][1]) == len(before["traces"][0][1]) + 1
+    assert {url.split("/")[2] for url in asked if url.startswith(("http", "ws"))} == {address.split("/")[2]}
+    assert said == [] and not page.get_by_text("Share").count()
+    page.close()
+
+
+def test_figures_are_as_wide_as_the_page(browser, dashboard):
+    page = opened(browser.new_page(viewport={"width": 1280, "height": 800}), dashboard[0])
+    for width, scheme in ((1280, "light"), (400, "dark")):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.emulate_media(color_scheme=scheme)
+        for name, mark in (("Comparison", ".hm"), ("Method", ".bars"), ("Generated texts", ".bars"), ("Monitor", ".scatterlayer .trace"), ("Explorer", ".bars")):
+            tab(page, name)
+            wait_for(lambda mark=mark: page.locator(f".js-plotly-plot {mark}").locator("visible=true").count())
+            wait_for(lambda: (now := figure(page))["width"] == now["room"] and 0.8 * min(width, 1152) < now["width"] < width)
+            wait_for(lambda: page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor") == {"light": "#ffffff", "dark": "#222222"}[scheme])  # noqa: B023
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
     page.get_by_text("in words").locator("visible=true").first.click()
     wait_for(lambda: page.locator("td").locator("visible=true").count())
+    page.close()
+
+
+def test_a_second_visitor_costs_little_and_is_forgotten(browser, dashboard):
+    address, pid = dashboard
+    memory = lambda: int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024  # noqa: E731
+    first = opened(browser.new_page(), address)
+    kernels = lambda: first.request.get(address.split("?")[0] + "resourcez").json()["kernels"]["total"]  # noqa: E731
+    wait_for(lambda: kernels() == 1)
+    before = memory() if sys.platform == "linux" else 0
+    second = opened(browser.new_context().new_page(), address, 30)
+    assert kernels() == 2 and (not before or memory() - before < 100)
+    text = second.get_by_label("text").locator("visible=true").first
+    text.fill("the second visitor")
+    wait_for(lambda: "second" in figure(second)["title"])
+    assert "second" not in figure(first)["title"]
+    second.context.close()
+    wait_for(lambda: kernels() == 1)
+    first.close()
+
+
+def test_a_figure_that_cannot_start_says_so(browser, dashboard):
+    page = browser.new_page()
+    page.route("**/plotly.min.js", lambda route: route.abort())
+    page.goto(dashboard[0], timeout=60_000)
+    page.get_by_text("The figure could not be drawn").first.wait_for(timeout=120_000)
+    page.close()
+
+
+def test_nobody_comes_in_without_the_token(browser, dashboard):
+    page = browser.new_context().new_page()
+    assert page.goto(dashboard[0].split("?")[0]).status == 403
+    assert page.goto(dashboard[0]).status == 200 and "token" not in page.url
+    page.context.close()
+
+
+def test_the_monitor_moves_while_a_run_is_running(browser, tmp_path):
+    code = MODELS + """
+fit = lambda: Distiller(teacher, student, pool, "run", steps=100_000, batch_size=32, evaluate_every=20, precision="fp32", resume=Path("run").exists()).fit()
+serve(lambda say: lambda: Monitor("run", fit, every=0.5), browser=False)
+"""
+    with served(["-c", code], tmp_path) as (address, _):
+        page = browser.new_page()
+        page.goto(address, timeout=60_000)
+        page.get_by_role("button", name="Go on").click(timeout=120_000)
+        steps = lambda: (now := figure(page)) and now["traces"] and len(now["traces"][0][1])  # noqa: E731
+        seen = wait_for(steps)
+        wait_for(lambda: steps() > seen)
+        page.get_by_role("button", name="Stop").click()
+        wait_for(lambda: page.get_by_text("interrupted; it can be resumed").count())
+        page.close()
 
 
 PAGES = {"explorer": 1, "long": 1, "comparison": 5, "method": 2, "written": 2, "monitor": 1}  # figures of each

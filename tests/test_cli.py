@@ -734,9 +734,11 @@ def test_dashboard_is_served(finished):
     served = subprocess.Popen([ZSKD, "dashboard", finished[0], "--no-browser", "--most", "30"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     address = next((found[0] for line in served.stdout if (found := re.search(r"http://127\S+token=\S+", line))), None)
     assert address
-    assert "/login" in urllib.request.urlopen(address.split("?")[0], timeout=60).geturl()
-    page = urllib.request.urlopen(address, timeout=120).read().decode()
-    assert "widget-view" in page and "Traceback" not in page
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(address.split("?")[0], timeout=60)
+    visitor = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+    page = visitor.open(address, timeout=120).read().decode()
+    assert "Loading. This page" in page and "Traceback" not in page
     served.send_signal(signal.SIGINT)
     assert served.wait(60) == 0
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from types import SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin
 
@@ -41,7 +42,7 @@ __all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEA
            'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed',
            'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data',
            'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
-           'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on', 'run_board',
+           'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on', 'run_data',
            'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option',
            'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
 
@@ -964,8 +965,17 @@ def going_on(
     if not words or Path(folder, Path(make_parser().parse_args(words).out).expanduser()).resolve() != Path(run).expanduser().resolve():
         return None
     words += ["--resume"] * (words[0] == "distill" and "--resume" not in words)
+    one = Lock()  # of all who look at the run
 
     def go_on() -> None:
+        if not one.acquire(blocking=False):
+            raise RunError("somebody else is resuming this run already")
+        try:
+            resume()
+        finally:
+            one.release()
+
+    def resume() -> None:
         done = subprocess.run([sys.executable, "-c", "import sys; from zskd.cli import main; sys.exit(main())", *words], cwd=folder, capture_output=True, text=True)
         if done.returncode:
             said = (done.stderr.strip() or f"zskd {shlex.join(words)} failed").splitlines()[-1]
@@ -974,23 +984,26 @@ def going_on(
     return go_on
 
 # %% ../nbs/80_cli.ipynb #c1d9a004
-def run_board(
+def run_data(
     run: str,  # folder of a run
     teacher: str | None = None,  # folder or hub name
     pool: str | None = None,  # folder of the pool, where it is not in that of the run
     data: str | None = None,  # to compare on, as for `zskd evaluate`
     most: int = 2000,  # texts of each set
-    folder: str | None = None,  # where the command that made the run was given, to go on with it
     skip_bad_lines: bool = False,  # as the run was given it
+    say: Callable[[str], None] = lambda words: None,  # gets a sentence before each step that takes long
     **options: Any,  # of `open_teacher`
-) -> Any:  # a `RunDashboard`
-    "The dashboards of a run. Raises `UserError` for what is not there."
+) -> Any:  # a `RunData`
+    "Load what the dashboards of a run show. Raises `UserError` for what is not there."
     from zskd.ood import Pool
-    from zskd.serve import RunDashboard
+    from zskd.serve import RunData, check_run
 
+    check_run(run)
     rows = Pool.load(pool) if pool else None
+    if teacher:
+        say(f"Loading the teacher, {teacher}.")
     model, task = open_teacher(teacher, rows, **take(open_teacher, options)) if teacher else (None, None)
-    return RunDashboard(run, model, rows, read_data(data, task, skip_bad_lines) if model else None, most, going_on(run, folder))
+    return RunData(run, model, rows, read_data(data, task, skip_bad_lines) if model else None, most, say)
 
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
@@ -1022,11 +1035,11 @@ def dashboard(
     from zskd.core import UserError
 
     try:
-        from zskd.serve import serve
+        from zskd.serve import RunDashboard, check_run, serve
     except ImportError as e:
         raise UserError(str(e)) from e
     given = {name: value for name, value in options.items() if value != options_of(open_teacher)[name].default}
-    told = _absolute({"run": run, "most": most, "folder": os.getcwd(), **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
+    told = _absolute({"run": run, "most": most, **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
     if most < 1:
         raise UserError(f"--most {most}: must be at least 1")
     check_data(told.get("data"), told.get("task"))
@@ -1034,13 +1047,24 @@ def dashboard(
         if not pages.strip():
             raise UserError("--pages: is empty; give a folder to write to")
         check_out(pages, "--pages")
-        board = run_board(**told)
+        board = RunDashboard(run_data(**told))
         print("\n".join(str(page) for page in board.to_html(pages)))
         if "Comparison" not in board.parts:
             print("no page compares: " + ("the run has no student yet" if board.student is None else "there is no teacher; name it with --teacher"))
         return
-    run_board(**{**told, "most": 1})  # so that a mistake shows now, and not on the page
-    serve(f"from zskd.cli import run_board\nrun_board(**{told!r})", port, host, not no_token, not no_browser)
+    check_run(run)  # a mistake shows before the page opens
+    go_on = going_on(run, os.getcwd())
+
+    def load(say: Callable[[str], None]) -> Callable[[], Any]:
+        shown = [run_data(**told, say=say)]
+
+        def make() -> Any:
+            shown[0] = shown[0].fresh()
+            return RunDashboard(shown[0], go_on=go_on)
+
+        return make
+
+    serve(load, port, host, not no_token, not no_browser, Path(run).expanduser().absolute().name)
 
 # %% ../nbs/80_cli.ipynb #2b0431e0
 def make_writer(

@@ -9,12 +9,14 @@ import asyncio
 import csv
 import html
 import json
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from difflib import SequenceMatcher
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,42 +40,112 @@ from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure
 try:
     import ipywidgets as widgets
     import plotly.graph_objects as go
+    import traitlets
+    from anywidget import AnyWidget
 except ImportError as e:
-    raise ImportError("dashboards need ipywidgets and plotly: pip install '.[dashboards]' in a clone of zskd") from e
+    raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['ORDERS', 'FIGURES', 'SILENT', 'STATES', 'PAGE', 'redraw', 'with_words', 'after_a_pause', 'word_effects', 'coloured',
-           'LikeTexts', 'Explorer', 'Answers', 'calibration', 'Comparison', 'as_table', 'marked', 'SearchViewer',
-           'Monitor', 'state_of', 'write_page', 'with_menu']
+__all__ = ['FIGURE_JS', 'PLOTLY_JS', 'ORDERS', 'FIGURES', 'FORMULAS', 'SILENT', 'STATES', 'PAGE', 'Figure', 'with_words',
+           'after_a_pause', 'word_effects', 'coloured', 'LikeTexts', 'Explorer', 'Answers', 'calibration', 'Comparison',
+           'as_table', 'harmless', 'file_name', 'marked', 'SearchViewer', 'Monitor', 'state_of', 'starts', 'write_page',
+           'with_menu']
+
+# %% ../nbs/71_dashboards.ipynb #9b1fd001
+FIGURE_JS = """
+const load = (model) => globalThis.zskdPlotly ??= new Promise((done, failed) => {
+  const script = document.createElement("script");
+  script.onload = () => done(globalThis.Plotly);
+  script.onerror = () => { globalThis.zskdPlotly = undefined; failed(new Error("its script cannot be loaded")); };
+  const run = (url) => { script.src = url; document.head.append(script); };
+  const served = document.querySelector('meta[name="zskd-plotly"]');
+  if (served) return run(served.content);
+  model.on("msg:custom", (_, [source]) => run(URL.createObjectURL(new Blob([source], { type: "text/javascript" }))));
+  model.send({ wants: "plotly" });
+});
+const isDark = () => document.body.dataset.jpThemeLight === "false";  // as Jupyter says it
+const set = (object, path, value) => {
+  const keys = path.split("."), last = keys.pop();
+  keys.reduce((inner, key) => inner[key] ??= {}, object)[last] = value;
+};
+async function render({ model, el }) {
+  const box = document.createElement("div");
+  box.textContent = "The figure is being loaded.";
+  el.style.width = "100%";
+  el.append(box);
+  let Plotly, version = 0, seen = "", turn = Promise.resolve();
+  const paint = async () => {
+    const now = [version, el.clientWidth, isDark()].join();
+    if (!Plotly || !el.clientWidth || now === seen) return;
+    const first = !seen;
+    seen = now;
+    const { data, layout, looks } = structuredClone(model.get("spec"));
+    if (isDark()) Object.entries(looks).forEach(([path, value]) => set(layout, path, value));
+    if (first) box.textContent = "";
+    await Plotly.react(box, data, { ...layout, width: el.clientWidth, uirevision: "kept" }, { displayModeBar: false });
+    if (first) box.on("plotly_click", ({ points: [{ x, y }] }) => model.send({ clicked: [x, y] }));
+  };
+  const fails = (error) => { seen = ""; box.textContent = `The figure could not be drawn: ${error.message}. Reload the page to try again.`; };
+  const draw = () => turn = turn.then(paint).catch(fails);
+  const changed = () => { version++; draw(); };
+  const watch = new ResizeObserver(draw), themes = new MutationObserver(draw);
+  watch.observe(el);
+  themes.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+  model.on("change:spec", changed);
+  load(model).then((it) => { Plotly = it; model.set("started", true); model.save_changes(); draw(); }, fails);
+  return () => { watch.disconnect(); themes.disconnect(); model.off("change:spec", changed); Plotly?.purge(box); };
+}
+export default { render };
+"""
 
 # %% ../nbs/71_dashboards.ipynb #d6b3cc3f
-def redraw(
-    on_screen: go.FigureWidget,  # is changed
-    fig: go.Figure,  # what it is to show
+class Figure(AnyWidget):
+    "A figure of `plots` on the screen, as wide as its place."
+
+    _esm = FIGURE_JS
+    spec = traitlets.Dict().tag(sync=True)  # what the page draws
+    started = traitlets.Bool(False).tag(sync=True)  # whether a page has loaded plotly for it
+
+    def __init__(
+        self,
+        fig: go.Figure,  # to begin with
+        on_click: Callable[[Any, Any], None] | None = None,  # gets the x and y of a point that is clicked at
+    ):
+        super().__init__()
+        self.on_click = on_click
+        self.show(fig)
+        self.on_msg(lambda _, content, buffers: self.hear(content))
+
+    def show(
+        self,
+        fig: go.Figure,  # stays as it is
+    ) -> None:
+        "Show another figure in the place of this one."
+        self.fig = fig
+        self.spec = {**json.loads(fig.to_json()), "looks": dark_looks(fig)}
+
+# %% ../nbs/71_dashboards.ipynb #9b1fd002
+PLOTLY_JS = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"
+
+
+@patch
+def hear(
+    self: Figure,
+    content: Mapping[str, Any],  # of a message from the page
 ) -> None:
-    "Show another figure in the place of one; with as many traces of the same kinds, these are kept and only change."
-    with on_screen.batch_update():
-        if [d.type for d in on_screen.data] == [d.type for d in fig.data]:
-            for old, new in zip(on_screen.data, fig.data, strict=True):
-                old.update(_instead(old, new), overwrite=True)
-        else:
-            on_screen.data = ()
-            on_screen.add_traces(fig.data)
-        on_screen.update_layout(_instead(on_screen.layout, fig.layout), overwrite=True)
-
-
-def _instead(old: Any, new: Any) -> dict[str, Any]:
-    "The properties of the new trace or layout, and None for those that only the old one has."
-    kept = new.to_plotly_json()
-    return {k: None for k in old.to_plotly_json() if k not in kept and k != "uid"} | kept
+    "Answer the page, which wants plotly or tells of a click."
+    if content.get("wants") == "plotly":
+        self.send({}, [PLOTLY_JS.read_bytes()])
+    if "clicked" in content and self.on_click:
+        self.on_click(*content["clicked"])
 
 
 def with_words(
-    on_screen: go.FigureWidget,  # of a figure of `plots`
+    on_screen: Figure,  # of a figure of `plots`
 ) -> widgets.VBox:
     "A figure and, to unfold beneath it, its sentence and its table, which change with it."
-    words = widgets.HTML(words_html(on_screen))
-    on_screen.layout.on_change(lambda *_: setattr(words, "value", words_html(on_screen)), "meta")
+    words = widgets.HTML(words_html(on_screen.fig))
+    on_screen.observe(lambda _: setattr(words, "value", words_html(on_screen.fig)), "spec")
     return widgets.VBox([on_screen, widgets.Accordion([words], titles=["in words"])])
 
 # %% ../nbs/71_dashboards.ipynb #bc530115
@@ -164,7 +236,7 @@ class Explorer(widgets.VBox):
         self,
         teacher: Teacher,  # is asked at each pause in typing
         student: Student,  # likewise
-        pool: Pool | Sequence[str | Row] = (),  # texts to find like ones in
+        pool: Pool | Sequence[str | Row] | LikeTexts = (),  # texts to find like ones in
         text: str | Row = "",  # to begin with; two for models of pairs
         wait: float = 0.3,  # seconds without typing before the models are asked
         effects: bool | None = None,  # ask about the text without each word, too; None: if the teacher is a model and not a function
@@ -172,14 +244,14 @@ class Explorer(widgets.VBox):
         "Raises `UserError` for models of other classes, and for what is no text."
         self.teacher, self.student, self.order = teacher, student, class_order(teacher, student)
         self.effects = teacher.model is not None if effects is None else effects
-        self.like = LikeTexts(pool.rows() if isinstance(pool, Pool) else as_rows(pool))
+        self.like = pool if isinstance(pool, LikeTexts) else LikeTexts(pool.rows() if isinstance(pool, Pool) else as_rows(pool))
         row = as_rows([text])[0]
         n = teacher.n_texts or max(len(r) for r in [row, *self.like.rows[:1]])
         titles = ["text"] if n == 1 else ["first text", "second text"]
         self.inputs = [widgets.Textarea(value=t, description=d, rows=2, layout={"width": "98%"}) for t, d in zip((*row, "")[:n], titles, strict=True)]
         self.history = widgets.Dropdown(options=[("", None)], description="earlier", layout={"width": "98%"})
         self.summary, self.words, self.nearest = widgets.HTML(), widgets.HTML(), widgets.HTML()
-        self.figure, changed = go.FigureWidget(self.describe()), after_a_pause(self.update, wait)
+        self.figure, changed = Figure(self.describe()), after_a_pause(self.update, wait)
         for box in self.inputs:
             box.observe(changed, "value")
         self.history.observe(self.take_up, "value")
@@ -229,7 +301,7 @@ def describe(self: Explorer) -> go.Figure:
 @patch
 def update(self: Explorer) -> None:
     "Show what stands in the boxes."
-    redraw(self.figure, self.describe())
+    self.figure.show(self.describe())
 
 # %% ../nbs/71_dashboards.ipynb #5381d121
 @patch
@@ -352,11 +424,12 @@ class Comparison(widgets.VBox):
         self,
         sets: Mapping[str, Answers],  # by name
         per_page: int = 10,  # lines of the list
+        folder: str | Path = ".",  # where lists are saved
     ):
         "Raises `UserError` if there is nothing to compare."
         if not sets:
             raise UserError("sets: empty; give at least one, as {'validation': Answers.ask(teacher, student, rows)}")
-        self.sets, self.per_page = dict(sets), per_page
+        self.sets, self.per_page, self.folder = dict(sets), per_page, Path(folder)
         self.which = widgets.Dropdown(options=list(self.sets), description="texts")
         self.by_teacher, self.by_student = (widgets.Dropdown(options=[("any", -1)], description=who) for who in ("teacher", "student"))
         self.differ = widgets.Checkbox(description="only where they differ", indent=False)
@@ -367,8 +440,8 @@ class Comparison(widgets.VBox):
         self.list, self.count, self.saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.kind = widgets.Dropdown(options=list(FIGURES), description="another figure", style={"description_width": "initial"})
         self.answers = first = self.sets[self.which.value]
-        self.matrix = go.FigureWidget(agreement_fig(first.teacher_logits, first.student_logits, first.labels))
-        self.other = go.FigureWidget(FIGURES[self.kind.value](first))
+        self.matrix = Figure(agreement_fig(first.teacher_logits, first.student_logits, first.labels), lambda x, y: self.click([x], [y]))
+        self.other = Figure(FIGURES[self.kind.value](first))
         self._listen()
         row = {"flex_flow": "row wrap"}
         super().__init__([self.which, with_words(self.matrix), widgets.HBox([self.by_teacher, self.by_student, self.differ], layout=row), widgets.HBox([self.search, self.sort, self.page], layout=row),
@@ -379,7 +452,7 @@ class Comparison(widgets.VBox):
 @patch
 def _listen(self: Comparison) -> None:
     self.which.observe(lambda _: self.show_set(), "value")
-    self.kind.observe(lambda _: redraw(self.other, FIGURES[self.kind.value](self.answers)), "value")
+    self.kind.observe(lambda _: self.other.show(FIGURES[self.kind.value](self.answers)), "value")
     for control in (self.by_teacher, self.by_student, self.differ, self.sort):
         control.observe(lambda _: self.select(), "value")
     self.search.observe(after_a_pause(self.select, 0.3), "value")
@@ -392,13 +465,11 @@ def show_set(self: Comparison) -> None:
     "Show the set that is chosen."
     self.answers = a = self.sets[self.which.value]
     fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
-    redraw(self.matrix, fig)
+    self.matrix.show(fig)
     self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:]]
-    for trace in self.matrix.data:
-        trace.on_click(lambda trace, points, state: self.click(points.xs, points.ys))
     for menu in (self.by_teacher, self.by_student):
         menu.options = [("any", -1), *((name, i) for i, name in enumerate(a.labels))]
-    redraw(self.other, FIGURES[self.kind.value](a))
+    self.other.show(FIGURES[self.kind.value](a))
     self.select()
 
 # %% ../nbs/71_dashboards.ipynb #4fcb4efb
@@ -468,7 +539,27 @@ def as_table(
     differs = [line.get("teacher") != line.get("student") for line in lines]
     cells = ["".join(f"<td><bdi>{html.escape(str(v))}</bdi></td>" for v in line.values()) for line in lines]
     body = "".join(f"<tr><td>{'≠' if d else '='}</td>{c}</tr>" for d, c in zip(differs, cells, strict=True))
-    return f'<div style="overflow-x:auto"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="zskd-list" style="overflow-x:auto"><style>.zskd-list td, .zskd-list th {{ padding: 0 .4rem; }} .zskd-list td:nth-child(2) {{ min-width: 14rem; }}</style><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+# %% ../nbs/71_dashboards.ipynb #9b1fd004
+FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet's formula may begin with
+
+
+def harmless(
+    cell: str,  # any text
+) -> str:
+    "A cell of a CSV file that no spreadsheet runs."
+    return f"'{cell}" if cell.startswith(FORMULAS) else cell
+
+
+def file_name(
+    name: str,  # as somebody typed it
+) -> str:
+    "A plain name for a CSV file, without folders. Raises `UserError` if nothing is left of it."
+    plain = re.sub(r"[^\w.-]+", "_", re.split(r"[/\\]", name)[-1].strip())[:100].strip("._")
+    if not plain:
+        raise UserError("file: give a name to save the list under")
+    return plain if plain.lower().endswith(".csv") else f"{plain}.csv"
 
 # %% ../nbs/71_dashboards.ipynb #e404fbd2
 @patch
@@ -483,19 +574,17 @@ def _saved(self: Comparison) -> None:
 @patch
 def save_list(
     self: Comparison,
-    path: str | Path | None = None,  # None: what stands in the box; a file that is there is replaced
+    path: str | Path | None = None,  # None: the name in the box, in the folder for lists; a file that is there is replaced
 ) -> Path:
     "Write the selected inputs as CSV; nothing is written where there are none. Raises `UserError` for no file name, `RunError` if it cannot be written."
-    path, lines = Path(path or self.file.value), self.records(self.selection)
-    if not path.name:
-        raise UserError("file: give a name to save the list under")
+    path, lines = Path(path or self.folder / file_name(self.file.value)), self.records(self.selection)
     if not lines:
         self.saved.value = "nothing to save"
         return path
     with atomic_path(path) as tmp, open(tmp, "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, list(lines[0]))
+        writer = csv.DictWriter(f, list(lines[0]), quoting=csv.QUOTE_ALL)
         writer.writeheader()
-        writer.writerows(lines)
+        writer.writerows({k: harmless(v) for k, v in line.items()} for line in lines)
     self.saved.value = html.escape(f"{len(lines):,} lines in {path}")
     return path
 
@@ -534,7 +623,7 @@ class SearchViewer(widgets.VBox):
         self.step = widgets.SelectionSlider(options=list(self.turns), description="step")
         self.rank = widgets.BoundedIntText(value=1, min=1, max=len(self.turns[self.step.value]), description="text no.")
         self.summary, self.text = widgets.HTML(), widgets.HTML()
-        self.before, self.after = (go.FigureWidget(fig) for fig in self.drawn(self.chosen()))
+        self.before, self.after = map(Figure, self.drawn(self.chosen()))
         self.step.observe(lambda _: self.show_turn(), "value")
         self.rank.observe(lambda _: self.update(), "value")
         super().__init__([self.step, self.rank, self.summary, self.text, with_words(self.before), with_words(self.after)])
@@ -545,9 +634,10 @@ class SearchViewer(widgets.VBox):
 def of_run(
     cls: SearchViewer,
     folder: str | Path,  # of a run with an adversary
+    records: Sequence[Mapping[str, Any]] = (),  # its lines, where they have been read
 ) -> SearchViewer:
     "Look at a run's folder, also while it is being written. Raises `UserError` for a run without an adversary."
-    return cls(read_generated(folder), read_json(Path(folder) / "config.json")["student"]["labels"])
+    return cls(records or read_generated(folder), read_json(Path(folder) / "config.json")["student"]["labels"])
 
 
 @patch
@@ -580,7 +670,7 @@ def update(self: SearchViewer) -> None:
     "Show the text that is chosen."
     self.describe()
     for on_screen, fig in zip((self.before, self.after), self.drawn(self.chosen()), strict=True):
-        redraw(on_screen, fig)
+        on_screen.show(fig)
 
 
 @patch
@@ -629,8 +719,9 @@ class Monitor(widgets.VBox):
         self.thread: threading.Thread | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.failed = ""  # what a run that was started here ended with
+        self.begun = 0  # how often the run had been started when the button was pressed
         self.summary, self.stop_button, self.go_button = widgets.HTML(), widgets.Button(description="Stop"), widgets.Button(description="Go on")
-        self.figure = go.FigureWidget(training_fig(self.folder.read_log()))
+        self.figure = Figure(training_fig(self.folder.read_log()))
         self.stop_button.on_click(lambda _: self.stop())
         self.go_button.on_click(lambda _: self.start())
         super().__init__([self.summary, widgets.HBox([self.stop_button, *([self.go_button] if go_on else [])]), with_words(self.figure)])
@@ -638,7 +729,7 @@ class Monitor(widgets.VBox):
 
 # %% ../nbs/71_dashboards.ipynb #61f5f6bf
 SILENT = 60  # seconds without a line after which a run may have been killed
-STATES = {"none": "no run yet", "running": "running", "silent": "no line for a minute: killed, or slow", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
+STATES = {"none": "no run yet", "starting": "starting: the models are being loaded, and then it trains", "running": "running", "silent": "no line for a minute: killed, or slow", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
 
 
 @patch(as_prop=True)
@@ -665,11 +756,20 @@ def state_of(
 def update(self: Monitor) -> str:  # one of `STATES`
     "Look at the log."
     events = self.folder.read_log()
-    state = state_of(events)
-    redraw(self.figure, training_fig(events))
-    self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("running", "finished") or self._busy()
+    starting = self._busy() and starts(events) == self.begun
+    state = "starting" if starting else state_of(events)
+    self.figure.show(training_fig(events))
+    self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("starting", "running", "finished") or self._busy()
     self.summary.value = html.escape(f"{self.folder.path}: {STATES[state]}. {self.failed}".strip())
     return state
+
+
+def starts(
+    events: Sequence[Mapping[str, Any]],  # lines of a log
+) -> int:
+    "How often a run has been started or resumed."
+    return sum(e.get("event") in ("start", "resume") for e in events)
+
 
 @patch
 def stop(self: Monitor) -> None:
@@ -689,8 +789,9 @@ def start(self: Monitor) -> None:
     if self.go_on is None or self._busy():
         raise UserError("monitor: give go_on, a function that starts the run" if self.go_on is None else "monitor: the run is running")
 
+    self.failed, self.begun = "", starts(self.folder.read_log())
+
     def work() -> None:
-        self.failed = ""
         try:
             self.go_on()
         except BaseException as e:  # also KeyboardInterrupt, by which a run says that it was stopped
@@ -803,7 +904,7 @@ def to_html(
 ) -> Path:
     "Write the figures of the chosen set, and the first of the selected texts, as a page."
     told = f"<p>{html.escape(self.count.value)}, {html.escape(self.sort.value)}; the first {min(most, len(self.selection))}:</p>"
-    figs = [go.Figure(self.matrix), *(make(self.answers) for make in FIGURES.values())]
+    figs = [self.matrix.fig, *(make(self.answers) for make in FIGURES.values())]
     return write_page(path, f"Teacher and student: {self.which.value}", [*figs, told, as_table(self.records(self.selection[:most]))])
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import html
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from fastcore.basics import patch
 
 from .adversarial import Generated, RandomInfill, class_order
 from .core import UserError
-from .dashboards import after_a_pause, marked, redraw, widgets, with_menu, with_words, write_page
+from .dashboards import Figure, after_a_pause, marked, widgets, with_menu, with_words, write_page
 from .evaluate import kl_rows
 from .losses import parse_loss
 from .plots import STUDENT, as_label, described, probability_fig
@@ -26,7 +27,7 @@ from .tasks import Row, as_rows
 from .teachers import Teacher
 
 # %% auto #0
-__all__ = ['SHOWN_LOSSES', 'SOFTENED', 'pulls', 'pull_fig', 'MethodExplorer']
+__all__ = ['SHOWN_LOSSES', 'SOFTENED', 'pulls', 'pull_fig', 'Batch', 'MethodExplorer']
 
 # %% ../nbs/72_method.ipynb #f12280dc
 SHOWN_LOSSES = ("kl", "reverse_kl", "jsd", "logit_mse", "logit_l1", "hard_ce")  # those that look at each text by itself
@@ -68,15 +69,15 @@ def pull_fig(
     told = f"{loss} is {value:.3f} on this text; it pulls hardest at {strongest}, by {pull[np.abs(pull).argmax()]:+.3f}."
     return described(fig, f"what {as_label(loss, 40)} pulls at", told, [["class", "pull"], *([n, f"{v:+.3f}"] for n, v in zip(labels, pull, strict=True))], height=150 + 36 * len(names))
 
-# %% ../nbs/72_method.ipynb #21b00e61
-class MethodExplorer(widgets.VBox):
-    "What temperature, loss and masked share do to a batch."
+# %% ../nbs/72_method.ipynb #72b0d001
+class Batch:
+    "Some texts with both answers, and what the language model makes of them; several explorers can share one."
 
     def __init__(
         self,
-        teacher: Teacher,  # is asked about the batch, and about each rewriting of it
+        teacher: Teacher,  # is asked about the texts, and about each rewriting of them
         student: Student,  # likewise
-        rows: Sequence[str | Row],  # the batch; some ten texts
+        rows: Sequence[str | Row],  # some ten texts
         infill: RandomInfill | None = None,  # what rewrites; None takes the embedded language model. Its share is not used
         seed: int = 0,  # of what is masked and written
     ):
@@ -85,15 +86,44 @@ class MethodExplorer(widgets.VBox):
         if not self.rows:
             raise UserError("rows: empty; give a batch of some texts")
         self.teacher, self.student, self.seed = teacher, student, seed
-        self.infill, self.rewritten = infill or RandomInfill(), lru_cache(16)(self._rewritten)
+        self.infill, self.lock, self.remembered = infill or RandomInfill(), threading.Lock(), lru_cache(16)(self._rewritten)
         self.teacher_logits, self.student_logits = teacher.logits(self.rows)[:, class_order(teacher, student)], student.logits(self.rows)
+
+    def rewritten(
+        self,
+        share: float,  # of the words that are masked
+    ) -> Generated:
+        "What the language model makes of the texts; what it made before is remembered."
+        with self.lock:
+            return self.remembered(share)
+
+    def _rewritten(self, share: float) -> Generated:
+        self.infill.share = share
+        return self.infill.search(self.rows, self.teacher, self.student, self.seed)
+
+# %% ../nbs/72_method.ipynb #21b00e61
+class MethodExplorer(widgets.VBox):
+    "What temperature, loss and masked share do to a batch."
+
+    def __init__(
+        self,
+        teacher: Teacher,  # is asked about the batch, and about each rewriting of it
+        student: Student,  # likewise
+        rows: Sequence[str | Row] | Batch,  # the batch; some ten texts
+        infill: RandomInfill | None = None,  # with texts: as in `Batch`
+        seed: int = 0,  # likewise
+    ):
+        "Raises `UserError` for an empty batch, and for models of other classes."
+        batch = rows if isinstance(rows, Batch) else Batch(teacher, student, rows, infill, seed)
+        self.student, self.rows, self.rewritten = student, batch.rows, batch.rewritten
+        self.teacher_logits, self.student_logits = batch.teacher_logits, batch.student_logits
         wide = {"description_width": "initial"}
         self.text = widgets.Dropdown(options=[(f"{k}. {' | '.join(row)[:80]}", k - 1) for k, row in enumerate(self.rows, 1)], description="text", layout={"width": "98%"})
         self.loss = widgets.Dropdown(options=SHOWN_LOSSES, description="loss")
         self.temperature = widgets.FloatLogSlider(value=1, min=-1, max=1.5, step=0.05, description="temperature", readout_format=".2f", style=wide)
         self.share = widgets.FloatSlider(value=0.3, min=0.05, max=0.8, step=0.05, description="masked share", continuous_update=False, style=wide)
         self.summary, self.rewriting = widgets.HTML(), widgets.HTML()
-        self.said, self.pull = (go.FigureWidget(fig) for fig in self.drawn())
+        self.said, self.pull = map(Figure, self.drawn())
         for control in (self.text, self.loss, self.temperature):
             control.observe(lambda _: self.update(), "value")
         self.share.observe(after_a_pause(self.rewrite, 0.2), "value")
@@ -125,15 +155,9 @@ def drawn(self: MethodExplorer) -> tuple[go.Figure, go.Figure]:
 def update(self: MethodExplorer) -> None:
     "Show what the controls ask for."
     for on_screen, fig in zip((self.said, self.pull), self.drawn(), strict=True):
-        redraw(on_screen, fig)
+        on_screen.show(fig)
 
 # %% ../nbs/72_method.ipynb #092b57f4
-@patch
-def _rewritten(self: MethodExplorer, share: float) -> Generated:
-    self.infill.share = share
-    return self.infill.search(self.rows, self.teacher, self.student, self.seed)
-
-
 @patch
 def rewrite(self: MethodExplorer) -> None:
     "Have the language model exchange the chosen share of the words, and tell what became of the difference."

@@ -5,10 +5,22 @@
 # %% ../nbs/73_serve.ipynb #f54fdfda
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
+import hmac
 import html
 import os
+import re
+import secrets
+import socket
 import tempfile
+import threading
+import time
+import webbrowser
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +29,8 @@ from fastcore.basics import patch
 
 from .adversarial import class_order
 from .core import UserError, read_json
-from .dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer, widgets
-from .method import MethodExplorer
+from .dashboards import PLOTLY_JS, Answers, Comparison, Explorer, LikeTexts, Monitor, SearchViewer, widgets
+from .method import Batch, MethodExplorer
 from .ood import Pool
 from .stage2 import read_generated
 from .students import Student
@@ -26,7 +38,9 @@ from .tasks import Examples
 from .teachers import Teacher, claim_folder
 
 # %% auto #0
-__all__ = ['PAGES', 'some', 'compared_sets', 'RunDashboard', 'serve']
+__all__ = ['PAGES', 'SETTINGS', 'PAGE_HEAD', 'POLICY', 'some', 'compared_sets', 'OneAtATime', 'RunData', 'check_run',
+           'RunDashboard', 'Served', 'fill', 'shown', 'Visits', 'make_page', 'make_app', 'Door', 'listen', 'serve',
+           'run_server']
 
 # %% ../nbs/73_serve.ipynb #0994719c
 def some(
@@ -71,9 +85,27 @@ def _in_order(examples: Examples, student: Student) -> np.ndarray:
     "The right classes as the student numbers them."
     return np.array([student.labels.index(name) for name in examples.task.labels])[np.asarray(examples.labels)]
 
-# %% ../nbs/73_serve.ipynb #4b892a39
-class RunDashboard(widgets.VBox):
-    "The dashboards of a run as tabs: explorer, comparison, method, what the adversary wrote, monitor."
+# %% ../nbs/73_serve.ipynb #73a0d00e
+class OneAtATime:
+    "A model that several visitors may ask: it answers one after the other."
+
+    def __init__(
+        self,
+        model: Teacher | Student,  # is asked
+    ):
+        self.model_asked, self.lock = model, threading.RLock()
+
+    def logits(self, *args: Any, **kwargs: Any) -> Any:
+        "What the model says."
+        with self.lock:
+            return self.model_asked.logits(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model_asked, name)
+
+# %% ../nbs/73_serve.ipynb #73a0d001
+class RunData:
+    "What the dashboards of a run show."
 
     def __init__(
         self,
@@ -82,38 +114,97 @@ class RunDashboard(widgets.VBox):
         pool: Pool | None = None,  # None takes the one in the folder, if there is one
         examples: Examples | None = None,  # of the task, to compare on
         most: int = 2000,  # texts of each set that are compared
+        say: Callable[[str], None] = lambda words: None,  # gets a sentence before each step that takes long
+    ):
+        "Raises `UserError` for a folder without a run, and for a teacher of other classes."
+        self.folder, self.examples, self.most, self.say = check_run(folder), examples, most, say
+        self.teacher = teacher and OneAtATime(teacher)
+        if most < 1:
+            raise UserError(f"most={most}: must be at least 1")
+        self.given, self.stamp = pool, self.changes()
+        self.written = read_generated(self.folder) if (self.folder / "generated.jsonl").exists() else []
+        self.student: Student | None = None
+        self.sets: dict[str, Answers] = {}
+        if (self.folder / "student" / "config.json").exists():
+            say("Loading the student.")
+            self.student = OneAtATime(Student.load(self.folder / "student"))
+        if teacher is not None and self.student is not None:
+            self.compare()
+
+# %% ../nbs/73_serve.ipynb #73a0d002
+def check_run(
+    folder: str | Path,  # that a run was written to
+) -> Path:
+    "The folder of a run. Raises `UserError` for one without a run."
+    path = Path(folder).expanduser()
+    if (path / "zskd.json").exists():
+        raise UserError(f"{folder}: is the folder of a student; give that of its run, {path.absolute().parent}")
+    if not (path / "log.jsonl").exists():
+        raise UserError(f"{folder}: holds no run; give the folder that a run was written to (its --out)")
+    return path
+
+
+@patch
+def compare(self: RunData) -> None:
+    "Ask both models about the texts that there are."
+    has_pool = self.given is None and (self.folder / "pool" / "pool.json").exists()
+    pool = Pool.load(self.folder / "pool") if has_pool else self.given
+    self.say(f"Asking teacher and student about up to {self.most:,} texts of each kind.")
+    self.sets = compared_sets(self.teacher, self.student, pool, self.written, self.examples, self.most)
+    self.like = LikeTexts([] if pool is None else pool.rows())
+    self.rows = next((answers.rows for answers in self.sets.values() if answers.rows), [])
+    if self.rows:
+        self.say("Rewriting some texts.")
+        self.batch = Batch(self.teacher, self.student, [self.rows[i] for i in some(len(self.rows), 12)])
+
+# %% ../nbs/73_serve.ipynb #73a0d003
+@patch
+def changes(self: RunData) -> list[int]:
+    "When the run last wrote its student, and its adversary's texts."
+    files = self.folder / "student" / "config.json", self.folder / "generated.jsonl"
+    return [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
+
+
+@patch
+def fresh(self: RunData) -> RunData:
+    "The same, or loaded again if the run has written more since."
+    if self.changes() == self.stamp:
+        return self
+    return RunData(self.folder, self.teacher, self.given, self.examples, self.most, self.say)
+
+# %% ../nbs/73_serve.ipynb #4b892a39
+class RunDashboard(widgets.VBox):
+    "The dashboards of a run as tabs: explorer, comparison, method, what the adversary wrote, monitor."
+
+    def __init__(
+        self,
+        run: str | Path | RunData,  # its folder, finished or not; or what was loaded from there
+        teacher: Teacher | None = None,  # with a folder: as in `RunData`, and so the next three
+        pool: Pool | None = None,  # that the student learned from
+        examples: Examples | None = None,  # of the task
+        most: int = 2000,  # texts of each set
         go_on: Callable[[], Any] | None = None,  # resumes the run, for the monitor
     ):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
-        self.folder = Path(folder).expanduser()
-        if (self.folder / "zskd.json").exists():
-            raise UserError(f"{folder}: is the folder of a student; give that of its run, {self.folder.absolute().parent}")
-        if not (self.folder / "log.jsonl").exists():
-            raise UserError(f"{folder}: holds no run; give the folder that a run was written to (its --out)")
-        if most < 1:
-            raise UserError(f"most={most}: must be at least 1")
-        self.student = Student.load(self.folder / "student") if (self.folder / "student" / "config.json").exists() else None
+        self.data = data = run if isinstance(run, RunData) else RunData(run, teacher, pool, examples, most)
+        self.folder, self.student = data.folder, data.student
         self.parts: dict[str, Explorer | Comparison | MethodExplorer | SearchViewer | Monitor] = {}
-        written = read_generated(self.folder) if (self.folder / "generated.jsonl").exists() else []
-        if teacher is not None and self.student is not None:
-            pool = Pool.load(self.folder / "pool") if pool is None and (self.folder / "pool" / "pool.json").exists() else pool
-            self._add_comparison(teacher, pool, written, examples, most)
-        if written:
-            self.parts["Generated texts"] = SearchViewer.of_run(self.folder)
-        self.parts["Monitor"] = Monitor(self.folder, go_on)
+        if data.teacher is not None and data.student is not None:
+            self._add_comparison(data)
+        if data.written:
+            self.parts["Generated texts"] = SearchViewer.of_run(data.folder, data.written)
+        self.parts["Monitor"] = Monitor(data.folder, go_on)
         self.tabs = widgets.Tab(list(self.parts.values()), titles=list(self.parts))
-        super().__init__([widgets.HTML(self.heading(teacher)), self.tabs])
+        super().__init__([widgets.HTML(self.heading(data.teacher)), self.tabs])
 
 # %% ../nbs/73_serve.ipynb #897eb98c
 @patch
-def _add_comparison(self: RunDashboard, teacher: Teacher, pool: Pool | None, written: list[Mapping[str, Any]], examples: Examples | None, most: int) -> None:
+def _add_comparison(self: RunDashboard, data: RunData) -> None:
     "The tabs that ask both models."
-    sets = compared_sets(teacher, self.student, pool, written, examples, most)
-    rows = next((answers.rows for answers in sets.values() if answers.rows), [])
-    self.parts["Explorer"] = Explorer(teacher, self.student, [] if pool is None else pool, rows[0] if rows else "")
-    if rows:
-        self.parts["Comparison"] = Comparison(sets)
-        self.parts["Method"] = MethodExplorer(teacher, self.student, [rows[i] for i in some(len(rows), 12)])
+    self.parts["Explorer"] = Explorer(data.teacher, data.student, data.like, data.rows[0] if data.rows else "")
+    if data.rows:
+        self.parts["Comparison"] = Comparison(data.sets, folder=data.folder)
+        self.parts["Method"] = MethodExplorer(data.teacher, data.student, data.batch)
 
 
 @patch
@@ -154,28 +245,251 @@ def to_html(
             pages.append(part.to_html(folder / PAGES[title]))
     return pages
 
+# %% ../nbs/73_serve.ipynb #73a0d005
+@dataclass
+class Served:
+    "What a page shows, and how far its loading is."
+
+    title: str  # of the page
+    words: str = "Starting."  # what is being done
+    make: Callable[[], widgets.Widget] | None = None  # makes what a visitor sees; None while it is being loaded
+    error: BaseException | None = None  # that loading ended with
+
+
+async def fill(
+    box: widgets.VBox,  # what a visitor sees
+    served: Served,  # changes while the page is open
+) -> None:
+    "Say what is being done, and put the widgets into the box once they can be made."
+    while served.make is None and box.comm is not None:
+        box.children[0].value = f"<p>{html.escape(served.words)}</p>"
+        await asyncio.sleep(0.3)
+    if box.comm is not None:
+        box.children = [shown(served.make)]
+
+
+def shown(
+    make: Callable[[], widgets.Widget],  # makes what a visitor sees
+) -> widgets.Widget:
+    "What a visitor sees, or why there is nothing to see."
+    try:
+        return make()
+    except Exception as e:
+        return widgets.HTML(f"<p><b>This cannot be shown.</b> {html.escape(f'{type(e).__name__}: {e}')}</p>")
+
+# %% ../nbs/73_serve.ipynb #73a0d006
+SETTINGS = {
+    "SOLARA_TELEMETRY_MIXPANEL_ENABLE": "false",
+    "SOLARA_MODE": "production",
+    "SOLARA_KERNEL_CULL_TIMEOUT": "10s",  # after a lost connection; a closed page is forgotten at once
+    "SOLARA_ASSETS_PROXY": "true",  # scripts come from the package solara-assets ...
+    "SOLARA_ASSETS_CDN": "http://127.0.0.1:9/",  # ... and from nowhere else
+    "SOLARA_ASSETS_FONTAWESOME_ENABLED": "true",
+    "SOLARA_THEME_VARIANT": "light",  # of the words at first; PAGE_HEAD has it follow the browser
+    "SOLARA_THEME_LOADER": "plain",
+    "SOLARA_THEME_SHOW_BANNER": "false",
+    "SOLARA_HOME": os.path.join(tempfile.gettempdir(), "zskd-solara"),
+}
+
+
+class Visits:
+    "What Solara's server runs for each visitor."
+
+    def __init__(
+        self,
+        served: Served,  # changes while the page is open
+    ):
+        import solara
+
+        self.served, self.routes, self.directory, self.tasks = served, [solara.Route("/")], Path(__file__).parent, set()
+
+    def check(self) -> None:
+        "Nothing has to be prepared."
+
+    def run(self) -> widgets.VBox:
+        "What a visitor sees; it fills by itself."
+        box = widgets.VBox([widgets.HTML()]).add_class("zskd-board")
+        task = asyncio.get_running_loop().create_task(fill(box, self.served))
+        self.tasks.add(task)  # or it may be forgotten halfway
+        task.add_done_callback(self.tasks.discard)
+        return box
+
+# %% ../nbs/73_serve.ipynb #73a0d007
+PAGE_HEAD = """<meta name="zskd-plotly" content="plotly/plotly.min.js"><style>
+.zskd-words, .zskd-board { max-width: 72rem; margin: 0 auto; padding: .5rem; font-family: sans-serif; box-sizing: border-box; }
+.zskd-board { width: 100%; overflow-x: hidden; }
+body:has(.zskd-board) .zskd-words, #loader-container { display: none; }
+:root { color-scheme: light dark; }
+</style><script>
+(() => {
+  const dark = matchMedia("(prefers-color-scheme: dark)"), wait = AbortSignal.timeout.bind(AbortSignal);
+  const follow = () => { document.body.dataset.jpThemeLight = String(!dark.matches); };
+  localStorage.setItem(":solara:theme.variant", '"auto"');
+  AbortSignal.timeout = (ms) => wait(Math.max(ms, 120000));  // anywidget gives a widget two seconds to start
+  dark.addEventListener("change", follow);
+  addEventListener("DOMContentLoaded", follow);
+})();
+</script>"""
+
+
+def make_page(
+    title: str,  # of the page
+) -> str:  # HTML
+    "The page as it is before anything is loaded: Solara's, with words of ours."
+    from solara.server import server, settings
+
+    settings.theme.title = title
+    page = server.read_root("/", "") or ""
+    words = f'<div class="zskd-words"><h2>{html.escape(title)}</h2><p>Loading. This page fills by itself.</p></div>'
+    page = page.replace("</head>", PAGE_HEAD + "</head>", 1)
+    return re.sub("<body[^>]*>", lambda found: found[0] + words, page, count=1)
+
+# %% ../nbs/73_serve.ipynb #73a0d00d
+def make_app(
+    served: Served,  # changes while the page is open
+) -> Any:  # ASGI
+    "Solara's server, with our page in front."
+    os.environ.update(SETTINGS)
+    from solara.server.app import apps
+    from solara.server.server import COOKIE_KEY_SESSION_ID
+    from solara.server.starlette import app
+    from starlette.applications import Starlette
+    from starlette.responses import FileResponse, HTMLResponse
+    from starlette.routing import Mount, Route
+    from starlette.staticfiles import StaticFiles
+
+    apps["__default__"] = Visits(served)
+    anywidget = Path(find_spec("anywidget").origin).parent / "nbextension" / "index.js"
+
+    def root(request: Any) -> Any:
+        page = HTMLResponse(make_page(served.title))
+        page.set_cookie(COOKIE_KEY_SESSION_ID, secrets.token_urlsafe(24), samesite="lax")
+        return page
+
+    files = [Route("/jupyter/anywidget.js", lambda request: FileResponse(anywidget)), Mount("/plotly", StaticFiles(directory=PLOTLY_JS.parent))]
+    return Starlette(routes=[Route("/", root), *files, Mount("/", app)])
+
+# %% ../nbs/73_serve.ipynb #73a0d009
+POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'self'"
+
+
+class Door:
+    "Lets in those who know the token, and nothing from or to another site."
+
+    def __init__(
+        self,
+        app: Any,  # ASGI, behind the door
+        token: str,  # '' lets in everybody
+        name: str = "zskd",  # of the cookie
+    ):
+        self.app, self.token, self.name = app, token, name
+
+    def knows(
+        self,
+        word: str | None,  # what somebody gave for the token
+    ) -> bool:
+        "Whether that is the token."
+        return not self.token or hmac.compare_digest((word or "").encode(), self.token.encode())
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        "Answer a request, or hand it on."
+        from starlette.requests import HTTPConnection
+
+        if scope["type"] == "http":
+            await self.answer(HTTPConnection(scope))(scope, receive, send)
+        elif scope["type"] == "websocket":
+            asked = HTTPConnection(scope)
+            same = asked.headers.get("origin", "").partition("://")[2] in ("", asked.headers.get("host"))
+            await (self.app(scope, receive, send) if same and self.knows(asked.cookies.get(self.name)) else send({"type": "websocket.close", "code": 1008}))
+        else:
+            await self.app(scope, receive, send)
+
+# %% ../nbs/73_serve.ipynb #73a0d00a
+@patch
+def answer(
+    self: Door,
+    asked: Any,  # starlette's `HTTPConnection`
+) -> Callable[..., Any]:  # ASGI
+    "What answers a request for a page or a file."
+    from starlette.responses import HTMLResponse, RedirectResponse
+
+    if self.token and "token" in asked.query_params and self.knows(asked.query_params["token"]):
+        there = RedirectResponse(asked.url.remove_query_params("token").path, 303)
+        there.set_cookie(self.name, self.token, httponly=True, samesite="lax")
+        return there
+    if not self.knows(asked.cookies.get(self.name)):
+        return HTMLResponse("<h1>This page asks for its token</h1><p>Open the whole address that <code>zskd dashboard</code> printed, with the token at its end.</p>", 403)
+
+    async def behind(scope: Any, receive: Any, send: Any) -> None:
+        async def with_policy(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], (b"content-security-policy", POLICY.encode())]}
+            await send(message)
+
+        await self.app(scope, receive, with_policy)
+
+    return behind
+
+# %% ../nbs/73_serve.ipynb #73a0d00b
+def listen(
+    host: str,  # address to listen on
+    port: int,  # the first to try
+    most: int = 50,  # ports to try
+) -> socket.socket:
+    "Listen on the first free port. Raises `UserError` if that fails."
+    for at in range(port, min(port + most, 65536)):
+        try:
+            return socket.create_server((host, at), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
+        except OSError as e:
+            if e.errno != errno.EADDRINUSE or at == min(port + most, 65536) - 1:
+                raise UserError(f"host={host}: cannot be listened on at port {at} ({e.strerror or e})") from e
+    raise UserError(f"port={port}: must be from 1 to 65535")
+
 # %% ../nbs/73_serve.ipynb #d333dadf
 def serve(
-    code: str,  # Python whose last line is what the page shows
+    load: Callable[[Callable[[str], None]], Callable[[], widgets.Widget]],  # called once; gets what to tell the page with, gives what makes the widgets of a visitor
     port: int = 8866,  # to listen on; the next free one is taken if it is in use
     host: str = "127.0.0.1",  # address to listen on; that of this machine only
     token: bool = True,  # whether the page asks for a token, which is printed with its address
     browser: bool = True,  # open it in a browser
+    title: str = "zskd",  # of the page
 ) -> None:
-    "Serve a page until Ctrl-C. Raises `UserError` where Voilà is not installed, and for an address that cannot be listened on."
-    try:
-        import nbformat
-        from voila.app import Voila
-    except ImportError as e:
-        raise UserError("serving a dashboard needs Voilà: pip install '.[dashboards]' in a clone of zskd") from e
+    "Serve a page until Ctrl-C. Raises `UserError` where Solara is not installed and for an address that cannot be listened on, and what `load` raises."
+    if not (find_spec("solara") and find_spec("uvicorn")):
+        raise UserError("serving a dashboard needs Solara: pip install '.[dashboards]' in a clone of zskd")
     if not 0 < port < 65536:
         raise UserError(f"port={port}: must be from 1 to 65535")
-    os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"})  # of the process that runs the page
-    with tempfile.TemporaryDirectory() as tmp:
-        page = Path(tmp) / "zskd.ipynb"
-        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), page)
-        words = [str(page), f"--port={port}", f"--Voila.ip={host}", "--show_tracebacks=True"]
+    listening, secret, served = listen(host, port), secrets.token_urlsafe(24) if token else "", Served(title)
+    at = listening.getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    address = f"http://{name}:{at}/" + (f"?token={secret}" if secret else "")
+    print(f"open {address}\nCtrl-C ends it", flush=True)
+    if browser:
+        webbrowser.open(address)
+    run_server(served, load, Door(make_app(served), secret, f"zskd-{at}"), listening)
+    if served.error is not None:
+        raise served.error
+
+# %% ../nbs/73_serve.ipynb #73a0d00c
+def run_server(
+    served: Served,  # is changed
+    load: Callable[[Callable[[str], None]], Callable[[], widgets.Widget]],  # as in `serve`
+    app: Any,  # ASGI
+    listening: socket.socket,  # to serve on
+) -> None:
+    "Serve an app, and load what it shows meanwhile, until Ctrl-C or until loading fails."
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+
+    def work() -> None:
         try:
-            Voila.launch_instance([*words, *(["--token"] if token else []), *([] if browser else ["--no-browser"])])
-        except OSError as e:
-            raise UserError(f"host={host}: cannot be listened on at port {port} ({e.strerror or e})") from e
+            served.make = load(lambda words: setattr(served, "words", words))
+        except BaseException as e:
+            served.error, served.words = e, f"This cannot be shown. {e}"
+            time.sleep(1.5)  # so that the page can say so, too
+            server.should_exit = True
+
+    threading.Thread(target=work, daemon=True).start()
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
