@@ -685,6 +685,8 @@ def check_training(
         raise UserError(f"--rows {n}: must be at least 1")
     left = len(hold_out(n, settings.held_out, settings.seed)[0])
     batch_size = settings.batch_size or default_batch_size(left)
+    if batch_size % team().world:
+        raise UserError(f"batch_size={batch_size}: cannot be shared equally by {team().world} processes; choose a multiple")
     if left < batch_size:
         raise UserError(f"batch_size={batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
     if stage2 is not None:
