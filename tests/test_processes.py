@@ -18,7 +18,7 @@ from accelerate.commands.launch import launch_command_parser
 from torch.distributed.run import get_args_parser
 
 from zskd import cli
-from zskd.core import ASSETS
+from zskd.core import ASSETS, RunFolder
 from zskd.students import Student
 
 TUTORIAL = Path(__file__).parents[1] / "nbs" / "tutorials" / "processes.ipynb"
@@ -89,6 +89,18 @@ def step(folder):
     return log.exists() and '"event": "step"' in log.read_text()
 
 
+def test_the_line_of_the_tutorial(tmp_path):
+    "From nothing, word for word; that its student is the one of a single process is shown by the tutorial itself."
+    source = "".join("".join(c["source"]) + "\n" for c in json.loads(TUTORIAL.read_text("utf-8"))["cells"])
+    (line,) = re.findall(r'^both = "(torchrun .+)"$', source, re.M)
+    env = {**os.environ, "TQDM_DISABLE": "1", "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    done = subprocess.run(shlex.split(line.replace("$TEACHER", str(ASSETS / "teacher"))), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0 and done.stdout.count("score it with") == 1, done.stderr
+    out = tmp_path / line.split()[-1]
+    assert [e["processes"] for e in RunFolder(out).read_log("start")] == [2]
+    assert Student.load(out / "student").labels == ("negative", "positive") and not (out / ".student").exists()
+
+
 @pytest.mark.parametrize(
     "phase, lost",
     [("pool", 1), ("training", 0), pytest.param("pool", 0, marks=pytest.mark.slow), pytest.param("training", 1, marks=pytest.mark.slow)],
@@ -103,6 +115,15 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path, phase,
     codes = run.end(60)
     assert codes[lost] == -signal.SIGKILL and codes[1 - lost] == 1
     assert run.errors() == f"zskd distill: process {lost} of 2 was lost; go on with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+
+
+def test_sigterm_before_training_is_one_line(tmp_path):
+    words = ["distill", *TEACHER, "--rows", 20_000, "--out", tmp_path / "run"]
+    run = Run(tmp_path, *words, n=1)
+    run.until((tmp_path / "run" / "command.json").exists)
+    os.kill(run.processes[0].pid, signal.SIGTERM)
+    assert run.end(60) == [143]
+    assert re.fullmatch(rf"zskd distill: interrupted[^\n]*; go on with: {re.escape(shlex.join(map(str, ['zskd', *words, '--resume'])))}\n", run.errors())
 
 
 def test_sigterm_in_training_is_one_line_and_leaves_a_checkpoint(tmp_path):

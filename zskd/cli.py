@@ -375,6 +375,8 @@ def train(
         device=device, adversary=make_adversary(adversary, generator, max_queries), **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
     )  # fmt: skip
     run.fit()
+    if team().is_main:  # all have read it
+        shutil.rmtree(Path(out) / ".student", ignore_errors=True)
     return run
 
 # %% ../nbs/80_cli.ipynb #b90647fd
@@ -444,7 +446,7 @@ def handed(
     folder: Path,  # of the run
     make: Callable[[], Any],  # makes a `Student`
 ) -> Any:  # the `Student`, the same in all processes
-    "Make a student in the main process; the others read it from the run's folder, where it lies until training begins."
+    "Make a student in the main process; the others read it from the run's folder, where it lies while they train."
     from zskd.students import Student
 
     ours, path = team(), folder / ".student"
@@ -1043,6 +1045,8 @@ def pretrain(
     run = Pretrainer(model, student, rows, out, cache=Path(out) / "states", resume=resume, device=device, epochs=epochs, batch_size=batch_size,
                      lr=lr, seed=seed, precision=precision, **what)  # fmt: skip
     small = run.fit()
+    if team().is_main:
+        shutil.rmtree(Path(out) / ".student", ignore_errors=True)
     print(f"\n{out}/encoder: {count_parameters(small.model.base_model):,} parameters; of held-out rows {run.best['agreement']:.1%} have the same nearest row as in the encoder")
     print(f"start a student from it with: zskd distill --init {out}/encoder …")
 
@@ -1098,7 +1102,7 @@ def demo(
         step()
         rows = _demo_pool(task, model, folder, cache, settings)
     step()
-    student = handed(folder, lambda: make_student(model, task, rows, **take(make_student, settings)))
+    student = handed(folder / "stage1", lambda: make_student(model, task, rows, **take(make_student, settings)))
     print(f"{student.n_params:,} parameters, {student.ratio(model):.1f} times fewer than the teacher's: {student.notes['shape']}.")
     step()
     first = train(model, task, student, rows, folder / "stage1", cache, **take(train, settings))
