@@ -126,6 +126,7 @@ def test_sigterm_before_training_is_one_line(tmp_path):
     assert re.fullmatch(rf"zskd distill: interrupted[^\n]*; go on with: {re.escape(shlex.join(map(str, ['zskd', *words, '--resume'])))}\n", run.errors())
 
 
+@pytest.mark.slow
 def test_sigterm_in_training_is_one_line_and_leaves_a_checkpoint(tmp_path):
     out = tmp_path / "run"
     words = ["distill", *TEACHER, "--rows", 300, "--preset", "bert-tiny", "--init", "random", "--batch-size", 32, "--steps", 4_000, "--out", out]
