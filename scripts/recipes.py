@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--corpus", nargs="+", default=["sample"], help="text files (default: the embedded sample)")
     parser.add_argument("--teacher", default=str(ASSETS / "teacher"), help="folder of an SST-2 teacher (default: the embedded one)")
     parser.add_argument("--recipes", nargs="+", default=["long_random", "few_words"], choices=list(RECIPES))
-    parser.add_argument("--n", type=int, default=24_000, help="rows of the pool (default 24000)")
+    parser.add_argument("--rows", "--n", dest="n", type=int, default=24_000, help="rows of the pool (default 24000)")
     parser.add_argument("--steps", type=int, default=350, help="of 256 rows (default 350)")
     args = parser.parse_args()
     teacher = Teacher.load(args.teacher).for_task(TASKS["sst2"])

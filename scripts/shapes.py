@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--held-out", required=True, nargs="+", help="other text files")
     parser.add_argument("--shapes", required=True, nargs="+")
     parser.add_argument("--ratio", type=float, default=30, help="how many times smaller the student must be (default 30)")
-    parser.add_argument("--n", type=int, default=80_000, help="rows of the pool (default 80000)")
+    parser.add_argument("--rows", "--n", dest="n", type=int, default=80_000, help="rows of the pool (default 80000)")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, help="rows per step (default: as the Distiller has it)")
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -68,7 +68,7 @@ def main() -> None:
 def command(args: argparse.Namespace, shape: str) -> str:
     """The command line that tries this shape alone, with folders replaced by general names."""
     words = ["python", "scripts/shapes.py", "--teacher", Path(args.teacher).name, "--task", args.task]
-    words += ["--pool", Path(args.pool).name] if args.pool else ["--corpus", *(Path(f).name for f in args.corpus), "--n", str(args.n)]
+    words += ["--pool", Path(args.pool).name] if args.pool else ["--corpus", *(Path(f).name for f in args.corpus), "--rows", str(args.n)]
     words += ["--held-out", *(Path(f).name for f in args.held_out), "--ratio", f"{args.ratio:g}", "--steps", str(args.steps)]
     words += ["--batch-size", str(args.batch_size)] if args.batch_size else []
     return shlex.join([*words, "--lr", f"{args.lr:g}", "--precision", args.precision, "--shapes", shape])

@@ -23,7 +23,7 @@ from zskd.ood import Pool
 from zskd.teachers import BLOCK
 
 ZSKD = str(Path(sys.executable).parent / "zskd")
-SMALL = ["--n", "300", "--steps", "6", "--batch-size", "32", "--preset", "bert-tiny", "--init", "random"]
+SMALL = ["--rows", "300", "--steps", "6", "--batch-size", "32", "--preset", "bert-tiny", "--init", "random"]
 
 
 def run(*words, **kwargs):
@@ -136,9 +136,9 @@ def test_top():
     code, _, err = run("distil")
     assert code == 2
     one_line(err, "distil", "--help")
-    code, _, err = run("pool", "--n", "many", "--out", "x")
+    code, _, err = run("pool", "--rows", "many", "--out", "x")
     assert code == 2
-    one_line(err, "--n", "many", "zskd pool --help")
+    one_line(err, "--rows", "many", "zskd pool --help")
 
 
 def test_mistake_as_a_process(tmp_path):
@@ -163,10 +163,10 @@ def test_full_disk_as_a_process(tmp_path, models):
     assert not list(tmp_path.rglob("*.tmp"))
     code, _, err = run(*words, "--resume")  # with space again, it goes on
     assert code == 0, err
-    code, _, err = run("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool", preexec_fn=limit(5_000))
+    code, _, err = run("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool", preexec_fn=limit(5_000))
     assert code == 1 and not (tmp_path / "pool").exists()
     one_line(err, "pool", "space")
-    assert run("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool")[0] == 0
+    assert run("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool")[0] == 0
     code, _, err = run("label", "--teacher", models / "good", "--pool", tmp_path / "pool", preexec_fn=limit(1_000))
     assert code == 1 and not list((tmp_path / "logits").iterdir())
     one_line(err, tmp_path / "logits", "space")
@@ -178,7 +178,7 @@ def test_full_disk_as_a_process(tmp_path, models):
 
 def test_labelling_is_killed_and_goes_on(tmp_path):
     pool, logits = tmp_path / "pool", tmp_path / "logits"
-    assert run("pool", "--task", "sst2", "--n", BLOCK + 1500, "--out", pool)[0] == 0
+    assert run("pool", "--task", "sst2", "--rows", BLOCK + 1500, "--out", pool)[0] == 0
     words = ["label", "--teacher", ASSETS / "teacher", "--pool", pool]
     process = subprocess.Popen([ZSKD, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 300
@@ -260,7 +260,7 @@ def test_classes_in_another_order(call, models, tmp_path):
     config |= {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
     (tmp_path / "swapped" / "config.json").write_text(json.dumps(config))
     pool = tmp_path / "pool"
-    assert call("pool", "--task", "sst2", "--n", 300, "--out", pool)[0] == 0
+    assert call("pool", "--task", "sst2", "--rows", 300, "--out", pool)[0] == 0
     shares, scores = {}, {}
     for name in (models / "good", tmp_path / "swapped"):
         code, out, err = call("label", "--teacher", name, "--task", "sst2", "--pool", pool)
@@ -291,7 +291,7 @@ def test_unnamed_labels_are_accepted_on_request(call, models, tmp_path):
         ("empty.txt", 2, ["empty.txt", "empty"]),
         ("binary.txt", 2, ["binary.txt", "binary"]),
         ("latin.txt", 2, ["latin.txt", "UTF-8", "offset 21"]),
-        ("little.txt", 2, ["little.txt", "too small", "--n "]),
+        ("little.txt", 2, ["little.txt", "too small", "--rows "]),
         ("missing.txt", 2, ["missing.txt", "no such file"]),
         ("rows.jsonl", 2, ["rows.jsonl", "'text'", "'body'"]),
         ("nothing", 2, ["nothing", "no text files"]),
@@ -299,7 +299,7 @@ def test_unnamed_labels_are_accepted_on_request(call, models, tmp_path):
 )
 def test_bad_corpus(call, texts, tmp_path, name, code, parts):
     # word edits of two sentences cannot make so many pairs
-    got, _, err = call("pool", "--task", "mrpc", "--corpus", texts / name, "--n", 20_000, "--out", tmp_path / "pool")
+    got, _, err = call("pool", "--task", "mrpc", "--corpus", texts / name, "--rows", 20_000, "--out", tmp_path / "pool")
     assert got == code
     one_line(err, *parts)
     assert not (tmp_path / "pool").exists()
@@ -345,7 +345,7 @@ def test_bad_options(call, models, tmp_path):
             (["--device", "abacus"], ["abacus"]),
             (["--recipe", tmp_path / "recipe.json"], ["recipe.json"]),
             (["--columns", "text"], ["--columns", "--task sst2"]),
-            (["--pool", tmp_path / "pool"], ["--n", "--pool"]),
+            (["--pool", tmp_path / "pool"], ["--rows", "--pool"]),
             (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
             (["--epochs", "inf"], ["--epochs"]),
             (["--hidden", -1], ["--hidden -1"]),
@@ -367,7 +367,7 @@ def test_bad_options(call, models, tmp_path):
         (["--task", "sst2", "--logits", tmp_path / "logits"], ["--logits", "--teacher"]),
         (["--task", "sst2", "--allow-unnamed"], ["--allow-unnamed", "--teacher"]),
     ]:
-        code, _, err = call("pool", "--n", 300, *more, "--out", tmp_path / "pool")
+        code, _, err = call("pool", "--rows", 300, *more, "--out", tmp_path / "pool")
         assert code == 2, (more, err)
         one_line(err, *parts)
         assert not (tmp_path / "pool").exists()
@@ -418,12 +418,12 @@ def test_assumed_number_of_texts_is_told(call, models, tmp_path):
     "A model of the hub does not say whether it reads pairs, so what is assumed is printed, and how to change it."
     silent = ["--teacher", models / "silent"]
     assumed = "silent: its config.json does not say how many texts it reads at once; single texts are assumed (--texts 2 for pairs)\n"
-    code, out, err = call("pool", *silent, "--n", 300, "--out", tmp_path / "one" / "pool")
+    code, out, err = call("pool", *silent, "--rows", 300, "--out", tmp_path / "one" / "pool")
     assert code == 0 and out.count(assumed) == 1, err
     code, out, err = call("distill", *silent, *SMALL, "--out", tmp_path / "run")
     assert code == 0 and out.count(assumed) == 1, err
     assert "score it with: zskd evaluate" in out and " --texts 1 " in out.split("score it with")[1]
-    code, out, err = call("pool", *silent, "--relation", "paraphrase", "--n", 300, "--out", tmp_path / "two" / "pool")
+    code, out, err = call("pool", *silent, "--relation", "paraphrase", "--rows", 300, "--out", tmp_path / "two" / "pool")
     assert code == 0 and "are assumed" not in out, err
     for words in (["label", *silent], ["distill", *silent, *SMALL[2:], "--out", tmp_path / "pairs"]):
         code, out, err = call(*words, "--pool", tmp_path / "two" / "pool")
@@ -438,7 +438,7 @@ def test_assumed_number_of_texts_is_told(call, models, tmp_path):
 def test_a_pool_without_teacher_and_task(call, models, tmp_path):
     for n in (1, 2):
         folder = tmp_path / f"texts{n}" / "pool"
-        code, out, err = call("pool", "--texts", n, "--n", 300, "--out", folder)
+        code, out, err = call("pool", "--texts", n, "--rows", 300, "--out", folder)
         assert code == 0 and "300 rows" in out, err
         made = Pool.load(folder)
         assert (made.n_texts, made.labels) == (n, ())
@@ -461,7 +461,7 @@ def test_a_small_pool_gets_small_batches(call, models, tmp_path):
 
 def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch):
     "Ctrl-C after the second block of answers, wherever they are given: the line tells how many there are, and how to go on."
-    assert call("pool", "--task", "sst2", "--n", 300, "--out", tmp_path / "pool")[0] == 0
+    assert call("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool")[0] == 0
     write, blocks = teachers.write_shard, []
 
     def write_and_stop(path, logits):
@@ -476,7 +476,7 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
     for i, (words, how) in enumerate(
         [
             (["label", *good, "--pool", tmp_path / "pool", "--logits", tmp_path / "label-logits"], "the same command again"),
-            (["pool", *good, "--n", 300, "--out", tmp_path / "balanced" / "pool"], "the same command again"),
+            (["pool", *good, "--rows", 300, "--out", tmp_path / "balanced" / "pool"], "the same command again"),
             (["distill", *good, *SMALL, "--out", tmp_path / "run"], "--resume"),
             (["distill", *good, *SMALL[2:], "--pool", tmp_path / "pool", "--out", tmp_path / "other"], "--resume"),
         ]
@@ -530,7 +530,7 @@ def test_a_folder_holds_one_run(call, finished, models):
 
 def test_damaged_logits_are_noticed(call, models, tmp_path):
     pool = tmp_path / "pool"
-    assert call("pool", "--task", "sst2", "--n", 200, "--out", pool)[0] == 0
+    assert call("pool", "--task", "sst2", "--rows", 200, "--out", pool)[0] == 0
     assert call("label", "--teacher", models / "good", "--pool", pool)[0] == 0
     (shard,) = (tmp_path / "logits").iterdir()
     good = shard.read_bytes()
@@ -546,14 +546,14 @@ def test_damaged_logits_are_noticed(call, models, tmp_path):
 
 def test_the_parts_make_the_whole(call, models, tmp_path):
     pool = tmp_path / "pool"
-    code, out, _ = call("pool", "--task", "sst2", "--teacher", models / "good", "--n", 300, "--out", pool)
+    code, out, _ = call("pool", "--task", "sst2", "--teacher", models / "good", "--rows", 300, "--out", pool)
     assert code == 0 and "sentence" in out
     code, out, _ = call("label", "--teacher", models / "good", "--pool", pool)
     assert code == 0 and "300 rows, 0 of them asked now" in out  # balancing had asked already
     code, _, err = call("distill", "--teacher", models / "pair", "--task", "mrpc", "--pool", pool, *SMALL[2:], "--out", tmp_path / "run")
     assert code == 2 and not (tmp_path / "run").exists()  # a pool of single texts is no use to it
     one_line(err, pool, "rows of 1 text(s)")
-    code, _, err = call("pool", "--task", "sst2", "--recipe", pool / "pool.json", "--n", 300, "--out", tmp_path / "same-recipe")
+    code, _, err = call("pool", "--task", "sst2", "--recipe", pool / "pool.json", "--rows", 300, "--out", tmp_path / "same-recipe")
     assert code == 0, err
     code, _, err = call("distill", "--teacher", models / "good", "--task", "sst2", "--pool", pool, *SMALL[2:], "--out", tmp_path / "run")
     assert code == 0, err
@@ -572,7 +572,7 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
 
 def test_pretrain_and_start_from_it(call, models, tmp_path):
     out = tmp_path / "compact"
-    words = ["pretrain", "--encoder", "demo", "--params", 150_000, "--n", 400, "--epochs", 1, "--words", 0.1, "--out", out]
+    words = ["pretrain", "--encoder", "demo", "--params", 150_000, "--rows", 400, "--epochs", 1, "--words", 0.1, "--out", out]
     code, text, err = call(*words)
     assert code == 0 and f"{out}/encoder" in text, err
     weights = (out / "encoder" / "model.safetensors").read_bytes()
@@ -584,7 +584,7 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
     code, _, err = call(*words, "--resume", "--seed", 1)
     assert code == 2
     one_line(err, "another configuration", "--seed")
-    run = ["distill", "--teacher", models / "good", "--task", "sst2", "--n", 300, "--steps", 6, "--init", out / "encoder", "--out", tmp_path / "run"]
+    run = ["distill", "--teacher", models / "good", "--task", "sst2", "--rows", 300, "--steps", 6, "--init", out / "encoder", "--out", tmp_path / "run"]
     code, text, err = call(*run)
     assert code == 0 and "student" in text, err
 
@@ -593,12 +593,12 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
     ("words", "parts"),
     [
         (["--encoder", "nowhere/at/all"], ["nowhere/at/all", "no such folder"]),
-        (["--encoder", "demo", "--n", 2], ["--n 2", "at least one row"]),
-        (["--encoder", "demo", "--n", 200, "--params", 300], ["too small"]),
+        (["--encoder", "demo", "--rows", 2], ["--rows 2", "at least one row"]),
+        (["--encoder", "demo", "--rows", 200, "--params", 300], ["too small"]),
         (["--encoder", "demo", "--states", 0, "--relations", 1], ["--states 0", "above 0"]),
         (["--encoder", "demo", "--sentences", 0], ["--sentences 0", "above 0"]),
         (["--encoder", "demo", "--words", -1], ["--words -1"]),
-        (["--encoder", "demo", "--n", 200, "--batch-size", 4000], ["--batch-size 4000"]),
+        (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000"]),
     ],
 )
 def test_bad_pretraining(call, tmp_path, words, parts):
@@ -644,7 +644,7 @@ def test_recipes_that_cannot_be(call, tmp_path):
     for wrong in ('{"builders": {"sentence": Infinity}}', '{"builders": {"sentence": NaN}}', '{"builders": {"sentence": 1}, "bins": 2.5}',
                   '{"builders": {"sentence": 1}, "oversample": Infinity}', '{"builders": {"sentence": 1}, "balance": "no"}'):  # fmt: skip
         (tmp_path / "recipe.json").write_text(wrong)
-        code, _, err = call("pool", "--texts", 1, "--recipe", tmp_path / "recipe.json", "--n", 5, "--out", tmp_path / "pool")
+        code, _, err = call("pool", "--texts", 1, "--recipe", tmp_path / "recipe.json", "--rows", 5, "--out", tmp_path / "pool")
         assert code == 2, wrong
         one_line(err, "recipe")
 
@@ -675,25 +675,25 @@ def test_teacher(call, models, tmp_path):
 def test_write(call, models, texts, tmp_path):
     out = tmp_path / "text" / "rewritten.jsonl"
     words = ["write", "--rewrite", "sample", "--rounds", 1, "--out", out]
-    code, text, err = call(*words, "--n", 40)
+    code, text, err = call(*words, "--rows", 40)
     assert code == 0 and "40 texts" in text, err
     first = out.read_text()
-    assert call(*words, "--n", 20)[0] == 0 and out.read_text() == first  # there already
-    assert call(*words, "--n", 70)[0] == 0 and out.read_text().startswith(first)  # continued
-    assert call("pool", "--task", "sst2", "--corpus", out, "--n", 30, "--out", tmp_path / "pool")[0] == 0
+    assert call(*words, "--rows", 20)[0] == 0 and out.read_text() == first  # there already
+    assert call(*words, "--rows", 70)[0] == 0 and out.read_text().startswith(first)  # continued
+    assert call("pool", "--task", "sst2", "--corpus", out, "--rows", 30, "--out", tmp_path / "pool")[0] == 0
     for more, named in (
-        (["--out", out, "--n", 40, "--rounds", 2, "--rewrite", "sample"], ["rewritten.jsonl", "choose another file"]),
-        (["--out", out, "--n", 40, "--rounds", 1, "--rewrite", "sample", "--seed", 1], ["rewritten.jsonl", "choose another file"]),
-        (["--out", tmp_path, "--n", 40, "--rewrite", "sample"], [tmp_path, "folder"]),
-        (["--out", out, "--n", 0, "--rewrite", "sample", "--rounds", 1], ["--n 0"]),
-        (["--out", out, "--n", 4], ["--model", "--rewrite"]),
-        (["--out", out, "--n", 4, "--model", models / "good"], [models / "good"]),
-        (["--out", out, "--n", 4, "--model", ASSETS / "compact-wide"], ["causal language model"]),
-        (["--out", out, "--n", 4, "--model", models / "good", "--rewrite", "sample"], ["no head for masked words"]),
-        (["--out", out, "--n", 4, "--model", "x", "--share", 0.5], ["--share", "--rewrite"]),
-        (["--out", out, "--n", 4, "--rewrite", "sample", "--prompts", "The"], ["--prompts", "--rewrite"]),
-        (["--out", out, "--n", 4, "--rewrite", "sample", "--top-p", 0.5], ["--top-p", "--rewrite"]),
-        (["--out", out, "--n", 4, "--rewrite", texts / "empty.txt"], ["empty"]),
+        (["--out", out, "--rows", 40, "--rounds", 2, "--rewrite", "sample"], ["rewritten.jsonl", "choose another file"]),
+        (["--out", out, "--rows", 40, "--rounds", 1, "--rewrite", "sample", "--seed", 1], ["rewritten.jsonl", "choose another file"]),
+        (["--out", tmp_path, "--rows", 40, "--rewrite", "sample"], [tmp_path, "folder"]),
+        (["--out", out, "--rows", 0, "--rewrite", "sample", "--rounds", 1], ["--rows 0"]),
+        (["--out", out, "--rows", 4], ["--model", "--rewrite"]),
+        (["--out", out, "--rows", 4, "--model", models / "good"], [models / "good"]),
+        (["--out", out, "--rows", 4, "--model", ASSETS / "compact-wide"], ["causal language model"]),
+        (["--out", out, "--rows", 4, "--model", models / "good", "--rewrite", "sample"], ["no head for masked words"]),
+        (["--out", out, "--rows", 4, "--model", "x", "--share", 0.5], ["--share", "--rewrite"]),
+        (["--out", out, "--rows", 4, "--rewrite", "sample", "--prompts", "The"], ["--prompts", "--rewrite"]),
+        (["--out", out, "--rows", 4, "--rewrite", "sample", "--top-p", 0.5], ["--top-p", "--rewrite"]),
+        (["--out", out, "--rows", 4, "--rewrite", texts / "empty.txt"], ["empty"]),
     ):
         code, _, err = call("write", *more)
         assert code == 2, (more, err)
@@ -704,9 +704,9 @@ def test_write(call, models, texts, tmp_path):
 def test_export(call, finished, tmp_path, monkeypatch):
     student = tmp_path / "student"
     shutil.copytree(finished[0] / "student", student)
-    code, out, err = call("export", student, "--out", tmp_path / "onnx", "--int8", "--n", 20)
+    code, out, err = call("export", student, "--out", tmp_path / "onnx", "--int8", "--rows", 20)
     assert (code, err) == (0, "") and "ONNX int8" in out and (tmp_path / "onnx" / "model_int8.onnx").exists()
-    code, out, err = call("export", student, "--out", student, "--n", 20)  # beside its weights, where it stays a student
+    code, out, err = call("export", student, "--out", student, "--rows", 20)  # beside its weights, where it stays a student
     assert (code, err) == (0, "") and "ONNX int8" not in out
     code, out, err = call("evaluate", "--teacher", finished[1][2], "--student", student, "--task", "sst2", "--data", "demo", "--limit", 20)
     assert (code, err) == (0, "")

@@ -36,15 +36,15 @@ from . import __version__
 from .processes import TERMINATED, team, terminate
 
 # %% auto #0
-__all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES',
-           'LOCKED', 'PATHS', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take', 'first_given',
-           'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'new_names', 'open_teacher',
-           'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed',
-           'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data', 'read_data',
-           'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
-           'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on', 'run_data',
-           'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option',
-           'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
+__all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_TURNS', 'DEMO_STEPS', 'DEMO_TEXTS',
+           'RUN_FILES', 'LOCKED', 'PATHS', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take',
+           'first_given', 'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'new_names',
+           'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask',
+           'handed', 'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data',
+           'read_data', 'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size',
+           'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on',
+           'run_data', 'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain',
+           'unknown_option', 'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 RENAMED = {"n": "rows"}  # parameters whose option has another name
@@ -304,6 +304,7 @@ def make_pool(
     n: int = 20_000,  # rows to make
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
     recipe: str | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; a pool's pool.json will do
+    oversample: float | None = None,  # candidates that the teacher answers for each row that is kept (1.5 if neither this nor --recipe is given)
     seed: int = 0,  # of every random choice
     skip_bad_lines: bool = False,  # leave out lines of CSV, TSV and JSONL files that cannot be read, of --corpus and --data, and report how many
 ) -> Any:  # a `Pool`
@@ -317,6 +318,7 @@ def make_pool(
         return Pool.load(folder)
     given = read_json(recipe) if recipe else None
     chosen = Recipe.from_dict(given.get("recipe", given) if isinstance(given, dict) else given) if recipe else Recipe.for_task(task, kind)
+    chosen = replace(chosen, oversample=oversample) if oversample is not None else chosen
     with count_answers(teacher) if teacher else nullcontext():
         pool = ood_pool(task, load_corpus(corpus or "sample", column, skip_bad_lines=skip_bad_lines), n, teacher, chosen, seed, cache)
     pool.save(folder)
@@ -403,6 +405,8 @@ def train(
         device=device, adversary=make_adversary(adversary, generator, max_queries), **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
     )  # fmt: skip
     run.fit()
+    if team().is_main:  # all have read it
+        shutil.rmtree(Path(out) / ".student", ignore_errors=True)
     return run
 
 # %% ../nbs/80_cli.ipynb #b90647fd
@@ -479,7 +483,7 @@ def handed(
     folder: Path,  # of the run
     make: Callable[[], Any],  # makes a `Student`
 ) -> Any:  # the `Student`, the same in all processes
-    "Make a student in the main process; the others read it from the run's folder, where it lies until training begins."
+    "Make a student in the main process; the others read it from the run's folder, where it lies while they train."
     from zskd.students import Student
 
     ours, path = team(), folder / ".student"
@@ -760,6 +764,8 @@ def check_training(
         raise UserError(f"--rows {n}: must be at least 1")
     left = len(hold_out(n, settings.held_out, settings.seed)[0])
     batch_size = settings.batch_size or default_batch_size(left)
+    if batch_size % team().world:
+        raise UserError(f"batch_size={batch_size}: cannot be shared equally by {team().world} processes; choose a multiple")
     if left < batch_size:
         raise UserError(f"batch_size={batch_size}: only {left:,} of {n:,} rows are there to train on; choose a smaller batch or more rows")
     if stage2 is not None:
@@ -1173,12 +1179,15 @@ def pretrain(
     run = Pretrainer(model, student, rows, out, cache=Path(out) / "states", resume=resume, device=device, epochs=epochs, batch_size=batch_size,
                      lr=lr, seed=seed, precision=precision, **what)  # fmt: skip
     small = run.fit()
+    if team().is_main:
+        shutil.rmtree(Path(out) / ".student", ignore_errors=True)
     print(f"\n{out}/encoder: {count_parameters(small.model.base_model):,} parameters; of held-out rows {run.best['agreement']:.1%} have the same nearest row as in the encoder")
     print(f"start a student from it with: zskd distill --init {out}/encoder …")
 
 # %% ../nbs/80_cli.ipynb #a22df55e
-DEMO = {"n": 26_000, "ratio": 30, "epochs": 5, "batch_size": 256, "lr": 3e-3}
-DEMO_SEARCH = {"steps": 200, "batch_size": 256, "lr": 1e-3}  # of stage 2
+DEMO = {"n": 18_000, "oversample": 1.3, "ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
+DEMO_SEARCH = {"steps": 40, "batch_size": 256, "lr": 1e-3}  # of stage 2
+DEMO_TURNS = {"start": 0.0, "student_steps": 20, "rows": 512, "generator_steps": 2, "learn_rows": 32}  # two short ones
 DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Stage 1: training on that text",
               "Stage 2: training on text that is written against the student", "The report")  # fmt: skip
 DEMO_TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
@@ -1228,7 +1237,7 @@ def demo(
         step()
         rows = _demo_pool(task, model, folder, cache, settings)
     step()
-    student = handed(folder, lambda: make_student(model, task, rows, **take(make_student, settings)))
+    student = handed(folder / "stage1", lambda: make_student(model, task, rows, **take(make_student, settings)))
     print(f"{student.n_params:,} parameters, {student.ratio(model):.1f} times fewer than the teacher's: {student.notes['shape']}.")
     step()
     first = train(model, task, student, rows, folder / "stage1", cache, **take(train, settings))
@@ -1269,7 +1278,7 @@ def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
 
     begun = Student.load(first.out / "student")
     run = Distiller(first.teacher, begun, first.pool, folder, task=first.task, cache=cache, resume=True, seed=first.settings.seed,
-                    adversary=Stage2(MaskedLMGenerator(), start=0.0), **DEMO_SEARCH)  # fmt: skip
+                    adversary=Stage2(MaskedLMGenerator(), **DEMO_TURNS), **DEMO_SEARCH)  # fmt: skip
     run.fit()
     wrote = read_generated(folder)
     print(f"{len(wrote):,} texts were written in {run.steps} steps, {run.seconds['train']:.0f} s. How positive they are to the teacher, and were to the student:")

@@ -293,7 +293,7 @@ class LogCallback(Callback):
 
     def on_start(self, run: Distiller) -> None:
         self.every = self.every or max(1, run.steps // 200)
-        run.log("start" if run.step == 0 else "resume", step=run.step, steps=run.steps, train_rows=len(run.train), held_rows=len(run.held),
+        run.log("start" if run.step == 0 else "resume", step=run.step, steps=run.steps, processes=run.world, train_rows=len(run.train), held_rows=len(run.held),
                 majority=run.majority, about_loss=run.about_loss, sources=run.facts()["sources"])  # fmt: skip
 
     def on_step(self, run: Distiller, step: int, loss: float) -> None:

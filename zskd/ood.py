@@ -28,7 +28,7 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from .core import (
+from zskd.core import (
     ASSETS,
     RunError,
     UserError,

@@ -291,9 +291,9 @@ def why(
     error: BaseException,  # that this process was left with
 ) -> str | None:  # None if it has nothing to do with the others
     "What happened to the team, if that is behind an error."
-    from zskd.core import ZskdError
+    from zskd.core import UserError, ZskdError
 
-    if self.world == 1 or not self.links:
+    if self.world == 1 or not self.links or isinstance(error, UserError):
         return None
     ours = isinstance(error, (ZskdError, KeyboardInterrupt))
     with self.changed:
