@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from zskd import cli, teachers
@@ -638,6 +639,25 @@ def test_a_student_beside_the_checkpoints_of_another_run(call, finished, models,
     code, _, err = call(*words, "--student", tmp_path / "student")
     assert code == 0, err
     assert json.loads((tmp_path / "scores" / "report.json").read_text())["baselines"]["undistilled"] is None
+
+
+def test_a_student_that_was_exchanged_after_its_training(call, finished, models, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(finished[0] / "student", student)
+    words = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--data", "demo", "--limit", 20, "--student", student]
+    assert call(*words)[::2] == (0, "")
+    weights = load_file(student / "model.safetensors")
+    save_file({name: tensor + 0.1 for name, tensor in weights.items()}, student / "model.safetensors", metadata={"format": "pt"})
+    code, _, err = call(*words)
+    assert code == 0
+    one_line(err, "warning: ", student / "model.safetensors", "is not the file that was saved with this student")
+    shutil.copy(finished[0] / "student" / "model.safetensors", student)
+    config = json.loads((student / "config.json").read_text())
+    config |= {"id2label": {"0": "positive", "1": "negative"}, "label2id": {"positive": 0, "negative": 1}}
+    (student / "config.json").write_text(json.dumps(config))
+    code, _, err = call(*words)
+    assert code == 0
+    one_line(err, "warning: ", student / "config.json", "is not the file that was saved with this student")
 
 
 def test_recipes_that_cannot_be(call, tmp_path):

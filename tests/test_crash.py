@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 
 from zskd import cli
 from zskd.adversarial import MaskedLMGenerator
-from zskd.core import ASSETS, LOCK, file_digest
+from zskd.core import ASSETS, LOCK, UserError, ZskdError, file_digest, writing
 from zskd.distill import Distiller
 from zskd.stage2 import Stage2
 from zskd.students import Shape, Student
@@ -162,7 +163,11 @@ def against(teacher: Teacher, student_class: type, words: Path, paragraphs: list
 
     def go(folder: Path) -> int:
         stage2 = Stage2(MaskedLMGenerator.load(words), start=0.2, ramp=0, student_steps=2, rows=4, generator_steps=1, learn_rows=4, max_queries=26)
-        Distiller(teacher, copy.copy(student), rows, folder / "out", adversary=stage2, resume=True, steps=9, batch_size=16, evaluate_every=2, lr=1e-2, held_out=8).fit()
+        try:
+            Distiller(teacher, copy.copy(student), rows, folder / "out", adversary=stage2, resume=True, steps=9, batch_size=16, evaluate_every=2, lr=1e-2, held_out=8).fit()
+        except ZskdError as e:  # as the command line does
+            print(e, file=sys.stderr)
+            return 2 if isinstance(e, UserError) else 1
         return 0
 
     return go
@@ -242,6 +247,38 @@ def test_a_run_resumes_from_wherever_it_was_killed(kinds, request):
     print(f"{len(chosen)} of {len(points)} points, ZSKD_CRASH_SEED={seed}")
     failed = [f"{name} {where}: {problem}" for name, where, state in chosen if (problem := wrong(kinds[name], state))]
     assert not failed, f"{len(failed)} of {len(chosen)} points, ZSKD_CRASH_SEED={seed}:\n" + "\n".join(failed)
+
+
+@contextlib.contextmanager
+def written_elsewhere(place: Path, beside: bool) -> Iterator[None]:
+    "A place whose lock another thread holds."
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with writing(place, beside):
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["distill", "adversary", "pretrain", "pool", "write", "teacher", "demo"])
+def test_a_second_start_ends_in_one_line(kinds, name):
+    kind = kinds[name] if name != "demo" else Kind(kinds["pool"].top, lambda folder: cli.main(["demo", "--out", str(folder / "out")]))
+    put(kind.top, {})
+    place = kind.top / ("out.jsonl" if name == "write" else "out")
+    with written_elsewhere(place, beside=name in ("pool", "write")):
+        code, said = kind.run()
+        assert [p.name for p in kind.top.rglob("*") if p != place] == [f".{place.name}{LOCK}" if name in ("pool", "write") else LOCK]
+    assert code == 2 and said.count("\n") == 1 and f"{place}: is being written by process {os.getpid()} on host " in said
+    assert not list(kind.top.rglob("*"))
 
 
 def test_the_points_are_those_of_every_kind(kinds):
