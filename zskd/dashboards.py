@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
 from .adversarial import class_order
-from .core import RunFolder, UserError, ZskdError, atomic_path, read_json
+from .core import RunFolder, UserError, ZskdError, atomic_path, read_object
 from .distill import STOP
 from .evaluate import kl_rows, log_probabilities, reliability
 from .ood import Pool
@@ -547,7 +547,8 @@ def of_run(
     folder: str | Path,  # of a run with an adversary
 ) -> SearchViewer:
     "Look at a run's folder, also while it is being written. Raises `UserError` for a run without an adversary."
-    return cls(read_generated(folder), read_json(Path(folder) / "config.json")["student"]["labels"])
+    config = read_object(Path(folder) / "config.json", "put the earlier file back, or begin the run anew in another folder", student=dict)
+    return cls(read_generated(folder), config["student"].get("labels", []))
 
 
 @patch

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
-from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, set_seed, tensors_under, write_json  # isort: skip
+from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, home_path, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, set_seed, tensors_under, write_json  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .ood import scarce_classes
 from .students import Encoded, Student
@@ -1045,7 +1045,7 @@ def undistilled(
     folder: str | Path,  # its folder in that run
 ) -> Student | None:  # None where the run's checkpoint is not beside the folder
     "A student as it was before its training. Raises `RunError` if the run's checkpoint is damaged."
-    checkpoints = Checkpoints(Path(folder).expanduser().parent / "checkpoints")
+    checkpoints = Checkpoints(home_path(folder).parent / "checkpoints")
     if "start" not in checkpoints.index.get("files", {}):
         return None
     weights, mine = checkpoints.load("start"), student.model.state_dict()

@@ -28,7 +28,7 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, read_json, write_json
+from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, home_path, read_object, write_json
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
 from .teachers import Teacher, load_classifier, model_folder, token_batches
@@ -793,14 +793,15 @@ def save(
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
 ) -> Path:
     "Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a full disk."
-    from zskd.cards import write_card
+    from zskd.cards import shareable, write_card
 
+    self.notes = shareable(self.notes)  # the folder goes to hubs
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
         write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes, "report": self.report})
     write_card(folder, self)
-    return Path(folder).expanduser()
+    return home_path(folder)
 
 # %% ../nbs/31_students.ipynb #c86d1f8e
 def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Student:
@@ -810,6 +811,10 @@ def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Stu
     return Student(model, tokenizer, limit)
 
 
+_INT, _DICT = (int, type(None)), (dict, type(None))  # either may be missing
+_NOTES_REMEDY = "put the earlier file back, or delete it: the student works without, but no longer says how it was made"
+
+
 @patch(cls_method=True)
 def load(
     cls: Student,
@@ -817,10 +822,10 @@ def load(
 ) -> Student:
     "Load a student. Raises `UserError` for a folder without usable weights or a trained classifier, `RunError` if a hub is out of reach."
     student = _pretrained(folder, role="student", trained=True)
-    file = Path(folder).expanduser() / "zskd.json"
-    saved = read_json(file) if file.exists() else {}
-    student.max_length = saved.get("max_length", student.max_length)
-    student.notes, student.report = saved.get("notes", {}), saved.get("report")
+    file = home_path(folder) / "zskd.json"
+    saved = read_object(file, _NOTES_REMEDY, max_length=_INT, notes=_DICT, report=_DICT) if file.exists() else {}
+    student.max_length = saved.get("max_length") or student.max_length
+    student.notes, student.report = saved.get("notes") or {}, saved.get("report")
     return student
 
 # %% ../nbs/31_students.ipynb #56b74e22
