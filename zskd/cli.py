@@ -861,8 +861,8 @@ def known_words(
 
     try:
         return command_of(run)
-    except (ValueError, AttributeError, TypeError) as e:  # it is JSON, but not ours
-        raise UserError(f"{run}/command.json: is damaged (it holds no command); {_COMMAND_REMEDY}") from e
+    except (UserError, ValueError, AttributeError, TypeError) as e:  # no JSON, or JSON that is not ours
+        raise UserError(f"{run}/command.json: is damaged, so what made the run is not known; {_COMMAND_REMEDY}") from e
 
 
 def read_command(
