@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import shutil
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,12 @@ def rule(texts):
     return np.stack([1 - p, p], 1)
 
 
+def until(true) -> None:
+    end = time.monotonic() + 100
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
 class Act(Callback):
     "Does something at a step."
 
@@ -49,6 +57,9 @@ class Act(Callback):
             raise KeyboardInterrupt
         if self.what == "stop file" and run.is_main:
             (run.out / STOP).touch()
+        if self.what == "wait":
+            (run.out / "waiting").touch()
+            until(lambda: (run.out / "go").exists())
         if self.what == "full":
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 
@@ -261,6 +272,56 @@ def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeyp
     again.fit()
     texts = [text for (text,) in again.pool]
     assert again.step == 24 and asked in [texts[i : i + 64] for i in range(0, 300, 64)]
+
+
+def test_of_two_starts_one_trains(calm, tmp_path):
+    out = tmp_path / "run"
+    first = processes.Process(target=work, args=(out, {}, "wait", 7, False))
+    first.start()
+    until(lambda: (out / "waiting").exists())
+    with pytest.raises(UserError) as e:
+        distiller(out, "nothing", 0, True).fit()
+    assert str(e.value) == f"{out}: is being written by process {first.pid} on host {socket.gethostname()}; wait for it, or choose another place"
+    (out / "go").touch()
+    first.join(100)
+    assert first.exitcode == 0 and identical(out, calm) and not (out / ".lock").exists()
+
+
+def test_what_a_kill_has_left_is_cleared(calm, tmp_path):
+    out = tmp_path / "run"
+    assert run(out, "kill", 13) == -signal.SIGKILL and (out / ".lock").exists()
+    for folder in (out / ".student.999999999.tmp", out / ".pool.999999999.tmp"):
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(b"half")
+    files = [out / ".config.json.999999999.tmp", out / "checkpoints" / ".state-000015.safetensors.999999999.tmp", next((out / "logits").iterdir()).with_name(".0.safetensors.999999999.tmp")]
+    for file in files:
+        file.write_bytes(b"half")
+    run(out, resume=True)
+    assert identical(out, calm) and not [p for p in out.rglob(".*")]
+
+
+def test_no_change_of_the_counters_passes(calm, tmp_path):
+    out = tmp_path / "run"
+    run(out, "kill", 13)
+    path = out / "checkpoints" / "checkpoint.json"
+    index, resumed = json.loads(path.read_text()), distiller(out, "nothing", 0, True)
+
+    def changed(value):
+        return {**value, "more": 1} if isinstance(value, dict) else value + 1
+
+    for key in index.keys() - {"sha256"}:
+        for other in ({**index, key: changed(index[key])}, {k: v for k, v in index.items() if k != key}):
+            path.write_text(json.dumps(other))
+            with pytest.raises(RunError, match="checkpoint.json: is damaged or was changed .*; delete .*checkpoints and resume, which trains from the start") as e:
+                resumed.fit()
+            assert "\n" not in str(e.value)
+    earlier = {k: v for k, v in index.items() if k not in ("sha256", "generated", "stop")}  # as version 0.1.0 wrote it
+    path.write_text(json.dumps(earlier))
+    run(out, resume=True)
+    assert identical(out, calm)
+    shutil.rmtree(path.parent)  # what the message says to do
+    run(out, resume=True)
+    assert identical(out, calm)
 
 
 def test_teacher_and_student_of_unequal_classes(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zskd.core import RunError, UserError
+from zskd.core import RunError, UserError, sealed
 from zskd.corpora import Corpus, load_corpus
 from zskd.ood import BUILDERS, Pool, Recipe, TextSample, draw_rows, ood_pool, sample_blocks
 from zskd.tasks import TASKS
@@ -131,7 +131,12 @@ def cut_file(folder: Path) -> None:
 
 def change_digest(folder: Path) -> None:
     facts = json.loads((folder / "pool.json").read_text())
-    (folder / "pool.json").write_text(json.dumps({**facts, "digest": "0" * 64}))
+    (folder / "pool.json").write_text(json.dumps(sealed({**facts, "digest": "0" * 64})))
+
+
+def change_counts(folder: Path) -> None:
+    facts = json.loads((folder / "pool.json").read_text())
+    (folder / "pool.json").write_text(json.dumps({**facts, "made": {**facts["made"], "candidates": 7}}))
 
 
 @pytest.mark.parametrize(
@@ -140,11 +145,12 @@ def change_digest(folder: Path) -> None:
         (change_text, "is damaged or was changed"),
         (cut_file, "is damaged or was changed"),
         (change_digest, "other texts than its pool.json says"),
+        (change_counts, "pool.json: is damaged or was changed"),
         (lambda folder: next(folder.glob("*.arrow")).unlink(), "can't be read"),
         (lambda folder: (folder / "state.json").unlink(), "can't be read"),
         (lambda folder: (folder / "pool.json").write_text("{}"), "pool.json: is not as a pool's should be"),
-        (lambda folder: (folder / "pool.json").write_text("[]"), "pool.json: is not as a pool's should be"),
-        (lambda folder: (folder / "pool.json").write_text('{"task'), "is not valid JSON"),
+        (lambda folder: (folder / "pool.json").write_text("[]"), "pool.json: is damaged or was changed"),
+        (lambda folder: (folder / "pool.json").write_text('{"task'), "pool.json: is missing or damaged"),
         (lambda folder: (folder / "pool.json").unlink(), "not a pool's folder"),
     ],
 )

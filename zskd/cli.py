@@ -19,7 +19,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, redirect_stderr
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -32,14 +32,15 @@ from fastcore.docments import docments
 from . import __version__
 
 # %% auto #0
-__all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'PATHS',
-           'option', 'Command', 'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser', 'known_task',
-           'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary',
-           'train', 'spell', 'claim', 'ask', 'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill',
-           'check_out', 'check_data', 'read_data', 'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows',
-           'check_training', 'check_size', 'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'known_words',
-           'read_command', 'going_on', 'run_board', 'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo',
-           'in_flags', 'explain', 'unknown_option', 'write_out_home', 'main', 'check_seed', 'prepare']
+__all__ = ['COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_STEPS', 'DEMO_TEXTS', 'RUN_FILES', 'LOCKED',
+           'PATHS', 'option', 'Command', 'command', 'options_of', 'take', 'first_given', 'Parser', 'make_parser',
+           'known_task', 'told_texts', 'settle_texts', 'open_teacher', 'shape_of', 'make_pool', 'make_student',
+           'make_adversary', 'train', 'spell', 'claim', 'ask', 'teacher', 'check_labelled', 'own_task', 'pool', 'label',
+           'distill', 'check_out', 'check_data', 'read_data', 'check_pool', 'check_corpus', 'check_no_teacher',
+           'check_rows', 'check_training', 'check_size', 'tell', 'evaluate', 'export', 'command_of', 'told_by_run',
+           'known_words', 'read_command', 'going_on', 'run_board', 'dashboard', 'make_writer', 'write', 'pretrain',
+           'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'held', 'write_out_home', 'main', 'check_seed',
+           'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 def option(
@@ -383,19 +384,19 @@ def claim(
     options: dict[str, Any],  # of the command
     remedy: str = "choose another folder or repeat the old settings",  # what to do about another run's folder
 ) -> None:
-    "Take a folder for a run, or find it taken by the same one. Raises `UserError` otherwise."
-    from zskd.core import UserError, read_json, write_json
+    "Take a folder for a run, or find it taken by the same one. Raises `UserError` otherwise, `RunError` if its `command.json` is damaged."
+    from zskd.core import LOCK, UserError, read_sealed, sealed, write_json
 
     asked = {"teacher": teacher.fingerprint, **{k: v for k, v in options.items() if k not in MAY_CHANGE}}
     asked = json.loads(json.dumps(asked))
     file = out / "command.json"
-    made = out.is_dir() and any(path != file for path in out.iterdir())
+    made = out.is_dir() and any(path.name not in (file.name, LOCK) for path in out.iterdir())
     if made and not file.exists():
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
     if not made:  # a start that came to nothing, perhaps by a mistake that is mended now, binds nobody
-        write_json(file, {"command": line, "options": asked})
+        write_json(file, sealed({"command": line, "options": asked}))
         return
-    there = read_json(file).get("options", {})
+    there = read_sealed(file, "put the earlier file back, or choose another folder").get("options", {})
     differ = next((k for k in sorted(asked.keys() | there.keys()) if asked.get(k) != there.get(k)), None)
     if differ:
         text = f"--{differ.replace('_', '-')}: {str(there.get(differ))[:40]!r} there, {str(asked.get(differ))[:40]!r} asked"
@@ -584,11 +585,11 @@ def check_out(
     empty: bool = False,  # whether it must not hold anything yet
 ) -> None:
     "Raise `UserError` if there is a file of this name, or a folder that holds something where it must not."
-    from zskd.core import UserError
+    from zskd.core import LOCK, UserError
 
     if Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"{out}: is a file, not a folder; choose another {flag}")
-    if empty and Path(out).exists() and any(Path(out).iterdir()):
+    if empty and Path(out).exists() and any(path.name != LOCK for path in Path(out).iterdir()):
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
 
 
@@ -830,10 +831,10 @@ def command_of(
     run: str,  # folder of a run
 ) -> list[str]:  # `demo` or `distill` and what it was told; empty for a run that no command made
     "The command that made a run."
-    from zskd.core import home_path, read_json
+    from zskd.core import home_path, read_sealed
 
     file = home_path(run) / "command.json"
-    words = shlex.split(read_json(file).get("command", ""))[1:] if file.exists() else []
+    words = shlex.split(read_sealed(file, "put the earlier file back, or repeat the command that made this run").get("command", ""))[1:] if file.exists() else []
     return words if words[:1] in (["demo"], ["distill"]) else []
 
 
@@ -1093,9 +1094,9 @@ def clear(
     folder: Path,  # folder of a demo
 ) -> None:
     "Remove what an earlier demo wrote, and nothing else. Raises `UserError` if the folder holds no demo."
-    from zskd.core import UserError
+    from zskd.core import LOCK, UserError
 
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or not any(path.name != LOCK for path in folder.iterdir()):
         return
     if not (folder / "command.json").exists() or known_words(str(folder))[:1] != ["demo"]:
         raise UserError(f"{folder}: holds no demo, so --fresh does not empty it; choose another folder")
@@ -1272,6 +1273,22 @@ def unknown_option(
     like = get_close_matches(wrong, flags, 1) if wrong else []
     return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
 
+# %% ../nbs/80_cli.ipynb #5c5c10b5
+LOCKED = {"demo": False, "teacher": False, "distill": False, "pretrain": False, "pool": True}  # commands that fill --out; whether the lock lies beside it
+
+
+def held(
+    name: str,  # of a command
+    options: dict[str, Any],  # its arguments
+) -> AbstractContextManager:  # to be entered
+    "The lock of what a command writes to. Entering raises `UserError` if another process writes there."
+    from zskd.core import writing
+
+    out = options.get("out")
+    if name not in LOCKED or not out or Path(out).is_file():  # a file in the way is for the command to report
+        return nullcontext()
+    return writing(os.path.expanduser(out) if name == "teacher" else out, LOCKED[name])
+
 # %% ../nbs/80_cli.ipynb #80d0a003
 PATHS = ("out", "data", "corpus", "rewrite", "teacher", "student", "pool", "logits", "recipe", "generator", "init", "model", "encoder", "base", "run", "pages")  # options that may name a file or folder
 
@@ -1314,7 +1331,8 @@ def main(
     try:
         check_seed(values)
         values = write_out_home(values)
-        COMMANDS[name].function(**values)
+        with held(name, values):
+            COMMANDS[name].function(**values)
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

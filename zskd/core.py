@@ -10,7 +10,11 @@ import json
 import os
 import platform
 import random
+import re
+import shutil
+import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -22,15 +26,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import torch
 from fastcore.basics import patch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 # %% auto #0
-__all__ = ['ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype', 'pick_device',
-           'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object', 'home_path', 'one_line',
-           'digest', 'file_digest', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions',
-           'RunFolder']
+__all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype',
+           'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object', 'home_path',
+           'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'file_digests', 'changed_files',
+           'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder',
+           'is_first_process', 'sweep', 'writing']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
 class ZskdError(Exception):
@@ -148,8 +155,8 @@ def read_json(
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except ValueError as e:
-        raise UserError(f"{path}: is not valid JSON ({e})") from e
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: is not valid JSON ({str(e) or 'damaged'}); put the earlier file back, or delete it and make it anew") from e
 
 # %% ../nbs/00_core.ipynb #7d3a10c2
 def read_object(
@@ -213,6 +220,51 @@ def file_digest(
         while block := f.read(1 << 20):
             h.update(block)
     return h.hexdigest()
+
+# %% ../nbs/00_core.ipynb #e2d50fd6
+def sealed(
+    data: dict[str, Any],  # JSON types
+) -> dict[str, Any]:
+    "The same content with a checksum of it under `sha256`."
+    data = json.loads(json.dumps({key: value for key, value in data.items() if key != "sha256"}))
+    return {**data, "sha256": digest(json.dumps(data, sort_keys=True))}
+
+
+def is_whole(
+    data: Any,  # as read from a file
+) -> bool:
+    "Whether this is a JSON object and its checksum, if it has one, is right."
+    return isinstance(data, dict) and data.get("sha256") in (None, sealed(data)["sha256"])
+
+
+def read_sealed(
+    path: str | Path,  # the file to read
+    remedy: str,  # what to do if it is damaged
+) -> dict[str, Any]:
+    "Read a JSON object that `sealed` made. Raises `RunError` with the remedy if it cannot be read or was changed."
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e:
+        raise RunError(f"{path}: is missing or damaged; {remedy}") from e
+    if not is_whole(data):
+        raise RunError(f"{path}: is damaged or was changed (its checksum differs); {remedy}")
+    return data
+
+# %% ../nbs/00_core.ipynb #2fca543b
+def file_digests(
+    folder: str | Path,  # an existing folder
+) -> dict[str, str]:  # digest by name
+    "The digests of the files in a folder, those in folders below left out."
+    return {file.name: file_digest(file) for file in sorted(Path(folder).iterdir()) if file.is_file()}
+
+
+def changed_files(
+    folder: str | Path,  # perhaps not there any more
+    expected: dict[str, str],  # digest by name
+) -> list[str]:  # names
+    "Those of the expected files that are missing or have other content. Other files may lie beside them."
+    folder = Path(folder)
+    return [name for name, wanted in expected.items() if not (folder / name).is_file() or file_digest(folder / name) != wanted]
 
 # %% ../nbs/00_core.ipynb #cbdb8c9b
 def tensors_under(
@@ -296,6 +348,8 @@ def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
         write_json(self.path / "config.json", {**config, "versions": versions()})
         return
     old = self.config
+    if not isinstance(old, dict):
+        raise UserError(f"{self.path}/config.json: is damaged; put the earlier file back, or choose another folder")
     differ = sorted(k for k in config.keys() | old.keys() - {"versions"} if config.get(k) != old.get(k))
     if differ:
         k = differ[0]
@@ -344,6 +398,86 @@ def read_log(
         with suppress(ValueError):  # not JSON, or cut within a character
             events.append(json.loads(line))
     return [e for e in events if event is None or e["event"] == event]
+
+# %% ../nbs/00_core.ipynb #f7218673
+LOCK = ".lock"  # the file that is locked; after a kill it stays, but without its process it locks nothing
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `.NAME.PROCESS.tmp`
+_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # what launchers set, as accelerate reads it
+
+
+def is_first_process() -> bool:
+    "Whether this is the only process of a run, or the first of several."
+    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") in ("", "0", "-1")
+
+
+def sweep(
+    path: str | Path,  # a file or folder that nobody else writes to
+    older: float = 0,  # seconds since the last change; 0 takes all
+) -> None:
+    "Remove temporary files and folders that ended processes have left beside a path and in it. Runs in folders below are left alone."
+    path = Path(path)
+    found = [file for file in path.parent.glob("*.tmp") if file.name.startswith(f".{path.name}.")] if path.parent.is_dir() else []
+    for place, folders, names in os.walk(path):
+        if Path(place) != path and LOCK in names:
+            folders.clear()
+        else:
+            found += [Path(place, name) for name in (*folders, *names)]
+    for file in found:
+        with suppress(OSError):
+            process = _TEMPORARY.fullmatch(file.name)
+            if process and (int(process[1]) == os.getpid() or not psutil.pid_exists(int(process[1]))) and time.time() - file.stat().st_mtime >= older:
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+# %% ../nbs/00_core.ipynb #91c42840
+@contextmanager
+def writing(
+    path: str | Path,  # a folder, which is made if it is not there, or a file
+    beside: bool = False,  # whether the lock lies beside it: for a file, and for a folder that is moved to its place as a whole
+) -> Iterator[None]:
+    "Be the only process that writes there; in one thread it may be nested. Raises `UserError` if another one does, `RunError` if nothing can be written."
+    if not is_first_process():
+        yield
+        return
+    given, path = path, Path(path).absolute()
+    if not beside and path.exists() and not path.is_dir():
+        raise UserError(f"{given}: is a file, not a folder; choose another output folder")
+    file, new = (path.with_name(f".{path.name}{LOCK}"), False) if beside else (path / LOCK, not path.exists())
+    holder = _holder(file)  # read now, because some versions of filelock empty the file that they try to lock
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.resolve(), timeout=0, is_singleton=True)
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"{given}: is being written by {holder}; wait for it, or choose another place") from None
+    except OSError as e:
+        raise RunError(f"{given}: cannot be written ({e.strerror or e}); choose another place") from e
+    try:
+        if lock.lock_counter == 1:
+            with suppress(OSError):  # on Windows a locked file cannot be written
+                file.write_text(f"{os.getpid()} {socket.gethostname()}", encoding="utf-8")
+            sweep(path)
+        yield
+    finally:
+        if lock.lock_counter == 1:
+            _leave(file, new)
+        lock.release()
+
+# %% ../nbs/00_core.ipynb #0e736b35
+def _holder(file: Path) -> str:
+    "Who holds a lock, as far as its file says."
+    try:
+        process, host = file.read_text(encoding="utf-8").split()
+        return f"process {process} on host {host}"
+    except (OSError, ValueError):
+        return "another process"
+
+
+def _leave(file: Path, new: bool) -> None:
+    "Remove the file of a lock that is still held (filelock notices), and a new folder that holds nothing else."
+    with suppress(OSError):  # on Windows a locked file cannot be removed, so it stays
+        file.unlink()
+        if new:
+            file.parent.rmdir()
 
 # %% ../nbs/00_core.ipynb #eaa9ad5f
 ASSETS = Path(str(files("zskd"))) / "assets"  # folder of the embedded files

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
-from .core import RunError, RunFolder, UserError, atomic_path, derive_seed, digest, file_digest, home_path, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, set_seed, tensors_under, write_json  # isort: skip
+from .core import RunError, RunFolder, UserError, atomic_path, changed_files, derive_seed, digest, file_digest, home_path, is_whole, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, read_json, read_sealed, sealed, set_seed, sweep, tensors_under, write_json, writing  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .ood import scarce_classes
 from .students import Encoded, Student
@@ -336,9 +336,6 @@ class ProgressCallback(Callback):
             self.bar.close()
 
 # %% ../nbs/50_distill.ipynb #2a670522
-_DAMAGED = "this checkpoint is missing or damaged"
-
-
 class Checkpoints:
     "A folder with one checkpoint: tensors by role ('state', 'best', 'start') and an index with counters."
 
@@ -352,20 +349,26 @@ class Checkpoints:
     def index(self) -> dict[str, Any]:  # counters, and under 'files' the name and checksum for each role
         "What `checkpoint.json` says; empty if there is no checkpoint. Raises `RunError` if it is damaged."
         path = self.folder / "checkpoint.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (OSError, ValueError) as e:
-            raise RunError(f"{path}: {_DAMAGED}; delete {self.folder} and resume, which trains from the start") from e
+        found = read_sealed(path, self.remedy) if path.exists() else {}
+        entries = found.get("files", {})
+        if not isinstance(entries, dict) or not all(isinstance(e, dict) and {"name", "sha256"} <= e.keys() for e in entries.values()):
+            raise RunError(f"{path}: is damaged; {self.remedy}")
+        return found
+
+    @property
+    def remedy(self) -> str:
+        "What helps against a damaged checkpoint."
+        return f"this checkpoint cannot be used; delete {self.folder} and resume, which trains from the start"
 
     def load(
         self,
         role: str,  # 'state', 'best' or 'start'
     ) -> dict[str, torch.Tensor]:
         "The tensors of a role, verified. Raises `RunError` if the file is missing, cut short or altered."
-        entry = self.index["files"][role]
+        entry = self.index.get("files", {}).get(role, {"name": f"{role}-*.safetensors", "sha256": ""})
         path = self.folder / entry["name"]
-        if not path.exists() or file_digest(path) != entry["sha256"]:
-            raise RunError(f"{path}: {_DAMAGED}; delete {self.folder} and resume, which trains from the start")
+        if changed_files(self.folder, {entry["name"]: entry["sha256"]}):
+            raise RunError(f"{path}: is missing or damaged; {self.remedy}")
         return load_file(path)
 
 # %% ../nbs/50_distill.ipynb #56bf7b58
@@ -382,7 +385,7 @@ def save(
         if tensors is not None:
             path = self.folder / f"{role}-{counters['step']:06d}.safetensors"
             files[role] = {"name": path.name, "sha256": _write_tensors(path, tensors)}
-    write_json(self.folder / "checkpoint.json", {**counters, "files": files})
+    write_json(self.folder / "checkpoint.json", sealed({**counters, "files": files}))
     named = {entry["name"] for entry in files.values()}
     for old in self.folder.glob("*.safetensors*"):
         if old.name not in named:
@@ -428,6 +431,8 @@ def set_rng_state(
 class Distiller:
     "Distill a teacher into a student on a pool of text (Hinton et al. 2015, 1503.02531, on out-of-distribution text)."
 
+    results = ("student",)  # folders that a run ends with
+
     @delegates(Settings)
     def __init__(
         self,
@@ -448,11 +453,12 @@ class Distiller:
         self.teacher = teacher.for_task(task) if task else teacher
         self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
         self.cache, self.resume, self.device = Path(cache) if cache else self.out / "logits", resume, device
+        self._lock = ExitStack()  # holds that of the folder while the run is open
         self.callbacks: list[Callback] = [LogCallback(), ProgressCallback(), *callbacks]
         self.adversary, self.stage2 = adversary, None
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
         self.highest = 0.0
-        self.seconds, self.extra_queries, self.distilled = {"label": 0.0, "train": 0.0}, 0, None
+        self.seconds, self.extra_queries, self.generated, self.distilled = {"label": 0.0, "train": 0.0}, 0, 0, None
         self._check()
 
     def __repr__(self) -> str:
@@ -609,15 +615,22 @@ def _open(self: Distiller) -> None:
     self.folder = RunFolder(self.out)
     self.checkpoints = Checkpoints(self.out / "checkpoints")
     if self.is_main:
+        self._lock.enter_context(writing(self.out))
         RunFolder(self.out, self.config(), self.resume)
+        sweep(self.cache, older=3600)  # which other runs may share
     self.accelerator.wait_for_everyone()
     found = self.checkpoints.index
+    self.generated = None if found else 0  # version 0.1.0 did not count
     for name in self._counters().keys() & found.keys():
         setattr(self, name, found[name])
     if "start" in found.get("files", {}):
         self._take_start(self.checkpoints.load("start"))
     if found.get("finished"):
-        self.distilled = self._student(self.checkpoints.load("best"))
+        distilled = self._student(self.checkpoints.load("best"))
+        if self.is_main:
+            self._verify(distilled, found.get("results", {}))
+        self.accelerator.wait_for_everyone()
+        self.distilled = distilled
 
 # %% ../nbs/50_distill.ipynb #bb5264e8
 @patch
@@ -906,7 +919,7 @@ def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
 # %% ../nbs/50_distill.ipynb #40cfd34f
 @patch
 def _counters(self: Distiller) -> dict[str, Any]:
-    names = ("step", "steps", "best", "highest", "metrics", "majority", "seconds", "extra_queries")
+    names = ("step", "steps", "best", "highest", "metrics", "majority", "seconds", "extra_queries", "generated", "stop")
     return {name: getattr(self, name) for name in names}
 
 
@@ -974,14 +987,77 @@ def _train(self: Distiller, pressed: list[bool]) -> None:
 
 # %% ../nbs/50_distill.ipynb #5b0f34b3
 @patch
+def _write(self: Distiller, distilled: Student) -> None:
+    "Write what the run was for, a folder for each of `results`."
+    distilled.save(self.out / "student")
+
+
+@patch
+def _kept(self: Distiller) -> dict[str, dict[str, torch.Tensor]]:  # tensors by role
+    "What the checkpoint keeps for `_write`, besides the best weights."
+    return {}
+
+
+@patch
+def _mark(self: Distiller) -> None:
+    "Mark the run as finished: after its results are on the disk."
+    results = {name: read_json(self.out / name / "zskd.json")["files"] for name in self.results}
+    self.checkpoints.save({**self._counters(), "finished": True, "results": results}, state=None, **self._kept())
+
+
+@patch
 def _finish(self: Distiller) -> None:
     "Save the best student, then mark the run as finished."
-    self.distilled = self._student(self.best_weights)
+    distilled = self._student(self.best_weights)
     if self.is_main:
-        self.distilled.save(self.out / "student")
-        self.checkpoints.save({**self._counters(), "finished": True}, state=None)
+        self._write(distilled)
+        self._mark()
     self.accelerator.wait_for_everyone()
     self.accelerator.free_memory()
+    self.distilled = distilled
+
+# %% ../nbs/50_distill.ipynb #1320adb4
+def _damaged(
+    folder: Path,  # of a student or an encoder
+    expected: dict[str, str],  # digest by name; empty for a run of version 0.1.0
+) -> str | None:
+    "The first of the files that are written with a student or an encoder that is missing or was changed."
+    about = {}
+    with suppress(UserError):
+        about = read_json(folder / "zskd.json")
+    needed = ("config.json", "model.safetensors", "tokenizer.json", *(["README.md"] if folder.name == "student" else []))
+    missing = next((name for name in needed if not (folder / name).is_file()), None)
+    changed = next(iter(changed_files(folder, expected)), None)
+    return changed or missing or (None if about and is_whole(about) else "zskd.json")
+
+
+@patch
+def _same_weights(self: Distiller) -> bool:
+    "Whether the student's file holds the best weights; for runs of version 0.1.0, which kept no digests."
+    best, path = self.checkpoints.load("best"), self.out / "student" / "model.safetensors"
+    try:
+        return all(torch.equal(tensor, best[name]) for name, tensor in load_file(path).items())
+    except (OSError, SafetensorError, KeyError):
+        return False
+
+
+@patch
+def _verify(self: Distiller, distilled: Student, results: dict[str, dict[str, str]]) -> None:
+    "Write the results of a finished run again if they are not whole, and say so."
+    damaged = {name: file for name in self.results if (file := _damaged(self.out / name, results.get(name, {})))}
+    if not damaged and not results and not self._same_weights():
+        damaged = {"student": "model.safetensors"}
+    for name, file in damaged.items():
+        warnings.warn(f"{self.out / name / file}: is missing or was changed after the run; {self.out / name} is written again from the checkpoint", stacklevel=2)
+    if damaged:
+        with suppress(UserError, AttributeError):  # the scores on its card, if they can still be read
+            distilled.report = read_json(self.out / "student" / "zskd.json").get("report")
+        self._write(distilled)
+    known = self.generated
+    if self.stage2 is not None:
+        self.stage2.take_up(self)
+    if damaged or known != self.generated:
+        self._mark()
 
 # %% ../nbs/50_distill.ipynb #eb1fb892
 @patch
@@ -1005,6 +1081,8 @@ def fit(self: Distiller) -> Student:
     except KeyboardInterrupt as e:
         how_far = str(e) or f"interrupted at step {self.step} of {self.steps}"
         raise KeyboardInterrupt(f"{how_far}; go on with resume=True (--resume) and folder {self.out}") from None
+    finally:
+        self._lock.close()
     return self.distilled
 
 # %% ../nbs/50_distill.ipynb #df29a90a
@@ -1022,9 +1100,10 @@ def report(
     known = set(self.pool.rows() if hasattr(self.pool, "rows") else self.pool)
     seen = {"zero_shot": False} if any(row in known for row in examples.rows) else {}  # the text holds what it is scored on
     result = evaluate(self.teacher, student, examples, **{"undistilled": self.start, **self.facts(), **seen, **kwargs})
-    result.save(self.out)
     student.report = report_facts(result.data)
-    student.save(self.out / "student")
+    with writing(self.out):
+        result.save(self.out)
+        student.save(self.out / "student")
     return result
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .cards import shareable
-from .core import RunError, UserError, home_path, read_object, write_json
+from .core import RunError, UserError, home_path, read_object, sealed, write_json
 from .evaluate import agreement, latency, log_probabilities
 from .students import Student, encode_rows
 from .tasks import Row, as_rows
@@ -135,6 +136,18 @@ def check_place(
         raise UserError(f"{out}: holds another model ({theirs.name}); choose a new folder, or the student's own")
 
 # %% ../nbs/62_export.ipynb #cf23129a
+def _own_files(
+    place: Path,  # folder of the export, perhaps the student's own
+    tmp: Path,  # what will be moved there
+) -> dict[str, Any]:  # what `zskd.json` says there; empty if this is not a student's folder
+    "Keep a student's own files as they are, so that their digests stay right."
+    about = read_object(place / "zskd.json", "put the earlier file back, or export into another folder", files=(dict, type(None))) if (place / "zskd.json").exists() and (place / "model.safetensors").exists() else {}
+    for name in about.get("files") or {}:
+        if (place / name).is_file():
+            shutil.copyfile(place / name, tmp / name)
+    return about
+
+
 def export_onnx(
     student: Student,  # to export; it stays as it is
     out: str | Path,  # folder; an earlier export in it is replaced
@@ -152,7 +165,8 @@ def export_onnx(
             quantize_dynamic(str(tmp / FILES["fp32"]), str(tmp / FILES["int8"]), weight_type=QuantType.QInt8)
         student.limited_tokenizer().save_pretrained(tmp)
         student.model.config.save_pretrained(tmp)
-        write_json(tmp / "zskd.json", {"labels": student.labels, "n_params": student.n_params, "max_length": student.max_length, "notes": shareable(student.notes)})
+        about = _own_files(home_path(out), tmp)
+        write_json(tmp / "zskd.json", sealed({**about, "labels": student.labels, "n_params": student.n_params, "max_length": student.max_length, "notes": shareable(student.notes)}))
     if not int8:
         (home_path(out) / FILES["int8"]).unlink(missing_ok=True)  # of an earlier export
     exports = {precision: OnnxStudent(out, precision) for precision in FILES if int8 or precision != "int8"}

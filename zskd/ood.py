@@ -28,7 +28,7 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, one_line, progress, read_json, write_json
+from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, one_line, progress, read_json, read_sealed, sealed, write_json  # isort: skip
 from .corpora import Corpus, join_words, load_corpus, source_name, split_sentences, split_words
 from .tasks import Row, Task, get_task
 
@@ -1014,7 +1014,7 @@ def save(
     try:
         tmp.parent.mkdir(parents=True, exist_ok=True)
         _quiet_save(self.dataset, tmp)
-        write_json(tmp / "pool.json", {**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}})
+        write_json(tmp / "pool.json", sealed({**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}}))
         os.replace(tmp, folder)
     except OSError as e:
         raise RunError(f"{folder}: the pool can't be written ({e.strerror or e}); free some space or choose another folder") from e
@@ -1032,8 +1032,8 @@ def load(
     folder = Path(folder)
     if not (folder / "pool.json").exists():
         raise UserError(f"{folder}: is not a pool's folder (no pool.json in it); make one with `zskd pool`")
-    facts = read_json(folder / "pool.json")
     remedy = "make the pool again"
+    facts = read_sealed(folder / "pool.json", remedy)
     try:
         for name, wanted in facts["files"].items():
             if file_digest(folder / name) != wanted:

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from transformers import AlbertForMaskedLM
 from transformers.models.albert.modeling_albert import AlbertMLMHead
 
-from .core import UserError, count_parameters, derive_seed, digest, pick_device, pick_dtype, tensors_under, write_json
+from .core import UserError, count_parameters, derive_seed, digest, file_digests, pick_device, pick_dtype, sealed, tensors_under, write_json
 from .corpora import Corpus
 from .distill import Batch, Callback, Distiller
 from .hidden import HiddenStates, leading_states, piece_places
@@ -129,6 +129,8 @@ def sentence_vectors(
 
 class Pretrainer(Distiller):
     "Distil an encoder into a compact one on plain text. Its own loss compares sentence vectors; the rest is said by callbacks."
+
+    results = ("student", "encoder")
 
 
 @patch
@@ -278,6 +280,18 @@ def load_state_dict(self: MaskedWords, state: dict[str, torch.Tensor]) -> None:
         self.average.load_state_dict(tensors_under(state, "average"))
         self.best = tensors_under(state, "best")
 
+
+@patch
+def take_best(
+    self: MaskedWords,
+    student: Student,  # that was trained with it
+    weights: dict[str, torch.Tensor],  # of the head at the best checkpoint
+) -> None:
+    "Make the head anew with these weights, also where no training went before."
+    self.head = AlbertMLMHead(student.model.config)
+    self.head.decoder = torch.nn.Identity()
+    self.head.load_state_dict(weights)
+
 # %% ../nbs/54_pretrain.ipynb #8edba2db
 @patch
 def measure(
@@ -331,19 +345,26 @@ def save_encoder(
     with model_folder(folder) as tmp:
         model.save_pretrained(tmp, state_dict=weights)
         student.tokenizer.save_pretrained(tmp)
-        write_json(tmp / "zskd.json", {"max_length": student.max_length, "notes": student.notes})
+        files = file_digests(tmp)
+        write_json(tmp / "zskd.json", sealed({"max_length": student.max_length, "notes": student.notes, "files": files}))
     return Path(folder)
 
 
 @patch
-def _finish(self: Pretrainer) -> None:
-    "Save the best encoder, then mark the run as finished."
-    super(Pretrainer, self)._finish()
-    if self.is_main:
-        words = next((c for c in self.callbacks if isinstance(c, MaskedWords)), None)
-        if words is not None and words.best:
-            words.head.load_state_dict(words.best)
-        save_encoder(self.distilled, self.out / "encoder", words)
+def _write(self: Pretrainer, distilled: Student) -> None:
+    "Write the student, and its layers as an encoder."
+    super(Pretrainer, self)._write(distilled)
+    words = next((c for c in self.callbacks if isinstance(c, MaskedWords)), None)
+    if words is not None:
+        words.take_best(distilled, words.best or self.checkpoints.load("words"))
+    save_encoder(distilled, self.out / "encoder", words)
+
+
+@patch
+def _kept(self: Pretrainer) -> dict[str, dict[str, torch.Tensor]]:
+    "The head for masked words, without which the encoder could not be written again."
+    words = next((c for c in self.callbacks if isinstance(c, MaskedWords)), None)
+    return {} if words is None or not words.best else {"words": words.best}
 
 # %% ../nbs/54_pretrain.ipynb #959b2a5d
 def compact_student(

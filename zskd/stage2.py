@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from fastcore.basics import patch
 
 from .adversarial import Adversary, Generated
-from .core import UserError, derive_seed, tensors_under
+from .core import RunError, UserError, atomic_path, derive_seed, tensors_under
 from .distill import Callback, Distiller
 from .tasks import Row
 
@@ -174,8 +176,13 @@ def turn(
     self.turns = [*self.turns, Turn(found.rows, found.teacher_logits[:, back], lengths)][-self.memory :]
     if run.is_main:
         before = run.targets[at].numpy(), run.student.logits(found.origins)
-        with open(run.out / "generated.jsonl", "a", encoding="utf-8") as f:
-            f.writelines(json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in found.records(before))
+        lines = [json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in found.records(before)]
+        try:
+            with open(run.out / "generated.jsonl", "a", encoding="utf-8", errors="replace") as f:
+                f.writelines(lines)
+        except OSError as e:
+            raise RunError(f"{run.out}/generated.jsonl: cannot be written ({e.strerror or e}); free some space and resume") from e
+        run.generated = (run.generated or 0) + len(lines)
     counts = {"forward_queries": self.forward_queries, "backward_queries": self.adversary.backward_queries}
     run.log("adversary", step=step, **found.stats(), **{f"generator_{k}": v for k, v in said.items()}, **counts)
     run.extra_queries = self.spent()
@@ -234,13 +241,38 @@ def load_state_dict(self: Stage2, state: dict[str, torch.Tensor]) -> None:
     self.adversary.load_state_dict(tensors_under(state, "adversary"))
 
 
+def _records(
+    path: Path,  # JSON lines; it need not be there
+) -> list[tuple[bytes, dict[str, Any]]]:  # each whole line with its end, and what it says
+    "The lines of `generated.jsonl`. What is no record is left out: a line that was cut short, or is being written."
+    found = []
+    for line in path.read_bytes().split(b"\n")[:-1] if path.exists() else []:
+        with suppress(ValueError, RecursionError):  # no JSON, or cut within a character
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                found.append((line + b"\n", record))
+    return found
+
+
+@patch
+def take_up(self: Stage2, run: Distiller) -> None:
+    "Leave out texts of steps that come again, and warn if texts of the steps before are missing."
+    path = run.out / "generated.jsonl"
+    kept = [line for line, record in _records(path) if record["step"] <= run.step]
+    if run.generated is not None and len(kept) < run.generated:
+        missing = f"{run.generated - len(kept):,} of the {run.generated:,} texts"
+        warnings.warn(f"{path}: {missing} that the adversary wrote are missing or damaged; the student does not depend on this file", stacklevel=2)
+    run.generated = len(kept)
+    if path.exists() and path.read_bytes() != b"".join(kept):
+        with atomic_path(path) as tmp:
+            tmp.write_bytes(b"".join(kept))
+
+
 @patch
 def on_start(self: Stage2, run: Distiller) -> None:
-    "Leave out texts of steps that come again."
-    path = run.out / "generated.jsonl"
-    if run.is_main and path.exists():
-        *whole, _ = path.read_text(encoding="utf-8").split("\n")  # the last line may be torn
-        path.write_text("".join(line + "\n" for line in whole if json.loads(line)["step"] <= run.step), encoding="utf-8")
+    "Bring the file of texts to the step of the checkpoint."
+    if run.is_main:
+        self.take_up(run)
 
 # %% ../nbs/51_stage2.ipynb #195296e6
 def read_generated(
@@ -250,4 +282,4 @@ def read_generated(
     path = Path(folder) / "generated.jsonl"
     if not path.exists():
         raise UserError(f"{folder}: holds no texts of an adversary; was it a run with one (--adversary)?")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]  # the last is empty, or being written
+    return [record for _, record in _records(path)]

@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ from huggingface_hub.utils import validate_repo_id
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AlbertConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import ASSETS, RunError, UserError, count_parameters, derive_seed, home_path, read_object, write_json
+from .core import ASSETS, RunError, UserError, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, sealed, write_json  # isort: skip
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows
 from .teachers import Teacher, load_classifier, model_folder, token_batches
@@ -799,7 +800,8 @@ def save(
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
-        write_json(tmp / "zskd.json", {"max_length": self.max_length, "notes": self.notes, "report": self.report})
+        files = file_digests(tmp)
+        write_json(tmp / "zskd.json", sealed({"max_length": self.max_length, "notes": self.notes, "report": self.report, "files": files}))
     write_card(folder, self)
     return home_path(folder)
 
@@ -823,7 +825,9 @@ def load(
     "Load a student. Raises `UserError` for a folder without usable weights or a trained classifier, `RunError` if a hub is out of reach."
     student = _pretrained(folder, role="student", trained=True)
     file = home_path(folder) / "zskd.json"
-    saved = read_object(file, _NOTES_REMEDY, max_length=_INT, notes=_DICT, report=_DICT) if file.exists() else {}
+    saved = read_object(file, _NOTES_REMEDY, max_length=_INT, notes=_DICT, report=_DICT, files=_DICT) if file.exists() else {}
+    for name in [*changed_files(file.parent, saved.get("files") or {}), *([] if is_whole(saved) else [file.name])]:
+        warnings.warn(f"{file.parent / name}: is not the file that was saved with this student; it may answer otherwise than it was trained to", stacklevel=2)
     student.max_length = saved.get("max_length") or student.max_length
     student.notes, student.report = saved.get("notes") or {}, saved.get("report")
     return student

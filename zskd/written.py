@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from .adversarial import RandomInfill
-from .core import RunError, UserError, atomic_path, derive_seed, digest, progress
+from .core import RunError, UserError, atomic_path, derive_seed, digest, progress, writing
 from .corpora import Corpus, load_corpus, split_sentences
 from .ood import sample_blocks
 from .teachers import _opened, weights_digest
@@ -192,16 +192,17 @@ def write_corpus(
         raise UserError(f"{path}: is a folder; name a file in it, for example {path / 'written.jsonl'}")
     if path.suffix != ".jsonl":
         raise UserError(f"{path}: texts are written as JSON lines; give a name that ends in .jsonl")
-    done = read_written(path, writer, seed)
-    if len(done) < n:
-        batch = done[-1]["batch"] if done else 0  # the last one may not be whole, so it is made again
-        done = [line for line in done if line["batch"] < batch]
-        try:
-            _replace_lines(path, done)
-            _go_on(writer, n, path, {line["text"] for line in done}, batch, seed)
-            _replace_lines(path, read_written(path, writer, seed)[:n])  # the last batch may have brought more than were asked for
-        except OSError as e:
-            raise RunError(f"{path}: cannot be written ({e.strerror or e}); free some space or choose another file") from e
+    read_written(path, writer, seed)  # a file of somebody else gets no lock
+    with writing(path, beside=True):
+        done = read_written(path, writer, seed)
+        if len(done) < n:
+            batch = done[-1]["batch"] if done else 0  # the last one may not be whole, so it is made again
+            done = [line for line in done if line["batch"] < batch]
+            try:
+                _replace_lines(path, done)
+                _go_on(writer, n, path, {line["text"] for line in done}, batch, seed)
+            except OSError as e:
+                raise RunError(f"{path}: cannot be written ({e.strerror or e}); free some space or choose another file") from e
     return load_corpus(path, limit=n)
 
 # %% ../nbs/22_written.ipynb #44daf2d4
@@ -217,7 +218,7 @@ def _go_on(writer: Writer, n: int, path: Path, known: set[str], batch: int, seed
     bar.update(len(known))
     while len(known) < n and idle < _TRIES:
         texts = dict.fromkeys(t for text in writer.write(_BATCH, derive_seed(seed, "written", batch)) if (t := " ".join(text.split())))
-        new = [text for text in texts if text not in known]
+        new = [text for text in texts if text not in known][: n - len(known)]
         with path.open("a", encoding="utf-8") as f:
             f.writelines(json.dumps({"text": text, "batch": batch, "writer": name}, ensure_ascii=False) + "\n" for text in new)
         known.update(new)
