@@ -879,7 +879,7 @@ def export(
     "Write a student as ONNX, and compare what the export answers with what the student does."
     from itertools import islice
 
-    from zskd.core import UserError
+    from zskd.core import UserError, home_path
     from zskd.corpora import load_corpus
     from zskd.students import Student
 
@@ -890,7 +890,7 @@ def export(
     check_out(out)
     if n < 1:
         raise UserError(f"--rows {n}: must be at least 1")
-    if not list(Path(student).expanduser().glob("*.safetensors")) and (Path(student).expanduser() / "model.onnx").exists():
+    if not list(home_path(student).glob("*.safetensors")) and (home_path(student) / "model.onnx").exists():
         raise UserError(f"{student}: is an export already; give the student's folder")
     small = Student.load(student)
     texts = list(islice(load_corpus(corpus or "sample", column).sentences(), n + 1))
@@ -908,9 +908,9 @@ def command_of(
     run: str,  # folder of a run
 ) -> list[str]:  # `demo` or `distill` and what it was told; empty for a run that no command made
     "The command that made a run."
-    from zskd.core import read_sealed
+    from zskd.core import home_path, read_sealed
 
-    file = Path(run).expanduser() / "command.json"
+    file = home_path(run) / "command.json"
     words = shlex.split(read_sealed(file, "put the earlier file back, or repeat the command that made this run").get("command", ""))[1:] if file.exists() else []
     return words if words[:1] in (["demo"], ["distill"]) else []
 
@@ -939,8 +939,8 @@ def known_words(
 
     try:
         return command_of(run)
-    except (ValueError, AttributeError, TypeError) as e:  # it is JSON, but not ours
-        raise UserError(f"{run}/command.json: is damaged (it holds no command); {_COMMAND_REMEDY}") from e
+    except (UserError, ValueError, AttributeError, TypeError) as e:  # no JSON, or JSON that is not ours
+        raise UserError(f"{run}/command.json: is damaged, so what made the run is not known; {_COMMAND_REMEDY}") from e
 
 
 def read_command(
@@ -965,10 +965,10 @@ def going_on(
     folder: str | None,  # where its command was given; it is carried out there again
 ) -> Callable[[], None] | None:  # None for a run that no command made, or one that was given elsewhere
     "What resumes a run by the command that made it. It raises `RunError` if that fails, `KeyboardInterrupt` if it was stopped."
-    from zskd.core import RunError
+    from zskd.core import RunError, home_path
 
     words = command_of(run) if folder else []
-    if not words or Path(folder, Path(make_parser().parse_args(words).out).expanduser()).resolve() != Path(run).expanduser().resolve():
+    if not words or Path(folder, home_path(make_parser().parse_args(words).out)).resolve() != home_path(run).resolve():
         return None
     words += ["--resume"] * (words[0] == "distill" and "--resume" not in words)
     one = Lock()  # of all who look at the run
@@ -1014,7 +1014,9 @@ def run_data(
 
 def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     "Options with those that name a file or folder as absolute paths, for a process that runs elsewhere."
-    return {k: str(Path(v).expanduser().absolute()) if isinstance(v, str) and k in ("run", "teacher", "pool", "data") and Path(v).expanduser().exists() else v for k, v in options.items()}
+    from zskd.core import home_path
+
+    return {k: str(home_path(v).absolute()) if isinstance(v, str) and k in ("run", "teacher", "pool", "data") and home_path(v).exists() else v for k, v in options.items()}
 
 # %% ../nbs/80_cli.ipynb #c1d9a005
 @command(

@@ -26,7 +26,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
 from .adversarial import class_order
-from .core import RunFolder, UserError, ZskdError, atomic_path, read_json
+from .core import RunFolder, UserError, ZskdError, atomic_path, read_object
 from .distill import STOP
 from .evaluate import kl_rows, log_probabilities, reliability
 from .ood import Pool
@@ -637,7 +637,8 @@ def of_run(
     records: Sequence[Mapping[str, Any]] = (),  # its lines, where they have been read
 ) -> SearchViewer:
     "Look at a run's folder, also while it is being written. Raises `UserError` for a run without an adversary."
-    return cls(records or read_generated(folder), read_json(Path(folder) / "config.json")["student"]["labels"])
+    config = read_object(Path(folder) / "config.json", "put the earlier file back, or begin the run anew in another folder", student=dict)
+    return cls(records or read_generated(folder), config["student"].get("labels", []))
 
 
 @patch

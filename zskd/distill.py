@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import get_scheduler
 
-from .core import RunError, RunFolder, UserError, atomic_path, changed_files, derive_seed, digest, file_digest, is_whole, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, read_json, read_sealed, sealed, set_seed, sweep, tensors_under, write_json, writing  # isort: skip
+from .core import RunError, RunFolder, UserError, atomic_path, changed_files, derive_seed, digest, file_digest, home_path, is_whole, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, read_json, read_sealed, sealed, set_seed, sweep, tensors_under, write_json, writing  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .ood import scarce_classes
 from .processes import TERMINATED, team, terminate
@@ -1131,7 +1131,7 @@ def undistilled(
     folder: str | Path,  # its folder in that run
 ) -> Student | None:  # None where the run's checkpoint is not beside the folder
     "A student as it was before its training. Raises `RunError` if the run's checkpoint is damaged."
-    checkpoints = Checkpoints(Path(folder).expanduser().parent / "checkpoints")
+    checkpoints = Checkpoints(home_path(folder).parent / "checkpoints")
     if "start" not in checkpoints.index.get("files", {}):
         return None
     weights, mine = checkpoints.load("start"), student.model.state_dict()

@@ -19,7 +19,8 @@ from fastcore.basics import patch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from .core import RunError, UserError, read_json, sealed, write_json
+from .cards import shareable
+from .core import RunError, UserError, home_path, read_object, sealed, write_json
 from .evaluate import agreement, latency, log_probabilities
 from .students import Student, encode_rows
 from .tasks import Row, as_rows, list_names
@@ -49,11 +50,11 @@ class OnnxStudent:
         precision: str = "fp32",  # 'fp32', or 'int8' where it was exported, too
     ):
         "Raises `UserError` for a folder without such an export, and for an export that the runtime cannot read."
-        folder = Path(folder).expanduser()
+        folder = home_path(folder)
         self.file, about = folder / FILES.get(precision, precision), folder / "zskd.json"
         if not self.file.exists() or not about.exists():
             raise UserError(f"{folder}: holds no export as {precision}; it would be {self.file.name}, written by export_onnx")
-        saved = read_json(about)
+        saved = read_object(about, "export the student again", labels=list, n_params=int, max_length=int)
         self.labels, self.n_params, self.max_length = tuple(saved["labels"]), saved["n_params"], saved["max_length"]
         self.name = f"student, ONNX {precision}"
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -124,7 +125,7 @@ def check_place(
     out: str | Path,  # folder, perhaps its own
 ) -> None:
     "Raise `UserError` for a folder that holds the weights of another model, whose configuration an export would replace."
-    place = Path(out).expanduser()
+    place = home_path(out)
     weights = place / "model.safetensors"
     theirs = next((p for pattern in ("*.safetensors", "*.bin") for p in place.glob(pattern)), None)
     if theirs is None:
@@ -140,8 +141,8 @@ def _own_files(
     tmp: Path,  # what will be moved there
 ) -> dict[str, Any]:  # what `zskd.json` says there; empty if this is not a student's folder
     "Keep a student's own files as they are, so that their digests stay right."
-    about = read_json(place / "zskd.json") if (place / "zskd.json").exists() and (place / "model.safetensors").exists() else {}
-    for name in about.get("files", {}):
+    about = read_object(place / "zskd.json", "put the earlier file back, or export into another folder", files=(dict, type(None))) if (place / "zskd.json").exists() and (place / "model.safetensors").exists() else {}
+    for name in about.get("files") or {}:
         if (place / name).is_file():
             shutil.copyfile(place / name, tmp / name)
     return about
@@ -164,10 +165,10 @@ def export_onnx(
             quantize_dynamic(str(tmp / FILES["fp32"]), str(tmp / FILES["int8"]), weight_type=QuantType.QInt8)
         student.limited_tokenizer().save_pretrained(tmp)
         student.model.config.save_pretrained(tmp)
-        about = _own_files(Path(out).expanduser(), tmp)
-        write_json(tmp / "zskd.json", sealed({**about, "labels": student.labels, "n_params": student.n_params, "max_length": student.max_length, "notes": student.notes}))
+        about = _own_files(home_path(out), tmp)
+        write_json(tmp / "zskd.json", sealed({**about, "labels": student.labels, "n_params": student.n_params, "max_length": student.max_length, "notes": shareable(student.notes)}))
     if not int8:
-        (Path(out).expanduser() / FILES["int8"]).unlink(missing_ok=True)  # of an earlier export
+        (home_path(out) / FILES["int8"]).unlink(missing_ok=True)  # of an earlier export
     exports = {precision: OnnxStudent(out, precision) for precision in FILES if int8 or precision != "int8"}
     rows = [("a text",), ("word " * 2 * student.max_length,)]
     apart = float(np.abs(exports["fp32"].logits(rows) - student.logits(rows)).max())

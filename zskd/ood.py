@@ -28,20 +28,7 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from zskd.core import (
-    ASSETS,
-    RunError,
-    UserError,
-    derive_seed,
-    digest,
-    file_digest,
-    one_line,
-    progress,
-    read_json,
-    read_sealed,
-    sealed,
-    write_json,
-)
+from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, one_line, progress, read_json, read_sealed, sealed, write_json  # isort: skip
 from .corpora import Corpus, join_words, load_corpus, source_name, split_sentences, split_words
 from .tasks import Row, Task, get_task, list_names
 

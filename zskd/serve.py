@@ -28,7 +28,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .adversarial import class_order
-from .core import UserError, read_json
+from .core import UserError, home_path, read_object
 from .dashboards import PLOTLY_JS, Answers, Comparison, Explorer, LikeTexts, Monitor, SearchViewer, widgets
 from .method import Batch, MethodExplorer
 from .ood import Pool
@@ -136,7 +136,7 @@ def check_run(
     folder: str | Path,  # that a run was written to
 ) -> Path:
     "The folder of a run. Raises `UserError` for one without a run."
-    path = Path(folder).expanduser()
+    path = home_path(folder)
     if (path / "zskd.json").exists():
         raise UserError(f"{folder}: is the folder of a student; give that of its run, {path.absolute().parent}")
     if not (path / "log.jsonl").exists():
@@ -218,8 +218,8 @@ def heading(
         return f"<h2>{name}</h2><p>No student yet: the run is not finished. The monitor shows how far it is.</p>"
     missing = " Without its teacher nothing can be compared; give one to see more."
     if teacher is not None:
-        config = read_json(self.folder / "config.json") if (self.folder / "config.json").exists() else {}
-        missing = "" if config.get("teacher", {}).get("fingerprint") == teacher.fingerprint else " The teacher shown here is not the one that it learned from."
+        config = read_object(self.folder / "config.json", "put the earlier file back, or look at the run without its teacher", teacher=(dict, type(None))) if (self.folder / "config.json").exists() else {}
+        missing = "" if (config.get("teacher") or {}).get("fingerprint") == teacher.fingerprint else " The teacher shown here is not the one that it learned from."
     agrees = self.student.notes.get("best_agreement")
     told = f", agrees with its teacher on {agrees:.1%} of the held-out text" if agrees is not None else ""
     return f"<h2>{name}</h2><p>A student of {self.student.n_params:,} parameters{told}.{missing}</p>"
@@ -234,7 +234,7 @@ def to_html(
     folder: str | Path,  # made if it is not there; pages of the same names are replaced
 ) -> list[Path]:
     "Write each tab as a page that needs no network and no Python. Raises `UserError` if a file is in the way, `RunError` if one cannot be written."
-    folder = claim_folder(Path(folder).expanduser())
+    folder = claim_folder(home_path(folder))
     answers = self.parts["Comparison"].answers if "Comparison" in self.parts else None
     texts = [answers.rows[i] for i in some(len(answers.rows), 20)] if answers else []  # a page cannot be typed into, so it shows some
     pages = []

@@ -36,7 +36,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from .core import ASSETS, RunError, UserError, changed_files, count_parameters, derive_seed, file_digests, is_whole, read_json, sealed, write_json  # isort: skip
+from .core import ASSETS, RunError, UserError, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, sealed, write_json  # isort: skip
 from .corpora import Corpus, load_corpus
 from .tasks import Row, as_rows, list_names
 from .teachers import Teacher, check_padding, cut_share, give_pad_token, load_classifier, model_folder, reading_limit, token_batches
@@ -823,15 +823,16 @@ def save(
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
 ) -> Path:
     "Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a full disk."
-    from zskd.cards import write_card
+    from zskd.cards import shareable, write_card
 
+    self.notes = shareable(self.notes)  # the folder goes to hubs
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
         files = file_digests(tmp)
         write_json(tmp / "zskd.json", sealed({"max_length": self.max_length, "notes": self.notes, "report": self.report, "files": files}))
     write_card(folder, self)
-    return Path(folder).expanduser()
+    return home_path(folder)
 
 # %% ../nbs/31_students.ipynb #c86d1f8e
 def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Student:
@@ -842,6 +843,10 @@ def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Stu
     return Student(model, tokenizer, min(max_length, reading_limit(model, tokenizer)))
 
 
+_INT, _DICT = (int, type(None)), (dict, type(None))  # either may be missing
+_NOTES_REMEDY = "put the earlier file back, or delete it: the student works without, but no longer says how it was made"
+
+
 @patch(cls_method=True)
 def load(
     cls: Student,
@@ -849,14 +854,12 @@ def load(
 ) -> Student:
     "Load a student. Raises `UserError` for a folder without usable weights or a trained classifier, `RunError` if a hub is out of reach."
     student = _pretrained(folder, role="student", trained=True)
-    file = Path(folder).expanduser() / "zskd.json"
-    saved = read_json(file) if file.exists() else {}
-    if not isinstance(saved, dict):
-        raise UserError(f"{file}: is damaged; put the earlier file back, or delete it and load the student without its notes")
+    file = home_path(folder) / "zskd.json"
+    saved = read_object(file, _NOTES_REMEDY, max_length=_INT, notes=_DICT, report=_DICT, files=_DICT) if file.exists() else {}
     for name in [*changed_files(file.parent, saved.get("files") or {}), *([] if is_whole(saved) else [file.name])]:
         warnings.warn(f"{file.parent / name}: is not the file that was saved with this student; it may answer otherwise than it was trained to", stacklevel=2)
-    student.max_length = saved.get("max_length", student.max_length)
-    student.notes, student.report = saved.get("notes", {}), saved.get("report")
+    student.max_length = saved.get("max_length") or student.max_length
+    student.notes, student.report = saved.get("notes") or {}, saved.get("report")
     return student
 
 # %% ../nbs/31_students.ipynb #56b74e22

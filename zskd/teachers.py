@@ -47,7 +47,7 @@ from transformers import (
     set_seed,
 )
 
-from .core import RunError, UserError, atomic_path, count_parameters, digest, out_of_memory, pick_device, pick_dtype, progress, read_json, write_json  # isort: skip
+from .core import RunError, UserError, atomic_path, count_parameters, digest, home_path, out_of_memory, pick_device, pick_dtype, progress, read_json, write_json  # isort: skip
 from .tasks import Examples, Row, Task, _plain, as_rows, list_names, match_labels, score
 
 # %% auto #0
@@ -382,8 +382,8 @@ def _opened(
     "Load a model of a kind, in evaluation mode, its tokenizer, and the names of weights that were not there. Its own code is never run."
     local = Path(name).exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
     if local:
-        check_model_folder(Path(name).expanduser())
-    name = str(Path(name).expanduser()) if local else str(name)
+        check_model_folder(home_path(name))
+    name = str(home_path(name)) if local else str(name)
     settings = {"use_safetensors": True, "dtype": torch.float32, **kwargs, "output_loading_info": True, "ignore_mismatched_sizes": True}
     again = "; download it again, or write it again with save_pretrained"
     with _plain_reasons(name, role, f"cannot be loaded as a {kind}", "", local):
@@ -871,7 +871,7 @@ def _class_names(model: PreTrainedModel) -> list[str]:
 
 def _short_name(name: str | Path) -> str:
     "What to call a model in reports: the last part of a folder's path, or the whole name of a model of the hub."
-    folder = Path(name).expanduser()
+    folder = home_path(name)
     return folder.absolute().name if folder.is_dir() else str(name)
 
 # %% ../nbs/30_teachers.ipynb #c6673910
@@ -998,7 +998,7 @@ def claim_folder(
     folder: str | Path,  # where a folder is to be
 ) -> Path:  # its absolute path
     "Make a folder if it is not there. Raises `UserError` if a file is in the way, `RunError` if it cannot be made."
-    place = Path(folder).expanduser()
+    place = home_path(folder)
     if place.exists() and not place.is_dir():
         raise UserError(f"{folder}: is a file, not a folder; choose another output folder")
     try:
@@ -1048,7 +1048,7 @@ def fine_tune(
     skip_bad_lines: bool = False,  # leave out lines of the data that cannot be read
 ) -> dict[str, Any]:  # scores on the validation set
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
-    out = Path(out).expanduser()
+    out = home_path(out)
     settings = _training_settings(base=_short_name(base), epochs=epochs, batch_size=batch_size, lr=lr, max_length=max_length,
         dropout=dropout, seed=seed, extra=list(extra), precision=precision, average=average)  # fmt: skip
     set_seed(seed)
