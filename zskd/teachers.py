@@ -394,8 +394,9 @@ def _opened(
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     with _plain_reasons(name, role, f"cannot be loaded as a {kind}", "", local), _quiet():  # what does not fit is said below, in one line
         model, found = auto.from_pretrained(name, trust_remote_code=False, **settings)
-    if auto.__name__ in (getattr(config, "auto_map", None) or {}):
-        warnings.warn(f"{name}: comes with code of its own, which is not run; {type(model).__name__} of transformers reads its weights", stacklevel=4)
+    for made, its, known in ((model, "weights", config.to_dict()), (tokenizer, "tokenizer files", tokenizer.init_kwargs)):
+        if known.get("auto_map"):
+            warnings.warn(f"{name}: comes with code of its own, which is not run; {type(made).__name__} of transformers reads its {its}", stacklevel=4)
     _check_fit(name, model, tokenizer, found["mismatched_keys"], kwargs.get("ignore_mismatched_sizes", False))
     if (pad := _pad_id(model, tokenizer)) is not None:
         model.config.get_text_config().pad_token_id = pad
@@ -669,7 +670,7 @@ def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreT
     return compute
 
 # %% ../nbs/30_teachers.ipynb #a42312d6
-PROBE = ("a good film", "film good a", " ".join(["the old film about a long river was good and bad , and nobody knew why ."] * 3))  # asked together and alone
+PROBE = ("good", "a good film", "film good a", " ".join(["the old film about a long river was good and bad , and nobody knew why ."] * 3))  # asked together and alone
 SAME = 1e-4  # largest difference between two ways to ask, relative to the largest logit; computing in bfloat16, a thousand times that
 
 
@@ -684,7 +685,7 @@ def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())), equal_nan=True)
 
 
-def _probes(name: str, model: PreTrainedModel, read: Callable, n_texts: int | None) -> list[tuple[dict, np.ndarray]]:  # inputs, logits [3, C]
+def _probes(name: str, model: PreTrainedModel, read: Callable, n_texts: int | None) -> list[tuple[dict, np.ndarray]]:  # inputs, logits [4, C]
     "What the probe asks together, with the answers to each alone, for the numbers of texts that the model reads."
     found = []
     for n in (n_texts,) if n_texts else (1, 2):
