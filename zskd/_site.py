@@ -15,8 +15,8 @@ from typing import Any
 
 # %% auto #0
 __all__ = ['FENCE', 'SPAN', 'CODE', 'NAME_LINK', 'OUTER_LINK', 'OPTION', 'plain_code', 'single_links', 'outside_code',
-           'options_in_code', 'Site', 'page_file', 'resolve', 'resolved_links', 'own_meanings', 'own_source',
-           'documented_places', 'shown', 'in_order', 'FinishPage']
+           'options_in_code', 'Site', 'page_file', 'resolve', 'resolved_links', 'own_meanings', 'line_of', 'own_source',
+           'documented_places', 'shown', 'written_at', 'in_order', 'FinishPage']
 
 # %% ../nbs/95_site.ipynb #2b82e978
 FENCE = r"^ *(?P<fence>```+)[^\n]*\n[\s\S]*?^ *(?P=fence) *$"  # a block of code
@@ -130,6 +130,15 @@ def own_meanings(
 
     return re.sub(NAME_LINK, meant, markdown)
 
+# %% ../nbs/95_site.ipynb #a35a3cc4
+def line_of(
+    name: str,  # such as 'Teacher', or 'Teacher.load'
+    code: str,  # of a module
+) -> int | None:  # None for what stands within a class
+    "The line on which a name is defined."
+    found = re.search(rf"^(def|class) {re.escape(name.rpartition('.')[2])}\b", code, re.MULTILINE)
+    return code.count("\n", 0, found.start()) + 1 if found else None
+
 # %% ../nbs/95_site.ipynb #a6429f36
 def own_source(
     markdown: str,  # the documentation of a name
@@ -137,10 +146,7 @@ def own_source(
 ) -> str:
     "Let the link to the source lead to the page's own module."
     name = re.search(r"^### (\w+)$", markdown, re.MULTILINE)
-    if not name or f"/{module.name}#L" in markdown or not module.exists():
-        return markdown
-    lines = module.read_text(encoding="utf-8").splitlines()
-    at = next((i for i, line in enumerate(lines, 1) if re.match(rf"(def|class) {name[1]}\b", line)), None)
+    at = line_of(name[1], module.read_text(encoding="utf-8")) if name and f"/{module.name}#L" not in markdown and module.exists() else None
     return re.sub(r"(\[source\]\([^)]*/)\w+\.py#L\w+", rf"\g<1>{module.name}#L{at}", markdown) if at else markdown
 
 # %% ../nbs/95_site.ipynb #9d738c71
@@ -165,18 +171,30 @@ def shown(
     "The Markdown that a cell shows."
     return "".join("".join(o.get("data", {}).get("text/markdown", "")) for o in cell.get("outputs", []))
 
+# %% ../nbs/95_site.ipynb #8507dd52
+def written_at(
+    markdown: str,  # what a cell shows
+    code: str,  # of the module
+) -> int | None:  # None for a cell that documents nothing
+    "The line on which the name that a cell documents is defined: of its link to the source, or else of the module."
+    if not markdown.startswith("---"):
+        return None
+    link, name = (re.search(find, markdown, re.MULTILINE) for find in (r"^\[source\]\([^)]*#L(\d+)\)", r"^### (.+)$"))
+    return int(link[1]) if link else line_of(name[1], code) if name else None
+
 # %% ../nbs/95_site.ipynb #1c218e5d
 def in_order(
     cells: list[dict[str, Any]],  # of a page, with nbdev's documentation of names
+    code: str = "",  # of the page's module
 ) -> list[dict[str, Any]]:
     "Sort the names that are documented one after the other by their lines in the module; the source of a cell follows the last of its names."
     done: list[dict[str, Any]] = []
     group: list[tuple[float, dict[str, Any]]] = []
     for cell in [*cells, {}]:
-        line = re.search(r"^\[source\]\([^)]*#L(\d+)\)", shown(cell), re.MULTILINE)
+        line = written_at(shown(cell), code)
         is_source = "exports" in (cell.get("directives_") or {})
         if line or (is_source and group):
-            group.append((int(line[1]) if line else group[-1][0] + 0.5, cell))
+            group.append((line or group[-1][0] + 0.5, cell))
             continue
         done += [c for _, c in sorted(group, key=lambda item: item[0])]
         group = []
@@ -204,11 +222,11 @@ class FinishPage:
         self.site = Site(cfg.doc_host.rstrip("/") + cfg.doc_baseurl.rstrip("/"), f"{cfg.git_url}/blob/{cfg.branch}", root)
         self.root = cfg.config_path
         self.symbols = import_module(f"{cfg.lib_path.name}._modidx").d["syms"]
-        files = {file for names in self.symbols.values() for place, file in names.values() if place.partition("#")[0] == self.file}
-        self.module = cfg.config_path / files.pop() if files else None
+        module = re.search(r"#\| *default_exp (\w+)", here.read_text(encoding="utf-8"))
+        self.module = cfg.lib_path / f"{module[1]}.py" if module else None
         for cell in self.nb.cells:
             self._finish(cell)
-        self.nb.cells[:] = in_order(self.nb.cells)
+        self.nb.cells[:] = in_order(self.nb.cells, self.module.read_text(encoding="utf-8") if self.module else "")
 
     def text(
         self,
