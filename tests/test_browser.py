@@ -40,6 +40,7 @@ RUN = MODELS + """
 from zskd.adversarial import RandomInfill
 from zskd.stage2 import Stage2
 Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
+pool.save("run/pool")
 board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
 board.to_html("pages")
 Explorer(teacher, student).to_html("pages/long.html", ["a moving film, " * 20, "a dull mess"])
@@ -179,6 +180,7 @@ def test_every_tab_of_a_served_run_moves(browser, dashboard, run, loops):
         wait_for(lambda: page.get_by_text(f"{counts[line][column]} of 60 texts").count())
         page.get_by_label("texts").select_option("pool")
         assert moved(page, before)["title"] != before["title"]
+        other = moved(page, other, 1)
         page.get_by_label("another figure").select_option("calibration")
         assert "ECE" in moved(page, other, 1)["title"]
 

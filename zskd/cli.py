@@ -1042,6 +1042,8 @@ def dashboard(
     "Show teacher and student of a run side by side, in a browser."
     from zskd.core import UserError
 
+    if pages is None:
+        print("starting; the address of the page follows", flush=True)
     try:
         from zskd.serve import RunDashboard, check_run, serve
     except ImportError as e:

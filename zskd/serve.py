@@ -288,7 +288,7 @@ SETTINGS = {
     "SOLARA_THEME_VARIANT": "light",  # of the words at first; PAGE_HEAD has it follow the browser
     "SOLARA_THEME_LOADER": "plain",
     "SOLARA_THEME_SHOW_BANNER": "false",
-    "SOLARA_HOME": os.path.join(tempfile.gettempdir(), "zskd-solara"),
+    "SOLARA_TELEMETRY_SERVER_USER_ID": "nobody",
 }
 
 
@@ -299,6 +299,8 @@ class Visits:
         self,
         served: Served,  # changes while the page is open
     ):
+        self.home = tempfile.TemporaryDirectory(prefix="zskd-")  # where Solara keeps what it would keep in the home of the user
+        os.environ.update(SETTINGS, SOLARA_HOME=self.home.name)
         import solara
 
         self.served, self.routes, self.directory, self.tasks = served, [solara.Route("/")], Path(__file__).parent, set()
@@ -349,7 +351,7 @@ def make_app(
     served: Served,  # changes while the page is open
 ) -> Any:  # ASGI
     "Solara's server, with our page in front."
-    os.environ.update(SETTINGS)
+    visits = Visits(served)
     from solara.server.app import apps
     from solara.server.server import COOKIE_KEY_SESSION_ID
     from solara.server.starlette import app
@@ -358,7 +360,7 @@ def make_app(
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
 
-    apps["__default__"] = Visits(served)
+    apps["__default__"] = visits
     anywidget = Path(find_spec("anywidget").origin).parent / "nbextension" / "index.js"
 
     def root(request: Any) -> Any:
