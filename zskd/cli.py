@@ -1189,7 +1189,7 @@ def pretrain(
     print(f"start a student from it with: zskd distill --init {out}/encoder …")
 
 # %% ../nbs/80_cli.ipynb #a22df55e
-DEMO = {"n": 18_000, "oversample": 1.3, "ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
+DEMO = {"n": 20_000, "oversample": 1.3, "ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
 DEMO_SEARCH = {"steps": 40, "batch_size": 256, "lr": 1e-3}  # of stage 2
 DEMO_TURNS = {"start": 0.0, "student_steps": 20, "rows": 512, "generator_steps": 2, "learn_rows": 32}  # two short ones
 DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Stage 1: training on that text",

@@ -537,7 +537,7 @@ BLOCK = 8192  # rows per shard of the cache
 AHEAD = 2048  # rows sorted by length together, and tokenised while the model works on those before
 BATCH_TOKENS = {"fp32": 1024, "bf16": 2048, "gpu": 65_536}  # tokens per batch; in float32 a processor is fastest while a batch fits its cache
 TIE = 0.1  # two best logits closer than this in bfloat16 are computed again in float32
-FILL = 8  # rows are filled up to a multiple of this many tokens: for each new shape of a batch, oneDNN compiles kernels and keeps them
+FILL = 4  # rows are filled up to a multiple of this many tokens: for each new shape of a batch, oneDNN compiles kernels and keeps them
 
 
 def token_batches(
