@@ -387,7 +387,13 @@ def save(
             path = self.folder / f"{role}-{counters['step']:06d}.safetensors"
             files[role] = {"name": path.name, "sha256": _write_tensors(path, tensors)}
     write_json(self.folder / "checkpoint.json", sealed({**counters, "files": files}))
-    named = {entry["name"] for entry in files.values()}
+    self.clear()
+
+
+@patch
+def clear(self: Checkpoints) -> None:
+    "Remove tensors that the index does not name: those of earlier checkpoints, and of one that a kill came before."
+    named = {entry["name"] for entry in self.index.get("files", {}).values()}
     for old in self.folder.glob("*.safetensors*"):
         if old.name not in named:
             old.unlink(missing_ok=True)
@@ -619,6 +625,7 @@ def _open(self: Distiller) -> None:
         if self.is_main:
             self._lock.enter_context(writing(self.out))
             RunFolder(self.out, self.config(), self.resume)
+            self.checkpoints.clear()
             sweep(self.cache, older=3600)  # which other runs may share
     found = self.checkpoints.index
     self.generated = None if found else 0  # version 0.1.0 did not count
