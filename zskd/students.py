@@ -825,12 +825,11 @@ def save(
     "Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a full disk."
     from zskd.cards import shareable, write_card
 
-    self.notes = shareable(self.notes)  # the folder goes to hubs
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
         files = file_digests(tmp)
-        write_json(tmp / "zskd.json", sealed({"max_length": self.max_length, "notes": self.notes, "report": self.report, "files": files}))
+        write_json(tmp / "zskd.json", sealed({"max_length": self.max_length, "notes": shareable(self.notes), "report": self.report, "files": files}))
     write_card(folder, self)
     return home_path(folder)
 
