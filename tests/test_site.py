@@ -157,7 +157,10 @@ def environment(distributions, folder):
         for top in {file.parts[0] for file in dist.files if file.parts[0] not in ("..", "__pycache__")}:
             if not (folder / top).exists():
                 (folder / top).symlink_to(dist.locate_file(top))
-    (folder / "zskd.dist-info").symlink_to(next(p for p in Path(importlib.metadata.distribution("zskd")._path).parent.glob("zskd-*info")))
+    ours = importlib.metadata.distribution("zskd")  # nbdev finds its index by an entry point
+    (folder / "zskd.dist-info").mkdir()
+    (folder / "zskd.dist-info" / "METADATA").write_text(ours.read_text("METADATA") or ours.read_text("PKG-INFO"), "utf-8")
+    (folder / "zskd.dist-info" / "entry_points.txt").write_text(ours.read_text("entry_points.txt"), "utf-8")
 
 
 def copy_of_sources(folder):
