@@ -159,14 +159,18 @@ def write_json(
 
 def read_json(
     path: str | Path,  # the file to read
+    remedy: str = "",  # what a person can do if it cannot be read
 ) -> Any:  # what `write_json` was given
     "Read a JSON file. Raises `UserError` if it is absent or is not JSON."
+    way_out = f"; {remedy}" if remedy else ""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from e
-    except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: is not valid JSON ({str(e) or 'damaged'}); put the earlier file back, or delete it and make it anew") from e
+        raise UserError(f"{path}: cannot be read ({e.strerror}){way_out}") from e
+    except ValueError as e:
+        raise UserError(f"{path}: is not valid JSON ({e}){way_out}") from e
+    except RecursionError as e:
+        raise UserError(f"{path}: is JSON that is nested too deeply{way_out}") from e
 
 # %% ../nbs/00_core.ipynb #7d3a10c2
 def read_object(
@@ -175,12 +179,7 @@ def read_object(
     **kinds: type | tuple[type, ...],  # fields and their types; `NoneType` among them lets a field be missing
 ) -> dict[str, Any]:
     "Read a JSON object. Raises `UserError` with the way out if it is absent or damaged, or if a field is missing or of another type."
-    try:
-        data = read_json(path)
-    except UserError as e:
-        raise UserError(f"{e}; {remedy}") from e
-    except RecursionError as e:
-        raise UserError(f"{path}: is JSON that is nested too deeply; {remedy}") from e
+    data = read_json(path, remedy)
     if not isinstance(data, dict):
         raise UserError(f"{path}: is damaged (it holds no JSON object); {remedy}")
     for name, kind in kinds.items():
