@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -774,6 +775,19 @@ def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
     (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
     with pytest.raises(RunError, match="nowhere"):
         cli.going_on(tmp_path, tmp_path)()
+
+
+def test_two_visitors_do_not_resume_a_run_twice(tmp_path, monkeypatch):
+    (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
+    go_on, running, end = cli.going_on(tmp_path, tmp_path), threading.Event(), threading.Event()
+    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: (running.set(), end.wait(60), subprocess.CompletedProcess([], 0))[-1])
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(go_on)
+        assert running.wait(60)
+        with pytest.raises(RunError, match="already"):
+            go_on()
+        end.set()
+        first.result(60)
 
 
 def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(models, tmp_path):

@@ -303,7 +303,7 @@ class Visits:
         os.environ.update(SETTINGS, SOLARA_HOME=self.home.name)
         import solara
 
-        self.served, self.routes, self.directory, self.tasks = served, [solara.Route("/")], Path(__file__).parent, set()
+        self.served, self.routes, self.directory, self.tasks = served, [solara.Route("/")], Path(self.home.name, "page"), set()
 
     def check(self) -> None:
         "Nothing has to be prepared."
