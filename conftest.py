@@ -31,7 +31,7 @@ ENVIRONMENT = {
 
 
 def pytest_addoption(parser):
-    parser.addoption("--flags", default="", help="cells with these flags run too, for example --flags 'slow gpu'")
+    parser.addoption("--flags", default="", help="cells and tests with these flags run too, for example --flags 'slow gpu'")
 
 
 def pytest_configure(config):
@@ -40,6 +40,13 @@ def pytest_configure(config):
     if workers > 1:  # they share the cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C and would hand that on to what it starts
+
+
+def pytest_collection_modifyitems(config, items):
+    if "slow" not in config.getoption("--flags").split():
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; ask for it with --flags slow"))
 
 
 def pytest_collect_file(file_path, parent):
