@@ -153,6 +153,7 @@ class Parser(argparse.ArgumentParser):
     "An `ArgumentParser` that reports a mistake in one line, and knows earlier names of options."
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        "Read words, earlier names of options as the present ones."
         return super().parse_known_args(renamed(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> None:

@@ -373,7 +373,7 @@ def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
 @patch(as_prop=True)
 def config(self: RunFolder) -> dict[str, Any]:
     "What was asked of this run, with the versions that it began with."
-    return read_json(self.path / "config.json")
+    return read_json(self.path / "config.json", "put the earlier file back, or choose another folder")
 
 # %% ../nbs/00_core.ipynb #b7203a67
 @patch
