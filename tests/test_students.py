@@ -90,6 +90,18 @@ def test_trim_with_the_old_post_processor():
     assert got[0] == want[0] and got[-1] == want[-1]
 
 
+def test_tokens_that_were_added_to_a_teacher_are_kept():
+    "Tokens added for links and names have numbers behind the vocabulary's own."
+    tokenizer = learn_vocabulary(TEXTS, 200)
+    tokenizer.add_tokens(["<url>", "<user>"])
+    small, kept = trim_vocabulary(tokenizer, 150, TEXTS)
+    assert tokenizer.convert_ids_to_tokens(kept.tolist()) == small.convert_ids_to_tokens(range(len(small)))
+    assert small.tokenize("the cat <url> sat") == ["the", "cat", "<url>", "sat"]
+    teacher = make_teacher(BertConfig, 1, tokenizer, **BERT)
+    student = Student.create(teacher, n_params=12_000, corpus=TEXTS, sensitivity=False)
+    assert "<url>" in student.tokenizer.get_vocab() and np.isfinite(student.logits(["see <url> , <user>"])).all()
+
+
 @pytest.fixture
 def saved(tmp_path):
     teacher = make_teacher(BertConfig, 1, **BERT)

@@ -256,7 +256,7 @@ def trim_vocabulary(
     spec = _wordpiece(tokenizer)
     if spec is None:
         raise UserError(f"{type(tokenizer).__name__}: is not a fast WordPiece tokenizer, so it cannot be trimmed; use learn_vocabulary(texts)")
-    vocab: dict[str, int] = spec["model"]["vocab"]
+    vocab: dict[str, int] = {**spec["model"]["vocab"], **{t["content"]: t["id"] for t in spec["added_tokens"]}}  # tokens added later are not in the model's list
     prefix = spec["model"]["continuing_subword_prefix"]
     special = {t["content"] for t in spec["added_tokens"]}
     letters = {mark + chr(code) for code in range(33, 127) for mark in ("", prefix)}

@@ -294,7 +294,9 @@ def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.n
 # %% ../nbs/10_tasks.ipynb #10b1e002
 def _bad_label(path: str, values: list[tuple[str, str]], read: list[int | None], task: Task) -> UserError:
     "The error for the first value that is no label of the task."
-    where, value = next((i, v) for (i, v), x in zip(values, read, strict=True) if x not in range(task.n_labels))
+    names = set(map(_plain, task.labels))
+    wrong = [(i, v) for (i, v), x in zip(values, read, strict=True) if x not in range(task.n_labels)]
+    where, value = next(((i, v) for i, v in wrong if _plain(v) not in names), wrong[0])
     allowed = f"0 … {task.n_labels - 1}, or throughout one of {list_names(task.labels)}"
     from_one = task.n_labels in read and all(x in range(1, task.n_labels + 1) for x in read)
     why = f"; the numbers in this file run from 1 to {task.n_labels}, but class numbers begin at 0: take 1 off each, or write the names" if from_one else ""
