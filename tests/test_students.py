@@ -98,7 +98,7 @@ def test_tokens_that_were_added_to_a_teacher_are_kept():
     assert tokenizer.convert_ids_to_tokens(kept.tolist()) == small.convert_ids_to_tokens(range(len(small)))
     assert small.tokenize("the cat <url> sat") == ["the", "cat", "<url>", "sat"]
     teacher = make_teacher(BertConfig, 1, tokenizer, **BERT)
-    student = Student.create(teacher, n_params=12_000, corpus=TEXTS, sensitivity=False)
+    student = Student.create(teacher, n_params=30_000, corpus=TEXTS, sensitivity=False)
     assert "<url>" in student.tokenizer.get_vocab() and np.isfinite(student.logits(["see <url> , <user>"])).all()
 
 
