@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from errno import EDQUOT, EFBIG, ENOSPC
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -1366,10 +1367,11 @@ def explain(
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
     if out_of_memory(error):
-        return 1, "out of memory; choose a smaller --batch-size or --n, or another --device"
+        return 1, "out of memory; choose a smaller --batch-size or --rows, or another --device"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return 1, f"{where}{error.strerror}; free some space or choose another folder, then run it again"
+        advice = "free some space or choose another folder, then run it again" if error.errno in (ENOSPC, EFBIG, EDQUOT) else "correct it, or choose another file or folder"
+        return 1, f"{where}{error.strerror}; {advice}"
     return None
 
 # %% ../nbs/80_cli.ipynb #13732853

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import glob
 import html
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
+from textwrap import shorten
 from types import CodeType
 
 from fastcore.basics import patch
@@ -126,6 +128,8 @@ def _file_texts(path: str, column: str, skip_bad_lines: bool = False, notices: N
     for where, (text,) in table_rows(path, [column], skip_bad_lines, notices):
         if not isinstance(text, (str, type(None))):
             raise UserError(f"{path}: {where}: column {column!r} is not text; choose another with column=")
+        if text is None and notices is not None:
+            notices.add("empty", where)
         yield text or ""
 
 
@@ -203,8 +207,13 @@ class Corpus:
         texts: Iterable[str],  # held in memory
         name: str = "texts",  # for people
     ) -> Corpus:  # not cleaned
-        "A corpus of texts that are already in memory."
+        "A corpus of texts that are already in memory. Raises `UserError` for what is no list of texts."
+        if isinstance(texts, (str, bytes, Mapping)) or hasattr(texts, "columns"):
+            raise UserError(f"texts: is one object of type {type(texts).__name__}; give a list of texts, or a column of a frame")
         held, notices = list(texts), Notices()
+        wrong = next((i for i, text in enumerate(held) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise UserError(f"texts: item {wrong} is no text but of type {type(held[wrong]).__name__}; leave it out")
         return cls(name, [Part(name, partial(_mended, held, notices), lambda: digest(held), notices)])
 
     def __repr__(self) -> str:
@@ -316,6 +325,8 @@ _SUFFIXES = tuple(f".{k}{z}" for k in _KINDS for z in ("", ".gz"))
 
 def _find_files(source: str) -> list[str] | None:
     "The files that a path, folder or pattern stands for; None if it can only be a hub name."
+    if "\n" in source or max(map(len, os.fsencode(source).split(b"/"))) > 255:
+        raise _no_source(source)
     path = home_path(source)
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
@@ -332,7 +343,15 @@ def _find_files(source: str) -> list[str] | None:
         return files
     if source.startswith(("/", ".", "~")) or source.count("/") > 1 or source.lower().endswith(_SUFFIXES):
         raise UserError(f"{source}: no such file or folder; correct the path, or give 'sample' for the built-in text")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?(:[\w.-]+)?", source):
+        raise _no_source(source)
     return None
+
+
+def _no_source(source: object) -> UserError:
+    "The error for what names nothing to read, perhaps a text."
+    what = repr(shorten(source, 60, placeholder=" …")) if isinstance(source, str) else f"an object of type {type(source).__name__}"
+    return UserError(f"corpus: {what} is no file, folder, pattern or name of a hub data set; texts in memory become a corpus with Corpus.from_texts(texts)")
 
 # %% ../nbs/20_corpora.ipynb #de6eb5ac
 def source_name(
@@ -345,6 +364,8 @@ def source_name(
 
 
 def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) -> list[Part]:
+    if not isinstance(source, (str, Path)):
+        raise _no_source(source)
     source = str(source)
     if source == "sample":
         path = str(ASSETS / "wikipedia.txt.gz")

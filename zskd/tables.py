@@ -100,6 +100,7 @@ def read_blocks(
 _NOTICES = {  # kind: what is said of `n` findings of which the first is at `where`
     "skipped": "left out {n:,} bad line(s), the first is {where}",
     "repaired": "repaired {n:,} text(s) that held half a character (a lone surrogate), the first at {where}",
+    "empty": "{n:,} row(s) hold no text, the first is {where}",
     "rows in a field": "{n:,} field(s) in quotes look like several rows of the file, the first at {where}; if a quote is missing there, other columns are in the text",
 }
 
@@ -114,7 +115,7 @@ class Notices:
 
     def add(
         self,
-        kind: str,  # 'skipped', 'repaired' or 'rows in a field'
+        kind: str,  # 'skipped', 'repaired', 'empty' or 'rows in a field'
         where: str,  # such as 'line 3'
     ) -> None:
         "Count a finding."
@@ -300,8 +301,8 @@ def _delimited_rows(path: str, kind: str, columns: Sequence[str], notices: Notic
             yield where, [fields[i] for i in places]
 
 # %% ../nbs/06_tables.ipynb #fa72a855
-def _json_object(path: str, where: str, line: str, columns: Sequence[str]) -> dict[str, Any]:
-    "The object on a line. Raises `UserError` if there is none, or if a column is missing."
+def _json_object(path: str, where: str, line: str, columns: Sequence[str], first: bool = True) -> dict[str, Any]:
+    "The object on a line. Raises `UserError` if there is none, or if a column is missing, which after the first line is a fault of the line."
     try:
         row = json.loads(line)
     except RecursionError as e:
@@ -312,20 +313,22 @@ def _json_object(path: str, where: str, line: str, columns: Sequence[str]) -> di
         raise UserError(f"{path}: {where} is not a JSON object; give one object a line, like {{{json.dumps((*columns, 'text')[0])}: ...}}")
     for column in columns:
         if column not in row:
-            raise no_column(f"{path}: {where}", column, row)
+            raise no_column(f"{path}: {where}", column, row) if first else UserError(f"{path}: {where}: has no column {column!r}, as lines before it have; {_LEAVE_OUT}")
     return row
 
 
 def _jsonl_rows(path: str, kind: str, columns: Sequence[str], notices: Notices) -> Found:
     "The columns of a JSONL file."
+    first = True
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
-            row = _json_object(path, f"line {number}", line, columns)
+            row = _json_object(path, f"line {number}", line, columns, first)
         except UserError as e:
             yield f"line {number}", e
         else:
+            first = False
             yield f"line {number}", [row[column] for column in columns]
 
 # %% ../nbs/06_tables.ipynb #8790b74c

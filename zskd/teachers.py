@@ -210,6 +210,8 @@ def _scores(said: Any, labels: tuple[str, ...], complete: bool) -> tuple[np.ndar
     for i, row in enumerate(rows):
         for answer in row:
             at = find(answer["label"])
+            if named[i, at]:
+                raise UserError(f"teacher: it names {answer['label']!r} twice for one input; each class has one score")
             p[i, at], named[i, at] = float(answer["score"]), True
     if complete and not named.all():
         raise UserError("teacher: it gives logits of its best classes only; ask the pipeline for all with top_k=None")
@@ -325,7 +327,7 @@ def check_model_folder(
             raise UserError(f"{folder}: is the folder of a run; its student is {folder}/student")
         raise UserError(f"{folder}: has no weights (model.safetensors); was the download interrupted?")
     if names.isdisjoint(TOKENIZER_FILES):  # without one, every word would silently be an unknown one
-        raise UserError(f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained")
+        raise UserError(f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained, or, if the model reads characters or bytes, make a function of it and use Teacher.from_callable")
     for file in names & {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "model.safetensors.index.json"}:
         _check_json(folder, file, "save_pretrained of the tokenizer" if "token" in file else "save_pretrained of the model")
     index = folder / "model.safetensors.index.json"
