@@ -444,7 +444,8 @@ def claim(
     file = out / "command.json"
     made = out.is_dir() and any(path.name not in (file.name, LOCK) for path in out.iterdir())
     if made and not file.exists():
-        raise UserError(f"{out}: holds other files; choose a new or empty folder")
+        what = "holds a run whose command.json is missing; put that file back" if (out / "config.json").exists() else "holds other files"
+        raise UserError(f"{out}: {what}{', or' if 'back' in what else ';'} choose a new or empty folder")
     if not made:  # a start that came to nothing, perhaps by a mistake that is mended now, binds nobody
         write_json(file, sealed({"command": line, "options": asked}))
         return
@@ -644,7 +645,7 @@ def distill(
         check_training(model, task, options, rows and len(rows))
         examples = read_data(data, task, options["skip_bad_lines"])
         given = {"teacher": teacher, "out": out, "pool": pool, "data": data, **options}
-        if resume and not (folder / "command.json").exists():
+        if resume and not any((folder / name).exists() for name in ("command.json", "config.json")):
             print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
         if team().is_main:
             claim(folder, spell("distill", given), model, {**given, "resume": resume})

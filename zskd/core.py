@@ -35,9 +35,9 @@ from tqdm.auto import tqdm
 # %% auto #0
 __all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'out_of_memory', 'derive_seed', 'set_seed', 'cpu_has_bf16',
            'pick_dtype', 'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object',
-           'home_path', 'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'file_digests',
-           'changed_files', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder',
-           'is_first_process', 'sweep', 'writing']
+           'home_path', 'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'content_digest',
+           'file_digests', 'changed_files', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress',
+           'versions', 'RunFolder', 'is_first_process', 'sweep', 'writing']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
 class ZskdError(Exception):
@@ -260,11 +260,21 @@ def read_sealed(
     return data
 
 # %% ../nbs/00_core.ipynb #2fca543b
+def content_digest(
+    path: str | Path,  # an existing file
+) -> str:  # 64 hexadecimal characters
+    "SHA-256 of a file, of JSON without regard to the order of keys: tokenizers writes some of them in another order each time."
+    if Path(path).suffix == ".json":
+        with suppress(ValueError, RecursionError):
+            return digest(json.dumps(json.loads(Path(path).read_text(encoding="utf-8")), sort_keys=True))
+    return file_digest(path)
+
+
 def file_digests(
     folder: str | Path,  # an existing folder
 ) -> dict[str, str]:  # digest by name
     "The digests of the files in a folder, those in folders below left out."
-    return {file.name: file_digest(file) for file in sorted(Path(folder).iterdir()) if file.is_file()}
+    return {file.name: content_digest(file) for file in sorted(Path(folder).iterdir()) if file.is_file()}
 
 
 def changed_files(
@@ -273,7 +283,7 @@ def changed_files(
 ) -> list[str]:  # names
     "Those of the expected files that are missing or have other content. Other files may lie beside them."
     folder = Path(folder)
-    return [name for name, wanted in expected.items() if not (folder / name).is_file() or file_digest(folder / name) != wanted]
+    return [name for name, wanted in expected.items() if not (folder / name).is_file() or content_digest(folder / name) != wanted]
 
 # %% ../nbs/00_core.ipynb #cbdb8c9b
 def tensors_under(
