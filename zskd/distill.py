@@ -466,6 +466,7 @@ class Distiller:
         self.step, self.steps, self.stop, self.metrics, self.best, self.lr, self.majority = 0, 0, False, {}, {}, 0.0, 0.0
         self.highest = 0.0
         self.seconds, self.extra_queries, self.generated, self.distilled = {"label": 0.0, "train": 0.0}, 0, 0, None
+        self.answers: dict[str, int] | None = None  # rows by the class that the teacher gives them
         self._check()
 
     def __repr__(self) -> str:
@@ -929,7 +930,7 @@ def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
 # %% ../nbs/50_distill.ipynb #40cfd34f
 @patch
 def _counters(self: Distiller) -> dict[str, Any]:
-    names = ("step", "steps", "best", "highest", "metrics", "majority", "seconds", "extra_queries", "generated", "stop")
+    names = ("step", "steps", "best", "highest", "metrics", "majority", "seconds", "extra_queries", "generated", "stop", "answers")
     return {name: getattr(self, name) for name in names}
 
 
@@ -1128,9 +1129,7 @@ def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, s
     words = self.start.notes.get("word_queries", 0)  # that its student was created by
     queries = {"ood": made.get("candidates", len(self.pool)), "words": words, "adversarial": self.extra_queries}
     seconds = {**self.seconds, "label": self.seconds["label"] + made.get("seconds", 0)}
-    kept = {} if self.distilled is None else self.distilled.notes.get("run") or {}  # of a run that was finished before, whose pool nobody reads again
-    answers = self.answers if hasattr(self, "answers") else kept.get("answers")
-    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources), "answers": answers}
+    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources), "answers": self.answers}
 
 # %% ../nbs/50_distill.ipynb #33f0f605
 def undistilled(
