@@ -108,6 +108,15 @@ def saved(tmp_path):
     return Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS).save(tmp_path / "student")
 
 
+def test_a_student_that_was_used_is_saved_as_one_that_was_not(saved, tmp_path):
+    "A tokenizer remembers how it was called last, which is no part of a student."
+    student = Student.load(saved)
+    before = (student.save(tmp_path / "new") / "tokenizer.json").read_text()
+    student.tokenizer(["the cat", "a dog ran to the river"], padding=True, truncation=True, max_length=16)
+    used = (student.save(tmp_path / "used") / "tokenizer.json").read_text()
+    assert json.loads(used) == json.loads(before) and json.loads(used)["padding"] is json.loads(used)["truncation"] is None
+
+
 def test_damaged_folders(saved):
     weights = saved / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])

@@ -344,7 +344,7 @@ def save_encoder(
         model = AlbertForMaskedLM(model.config)
     with model_folder(folder) as tmp:
         model.save_pretrained(tmp, state_dict=weights)
-        student.tokenizer.save_pretrained(tmp)
+        student.limited_tokenizer().save_pretrained(tmp)
         files = file_digests(tmp)
         write_json(tmp / "zskd.json", sealed({"max_length": student.max_length, "notes": student.notes, "files": files}))
     return Path(folder)

@@ -811,9 +811,12 @@ def logits(
 # %% ../nbs/31_students.ipynb #a0f0fe99
 @patch
 def limited_tokenizer(self: Student) -> PreTrainedTokenizerBase:
-    "A copy of the tokenizer that says how much the student reads, so that pipelines know where to cut."
+    "A copy of the tokenizer that says how much the student reads, so that pipelines know where to cut; of how it was called last it keeps nothing."
     tokenizer = copy.deepcopy(self.tokenizer)
     tokenizer.model_max_length = self.max_length
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
     return tokenizer
 
 
