@@ -35,19 +35,6 @@ def run(*words, **kwargs):
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.fixture
-def call(capsys):
-    "A command in this process: exit code, standard output, standard error."
-
-    def call(*words):
-        capsys.readouterr()
-        code = cli.main([str(w) for w in words])
-        got = capsys.readouterr()
-        return code, got.out, got.err
-
-    return call
-
-
 def one_line(err, *parts):
     "The error is one line without a traceback, and names these things. The teacher of these tests may give one class only."
     err = "".join(line for line in err.splitlines(True) if not line.startswith("warning: one class has all of the pool"))

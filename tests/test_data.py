@@ -16,19 +16,6 @@ SMALL = ["--n", "120", "--steps", "4", "--batch-size", "16", "--preset", "bert-t
 PROSE = [f"The {a} {b} was {c} and the {d} stood near it." for a in "old new small long".split() for b in "mill road ship hall".split() for c in "open full dark".split() for d in "tree wall".split()]
 
 
-@pytest.fixture
-def call(capsys):
-    "A command in this process: exit code, standard output, standard error."
-
-    def call(*words):
-        capsys.readouterr()
-        code = cli.main([str(w) for w in words])
-        got = capsys.readouterr()
-        return code, got.out, got.err
-
-    return call
-
-
 def make_teacher(folder, labels, answer=None):
     "A tiny classifier that has learnt nothing; with `answer` it gives this one class to everything."
     torch.manual_seed(0)

@@ -484,14 +484,24 @@ def run_server(
 
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
 
+    def say(words: str) -> None:
+        if server.should_exit:
+            raise KeyboardInterrupt
+        served.words = words
+
     def work() -> None:
         try:
-            served.make = load(lambda words: setattr(served, "words", words))
+            served.make = load(say)
+        except KeyboardInterrupt:  # nobody waits for it any more
+            return
         except BaseException as e:
             served.error, served.words = e, f"This cannot be shown. {e}"
             time.sleep(1.5)  # so that the page can say so, too
             server.should_exit = True
 
-    threading.Thread(target=work, daemon=True).start()
+    loading = threading.Thread(target=work, daemon=True)
+    loading.start()
     with contextlib.suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
+    server.should_exit = True
+    loading.join(30)  # a process that ends while PyTorch computes in a thread may be aborted
