@@ -37,7 +37,7 @@ __all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'out_of_memor
            'pick_dtype', 'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object',
            'home_path', 'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'content_digest',
            'file_digests', 'changed_files', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress',
-           'versions', 'RunFolder', 'is_first_process', 'sweep', 'writing']
+           'versions', 'RunFolder', 'sweep', 'writing']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
 class ZskdError(Exception):
@@ -421,12 +421,6 @@ def read_log(
 # %% ../nbs/00_core.ipynb #f7218673
 LOCK = ".lock"  # the file that is locked; after a kill it stays, but without its process it locks nothing
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.tmp")  # `.NAME.PROCESS.tmp`
-_RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # what launchers set, as accelerate reads it
-
-
-def is_first_process() -> bool:
-    "Whether this is the only process of a run, or the first of several."
-    return next((os.environ[name] for name in _RANKS if name in os.environ), "0") in ("", "0", "-1")
 
 
 def sweep(
@@ -454,7 +448,9 @@ def writing(
     beside: bool = False,  # whether the lock lies beside it: for a file, and for a folder that is moved to its place as a whole
 ) -> Iterator[None]:
     "Be the only process that writes there; in one thread it may be nested. Raises `UserError` if another one does, `RunError` if nothing can be written."
-    if not is_first_process():
+    from zskd.processes import place
+
+    if place()[0]:  # the first of several processes writes
         yield
         return
     given, path = path, Path(path).absolute()

@@ -139,6 +139,11 @@ def _answers(self: Pretrainer, rows: list[Row]) -> np.ndarray:  # float32 [n, di
     states = leading_states(self.teacher, rows, len(self.teacher.labels), self.cache)
     return sentence_vectors(states, encode_rows(self.teacher.tokenizer, rows, self.teacher.max_length).lengths).numpy()
 
+
+@patch
+def _count_answers(self: Pretrainer) -> None:
+    "Nothing is counted: the directions of a sentence vector are no classes."
+
 # %% ../nbs/54_pretrain.ipynb #030128e6
 def nearness(
     vectors: torch.Tensor,  # [n, size]
