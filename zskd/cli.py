@@ -43,9 +43,9 @@ __all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEA
            'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask',
            'handed', 'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data',
            'read_data', 'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size',
-           'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'known_words', 'read_command', 'going_on',
-           'run_data', 'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain',
-           'unknown_option', 'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
+           'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'read_command', 'going_on', 'run_data',
+           'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option',
+           'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 RENAMED = {"n": "rows"}  # parameters whose option has another name
@@ -444,8 +444,9 @@ def claim(
     file = out / "command.json"
     made = out.is_dir() and any(path.name not in (file.name, LOCK) for path in out.iterdir())
     if made and not file.exists():
-        what = "holds a run whose command.json is missing; put that file back" if (out / "config.json").exists() else "holds other files"
-        raise UserError(f"{out}: {what}{', or' if 'back' in what else ';'} choose a new or empty folder")
+        if (out / "config.json").exists():
+            raise UserError(f"{out}: holds a run whose command.json is missing; put that file back, or choose a new or empty folder")
+        raise UserError(f"{out}: holds other files; choose a new or empty folder")
     if not made:  # a start that came to nothing, perhaps by a mistake that is mended now, binds nobody
         write_json(file, sealed({"command": line, "options": asked}))
         return
@@ -907,14 +908,20 @@ def export(
     print("\n" + "\n".join(str(model.file) for model in exports.values()))
 
 # %% ../nbs/80_cli.ipynb #c1d9a003
+_COMMAND_REMEDY = "put the earlier file back, or delete it and name --teacher (and --pool, --data) yourself"
+
+
 def command_of(
     run: str,  # folder of a run
 ) -> list[str]:  # `demo` or `distill` and what it was told; empty for a run that no command made
-    "The command that made a run."
-    from zskd.core import home_path, read_sealed
+    "The command that made a run. Raises `UserError` with the way out if its `command.json` is damaged."
+    from zskd.core import RunError, UserError, home_path, read_sealed
 
     file = home_path(run) / "command.json"
-    words = shlex.split(read_sealed(file, "put the earlier file back, or repeat the command that made this run").get("command", ""))[1:] if file.exists() else []
+    try:
+        words = shlex.split(read_sealed(file, _COMMAND_REMEDY).get("command", ""))[1:] if file.exists() else []
+    except (RunError, ValueError, AttributeError, TypeError) as e:  # no JSON, or JSON that is not ours
+        raise UserError(f"{run}/command.json: is damaged, so what made the run is not known; {_COMMAND_REMEDY}") from e
     return words if words[:1] in (["demo"], ["distill"]) else []
 
 
@@ -924,28 +931,13 @@ def told_by_run(
     "What the command that made a run was told of teacher, task, pool and data."
     from zskd.core import ASSETS
 
-    words = known_words(run)
+    words = command_of(run)
     if words[:1] == ["demo"]:
         return {"teacher": str(ASSETS / "teacher"), "task": "sst2", "data": "demo"}
     told = read_command(run, words)
     return _given({name: told.get(name) for name in ("teacher", "pool", "data", "skip_bad_lines", *options_of(open_teacher))})
 
 # %% ../nbs/80_cli.ipynb #80d0a001
-_COMMAND_REMEDY = "put the earlier file back, or delete it and name --teacher (and --pool, --data) yourself"
-
-
-def known_words(
-    run: str,  # folder of a run
-) -> list[str]:  # as `command_of` gives them
-    "The command that made a run. Raises `UserError` with the way out if its `command.json` is damaged."
-    from zskd.core import UserError
-
-    try:
-        return command_of(run)
-    except (UserError, ValueError, AttributeError, TypeError) as e:  # no JSON, or JSON that is not ours
-        raise UserError(f"{run}/command.json: is damaged, so what made the run is not known; {_COMMAND_REMEDY}") from e
-
-
 def read_command(
     run: str,  # folder of the run that it made
     words: list[str],  # as `command_of` gives them
@@ -1077,7 +1069,7 @@ def dashboard(
 
         return make
 
-    serve(load, port, host, not no_token, not no_browser, Path(run).expanduser().absolute().name)
+    serve(load, port, host, not no_token, not no_browser, Path(run).absolute().name)
 
 # %% ../nbs/80_cli.ipynb #2b0431e0
 def make_writer(
@@ -1209,7 +1201,7 @@ def clear(
 
     if not folder.is_dir() or not any(path.name != LOCK for path in folder.iterdir()):
         return
-    if not (folder / "command.json").exists() or known_words(str(folder))[:1] != ["demo"]:
+    if not (folder / "command.json").exists() or command_of(str(folder))[:1] != ["demo"]:
         raise UserError(f"{folder}: holds no demo, so --fresh does not empty it; choose another folder")
     for name in RUN_FILES:
         path = folder / name
@@ -1402,7 +1394,7 @@ def held(
     out = options.get("out")
     if name not in LOCKED or not out or Path(out).is_file():  # a file in the way is for the command to report
         return nullcontext()
-    return writing(os.path.expanduser(out) if name == "teacher" else out, LOCKED[name])
+    return writing(out, LOCKED[name])
 
 # %% ../nbs/80_cli.ipynb #80d0a003
 PATHS = ("out", "data", "corpus", "rewrite", "teacher", "student", "pool", "logits", "recipe", "generator", "init", "model", "encoder", "base", "run", "pages")  # options that may name a file or folder
