@@ -380,11 +380,13 @@ def ask(
     student: Student,  # likewise
     rows: Sequence[str | Row] | Pool,  # inputs; about a pool that was made with this teacher it is not asked again
     truth: Sequence[int] | None = None,  # the right classes, in the student's order
+    cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
 ) -> Answers:
     "Ask both models. Raises `UserError` for other classes, and for what is no text."
     order, inputs = class_order(teacher, student), rows.rows() if isinstance(rows, Pool) else as_rows(rows)
     asked_before = isinstance(rows, Pool) and rows.logits is not None and rows.made.get("teacher") == teacher.fingerprint and rows.labels == teacher.labels
-    t = np.asarray(rows.logits if asked_before else teacher.logits(inputs))[:, order]
+    answers = rows.logits if asked_before else teacher.label(inputs, cache=cache) if cache else teacher.logits(inputs)
+    t = np.asarray(answers)[:, order]
     return cls(inputs, t, student.logits(inputs), student.labels, truth)
 
 # %% ../nbs/71_dashboards.ipynb #1afe9771

@@ -58,14 +58,15 @@ def compared_sets(
     generated: list[Mapping[str, Any]] | None = None,  # records of what an adversary wrote
     examples: Examples | None = None,  # of the task
     most: int = 2000,  # texts of each set
+    cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
 ) -> dict[str, Answers]:  # by name
     "What teacher and student say of each set of texts that there is."
     sets: dict[str, Answers] = {}
     if examples is not None and len(examples):
         at = some(len(examples), most)
-        sets[f"{examples.task.name}, {examples.split}"] = Answers.ask(teacher, student, [examples.rows[i] for i in at], _in_order(examples, student)[at])
+        sets[f"{examples.task.name}, {examples.split}"] = Answers.ask(teacher, student, [examples.rows[i] for i in at], _in_order(examples, student)[at], cache)
     if pool is not None and len(pool):
-        sets["pool"] = _of_pool(teacher, student, pool, some(len(pool), most))
+        sets["pool"] = _of_pool(teacher, student, pool, some(len(pool), most), cache)
     if generated:
         records = [generated[i] for i in some(len(generated), most)]
         rows = [tuple(r["text"]) for r in records]
@@ -73,11 +74,11 @@ def compared_sets(
     return sets
 
 # %% ../nbs/73_serve.ipynb #cf139935
-def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray) -> Answers:
+def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray, cache: str | Path | None) -> Answers:
     "Rows of a pool; its logits are used where this teacher gave them."
     rows = pool.rows(at)
     if pool.logits is None or pool.made.get("teacher") != teacher.fingerprint or tuple(pool.labels) != tuple(teacher.labels):
-        return Answers.ask(teacher, student, rows)
+        return Answers.ask(teacher, student, rows, cache=cache)
     return Answers(rows, np.asarray(pool.logits)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
 
 
@@ -150,7 +151,7 @@ def compare(self: RunData) -> None:
     has_pool = self.given is None and (self.folder / "pool" / "pool.json").exists()
     pool = Pool.load(self.folder / "pool") if has_pool else self.given
     self.say(f"Asking teacher and student about up to {self.most:,} texts of each kind.")
-    self.sets = compared_sets(self.teacher, self.student, pool, self.written, self.examples, self.most)
+    self.sets = compared_sets(self.teacher, self.student, pool, self.written, self.examples, self.most, self.folder / "logits")
     self.like = LikeTexts([] if pool is None else pool.rows())
     self.rows = next((answers.rows for answers in self.sets.values() if answers.rows), [])
     if self.rows:
@@ -320,6 +321,8 @@ class Visits:
 PAGE_HEAD = """<meta name="zskd-plotly" content="plotly/plotly.min.js"><style>
 .zskd-words, .zskd-board { max-width: 72rem; margin: 0 auto; padding: .5rem; font-family: sans-serif; box-sizing: border-box; }
 .zskd-board { width: 100%; overflow-x: hidden; }
+.zskd-board .lm-TabBar-content { flex-wrap: wrap; }
+.zskd-board .lm-TabBar-tab { flex: 0 0 auto; width: auto; min-width: 0; }
 body:has(.zskd-board) .zskd-words, #loader-container { display: none; }
 :root { color-scheme: light dark; }
 </style><script>
