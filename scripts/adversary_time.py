@@ -2,9 +2,9 @@
 
     python scripts/adversary_time.py --work runs/six
 
-Needs the teachers and pools that `scripts/six_tasks.py` made in that folder. Each adversary, with its defaults, takes one turn in the middle of
-a short run; the runs of all take turns, and the shortest time of each kind of step counts. The results go to
-`nbs/benchmarks/results/adversary_time.json`. Only the ratios can be compared between machines.
+This needs the teachers and pools that `scripts/six_tasks.py` made in that folder. Each adversary, with its defaults, takes one turn in the
+middle of a short run. The adversaries' runs alternate, and the shortest time of each kind of step counts. The results are written to
+`nbs/benchmarks/results/adversary_time.json`. Compare only the ratios between machines.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WARM = 4  # steps that do not count, of each half
 
 
 def main() -> None:
-    """Measure all, and write one result file."""
+    """Measure everything and write one result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", default="runs/six", type=Path, help="folder of `scripts/six_tasks.py`")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=["sst2", "mnli", "rte"])
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of an answer of the teacher, of a step without and with texts of each adversary, and of one of its turns."""
+    """Seconds per answer of the teacher, per step without and with each adversary's texts, and per turn of each adversary."""
     task = TASKS[name]
     teacher = Teacher.load(args.work / "teachers" / name).for_task(task)
     whole = Pool.load(args.work / "pools" / f"{name}-wiki")
@@ -77,13 +77,13 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def one_run(kind: str, teacher: Teacher, student: Student, pool: Pool, task: object, folder: Path, i: int) -> tuple[float, float, float]:
-    """Seconds of a step before the adversary begins, of one with its texts, and of its turn; medians of one run."""
+    """Seconds per step before the adversary begins, per step with its texts, and per turn; medians of one run."""
     stage2 = ADVERSARIES[kind]()
-    stage2.start, stage2.ramp = 0.5, 0.0  # from the middle on, at once with its whole share
+    stage2.start, stage2.ramp = 0.5, 0.0  # begins in the middle, with its full share at once
     settings = {**settings_of(task, "wiki"), "steps": STEPS, "evaluate_every": STEPS, "held_out": 200}
     done = step_times(teacher, student, pool, folder / f"{kind}-{i}", folder / "logits", task=task, adversary=stage2, **settings)
-    each = [b - a for a, b in zip(done, done[1:], strict=False)]  # of the second step and on
-    first = STEPS // 2 - 1  # in which the turn is taken
+    each = [b - a for a, b in zip(done, done[1:], strict=False)]  # from the second step
+    first = STEPS // 2 - 1  # the step with the turn
     plain, mixed = median(each[WARM:first]), median(each[first + WARM :])
     return plain, mixed, each[first] - mixed
 

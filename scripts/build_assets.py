@@ -2,10 +2,11 @@
 
     python scripts/build_assets.py --base ENCODER --data GLUE_FOLDER --text wikipedia_*.txt --other news.txt --work FOLDER
 
-ENCODER is a folder with an uncased BERT encoder (all-MiniLM-L6-v2 made the files in the repository), GLUE_FOLDER
-holds `SST-2/train.tsv` and `SST-2/dev.tsv`, and the text files hold one paragraph a line; masked words are counted on the other one. Every step can be run
-alone with `--only`; the compact encoders read no task data, take about an hour each on one core, and go on where they were
-broken off. What was made, and how well it does, is written to `zskd/assets/assets.json`.
+ENCODER is a folder with an uncased BERT encoder; the files in the repository were made with all-MiniLM-L6-v2. GLUE_FOLDER holds
+`SST-2/train.tsv` and `SST-2/dev.tsv`. The text files hold one paragraph a line; masked words are counted on the `--other` file.
+
+`--only` runs single steps. The compact encoders read no task data, take about an hour each on one core, and continue after an
+interruption. `zskd/assets/assets.json` records what was made and its scores.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from zskd.teachers import Teacher, fine_tune, load_classifier
 
 MAX_LENGTH = 128
 VOCABULARY = 8000
-LAYERS = (0, 1, 2)  # of the encoder; fewer layers are what makes the teacher small
+LAYERS = (0, 1, 2)  # of the encoder; fewer layers make the teacher small
 ROWS = 300_000  # of mixed text, for the compact encoders
 WIDE = Shape(8000, 64, 384, 2, 2, 12, 232)  # of the larger one: as wide as the encoder, whose layers it starts from
 STEPS = ["text", "eval", "teacher", "small", "wide"]
@@ -48,13 +49,13 @@ base_model: sentence-transformers/all-MiniLM-L6-v2
 {parameters:,} parameters: {shape}. A compact encoder for students of zskd to start from: `Student.create(teacher, init="{name}")`, or
 `AutoModel.from_pretrained(folder)`.
 
-- **Source**: all-MiniLM-L6-v2 (22.7 million parameters, Apache-2.0). That encoder was itself trained on pairs of sentences, natural language inference and
-  duplicate questions among them.
+- **Source**: all-MiniLM-L6-v2 (22.7 million parameters, Apache-2.0). That encoder was itself trained on sentence pairs, including natural
+  language inference and duplicate questions.
 - **Text**: {rows:,} rows made from English Wikipedia (dump of 2015, CC BY-SA), single texts and pairs. No task data.
 - **Vocabulary**: {vocabulary}
 - **Objective**: {objective}
 - **Steps**: {steps}
-- **Command**: `python scripts/build_assets.py --only {step} ...`; its arguments stand at the head of that script.
+- **Command**: `python scripts/build_assets.py --only {step} ...`; the head of that script lists its arguments.
 - **Limits**: English in lower case, inputs of up to 128 pieces. It is a start for training, not a classifier.
 """
 
@@ -138,7 +139,7 @@ def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
 
 
 def pretrained(encoder: Teacher, start: Student, rows: Mixture, out: Path, **settings: Any) -> Pretrainer:
-    """A run of general distillation, begun or continued, to its end; the encoder's states are kept for the next."""
+    """Start or continue a run of general distillation and finish it; keep the encoder's states for the next."""
     run = Pretrainer(encoder, start, rows, out, resume=out.exists(), cache=out.parent / "states", batch_size=64, **settings)
     run.fit()
     return run
@@ -148,7 +149,7 @@ def build_small(encoder: Teacher, rows: Mixture, work: Path) -> dict:
     """The compact encoder that `zskd pretrain --rows 300000 --epochs 5` makes: at most 757,000 parameters with a classifier of three classes."""
     start = compact_student(encoder, 757_000, [text for row in rows.rows(range(50_000)) for text in row])
     run = pretrained(encoder, start, rows, work / "small", epochs=5, lr=2e-3, precision="auto", **objectives())
-    return noted("small", run, vocabulary="the encoder's pieces that this text uses most.", shape=start.notes["shape"], steps=f"{run.steps:,} of 64 rows.",
+    return noted("small", run, vocabulary="those pieces of the encoder that this text uses most.", shape=start.notes["shape"], steps=f"{run.steps:,} of 64 rows.",
                  objective="the encoder's last hidden states in their 64 leading directions, and the nearness of sentences in a batch (weight 0.1).")  # fmt: skip
 
 
@@ -159,16 +160,16 @@ def build_wide(encoder: Teacher, rows: Mixture, work: Path, other: list[str]) ->
     first = pretrained(encoder, start, rows, work / "wide-states", steps=2000, evaluate_every=166, **settings, **objectives())
     again = Student.create(encoder, init=work / "wide-states" / "encoder", labels=encoder.labels, n_texts=2)
     run = pretrained(encoder, again, rows, work / "wide", steps=6000, evaluate_every=500, ema=None, **settings, **objectives(words=1.0, share=0.2))
-    made = noted("wide", run, shape=str(WIDE), steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows; of these the encoder of step {run.best['step']:,}.",
+    made = noted("wide", run, shape=str(WIDE), steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows each; the encoder is that of step {run.best['step']:,}.",
                  vocabulary="that of the embedded SST-2 teacher, whose pieces were counted in Wikipedia and in the SST-2 training sentences.",
-                 objective="the encoder's last hidden states in their 64 leading directions, the nearness of sentences in a batch (weight 0.1), and then "
+                 objective="the encoder's last hidden states in their 64 leading directions, the nearness of sentences in a batch (weight 0.1); then "
                            "masked words as well (weight 1, a fifth of the pieces). The head that names them is kept: "
                            "`AutoModelForMaskedLM.from_pretrained(folder)`.")  # fmt: skip
     return {**made, "masked_words": masked_words(ASSETS / "compact-wide", other)}
 
 
 def noted(step: str, run: Pretrainer, **facts: str) -> dict:
-    """Store a run's encoder in float16, with its model card; what `assets.json` keeps of it."""
+    """Store a run's encoder in float16, with its model card; return its entry for `assets.json`."""
     folder = ASSETS / f"compact-{step}"
     shutil.copytree(run.out / "encoder", folder, dirs_exist_ok=True)
     save_file({name: w.half() for name, w in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors", {"format": "pt"})
@@ -182,7 +183,7 @@ def noted(step: str, run: Pretrainer, **facts: str) -> dict:
 
 
 def masked_words(folder: Path, texts: list[str]) -> dict[str, float]:
-    """How many masked pieces of texts a stored model names, beside naming the commonest of them each time."""
+    """Share of masked pieces that a stored model predicts, and the share for always predicting the most frequent one."""
     model, tokenizer = AutoModelForMaskedLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
     masks = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15, mask_replace_prob=1, random_replace_prob=0, seed=0)
     items = [{"input_ids": ids} for ids in tokenizer(texts, truncation=True, max_length=64)["input_ids"]]

@@ -1,8 +1,8 @@
-"""Run `zskd demo` with three seeds and keep what it reaches on the full SST-2 development set.
+"""Run `zskd demo` with three seeds and record its scores on the full SST-2 development set.
 
     python scripts/demo_seeds.py --data GLUE_FOLDER
 
-The result goes to `nbs/benchmarks/results/demo.json`. Run it on a machine that does nothing else: the time counts.
+The result is written to `nbs/benchmarks/results/demo.json`. Run this on an otherwise idle machine, because it measures time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEPT = ("n", "teacher", "student", "compression", "pct_of_teacher", "agreement",
 
 
 def main() -> None:
-    """Each seed is a process of its own, timed from its start to its end."""
+    """Run each seed in a process of its own and time the whole process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder that holds SST-2/dev.tsv")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

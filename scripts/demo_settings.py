@@ -2,9 +2,9 @@
 
     python scripts/demo_settings.py --held-out 'wikipedia_*.txt'
 
-The largest pool's candidates are answered once. Each setting takes as many of them as it asks for, balances its pool, and trains a student;
-all students are then asked about `HELD` sentences, spans, clauses and words of the held-out files. Every setting tried goes to
-`nbs/benchmarks/results/demo_settings.json`, with the processor time of each part.
+The teacher answers the candidates of the largest pool once. Each setting takes as many candidates as it needs, balances its pool, and
+trains a student. All students then answer `HELD` sentences, spans, clauses and words of the held-out files. The results of all settings
+are written to `nbs/benchmarks/results/demo_settings.json`, with the processor time of each part.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SETTINGS = [  # rows kept, candidates for each, epochs
 
 
 def main() -> None:
-    """Try them all, with one seed."""
+    """Try all settings with one seed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held-out", required=True, nargs="+", help="text files that the corpus does not hold")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Write what of the documentation is made from the rest: a page for each command of `zskd` (nbs/commands), and llms.txt, a list of all pages.
+"""Write the generated part of the documentation: a page for each command of `zskd` (nbs/commands), and llms.txt, a list of all pages.
 
     python scripts/make_pages.py            write them
-    python scripts/make_pages.py --check    exit 1 if one of them is not what it would be
+    python scripts/make_pages.py --check    exit 1 if one of them is out of date
 """
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def in_code(
 
 def options_table(
     step: Any,  # a command or step of one
-    seen: set[str],  # options that stand in an earlier table; is added to
-    by_place: str = "",  # the argument that is given without its name
-) -> str:  # Markdown; empty where nothing is left
+    seen: set[str],  # options of earlier tables; the new ones are added
+    by_place: str = "",  # the positional argument
+) -> str:  # Markdown; empty if nothing is left
     "The options of a step."
     lines = []
     for name, doc in options_of(step).items():
@@ -52,7 +52,7 @@ def options_table(
 
 def command_page(
     name: str,  # of the command
-    command: Command,  # what stands behind it
+    command: Command,  # its function, steps and examples
 ) -> str:  # Quarto's Markdown
     "The page of a command: what it does, examples, options, and where it is defined."
     about = inspect.getdoc(command.function) or ""
@@ -62,17 +62,17 @@ def command_page(
         table = options_table(step, seen)
         if table:
             tables.append(f"## Options to {step.__name__.replace('_', ' ')}\n\n{options_in_code(inspect.getdoc(step).split('. Raises')[0].rstrip('.'))}.\n\n{table}")
-    again = f"After Ctrl-C go on with {f'`{command.resumes}`' if command.resumes.startswith('--') else command.resumes}.\n\n" if command.resumes else ""
+    again = f"After Ctrl-C, continue with {f'`{command.resumes}`' if command.resumes.startswith('--') else command.resumes}.\n\n" if command.resumes else ""
     examples = "\n".join(command.examples)
-    end = "The same, and why it is so: [command line](../cli.html). It ends with 0 if all is done, 2 for a mistake in what was given, 1 if it failed."
+    end = "See also [command line](../cli.html), which explains the reasons. Exit status: 0 if everything was done, 2 for a mistake in the input, 1 for a failure."
     return f'---\ntitle: "zskd {name}"\ndescription: "{options_in_code(about)}"\n---\n\n{MADE}\n\n```bash\n{examples}\n```\n\n{again}' + "\n\n".join([*tables, end]) + "\n"
 
 
 def front(
     page: Path,  # notebook or Quarto's Markdown
-    made: dict[Path, str],  # the text of those pages that are made
-) -> tuple[str, str, str]:  # title, what it says of itself, and the name of the page without its suffix
-    "The head of a page."
+    made: dict[Path, str],  # the text of the generated pages
+) -> tuple[str, str, str]:  # title, description, and the name of the page without its suffix
+    "Title, description and name of a page."
     stem = Path(page_file(page.name)).stem
     if page in made:
         head = yaml.safe_load(made[page].split("---")[1])
@@ -83,9 +83,9 @@ def front(
 
 def sections(
     contents: list[Any],  # of the sidebar
-    name: str = "Start",  # of the section that they stand in
+    name: str = "Start",  # of the section that holds them
 ) -> list[tuple[str, list[str]]]:  # sections and their pages
-    "The sidebar, flat."
+    "The sidebar as a flat list of sections."
     found: list[tuple[str, list[str]]] = [(name, [c for c in contents if isinstance(c, str)])]
     for c in contents:
         if isinstance(c, dict):
@@ -96,7 +96,7 @@ def sections(
 def llms_txt(
     made: dict[Path, str],  # as in `front`
 ) -> str:
-    "A list of all pages for readers that are programs (llmstxt.org); each has a Markdown twin."
+    "A list of all pages for programs that read (llmstxt.org); each page also exists as Markdown."
     sidebar = yaml.safe_load((NBS / "sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
     parts = [f"# {SITE['title']}\n\n> {SITE['description']}"]
     for title, pages in sections(sidebar):
@@ -109,15 +109,15 @@ def llms_txt(
 
 
 def pages() -> dict[Path, str]:
-    "What is to stand in which file."
+    "The text that each generated file should have."
     commands = {NBS / "commands" / f"{name}.qmd": command_page(name, c) for name, c in COMMANDS.items()}
     return {**commands, NBS / "llms.txt": llms_txt(commands)}
 
 
 def main() -> int:
-    "Write or check."
+    "Write the pages or check them."
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="only say which files are not what they would be")
+    parser.add_argument("--check", action="store_true", help="only say which files are out of date")
     check = parser.parse_args().check
     wrong = {file: text for file, text in pages().items() if not file.exists() or file.read_text(encoding="utf-8") != text}
     for file, text in wrong.items():

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Write README.md from nbs/index.ipynb.
 
-Where Quarto is on the PATH, nbdev_readme does it; elsewhere nbconvert's Markdown exporter, after taking out what nbdev's directives hide.
-Both leave the links as the notebook has them; these are then made to start at the top of the repository.
+If Quarto is on the PATH, nbdev_readme writes it. Otherwise nbconvert's Markdown exporter does, without the cells that nbdev's directives hide.
+Both keep the links of the notebook; this script then makes them start at the top of the repository.
 
     python scripts/make_readme.py            write README.md
-    python scripts/make_readme.py --check    exit 1 if README.md is not what the notebook says
+    python scripts/make_readme.py --check    exit 1 if README.md differs from the notebook
 """
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
 CODE = r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ {0,3}(?P=fence)|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"  # a block, or within a line
 LINK = re.compile(CODE + r"|(?P<head>\]\(|(?:href|src)=\")(?P<target>[^)\s\"]+)", re.MULTILINE)
 SOURCES = {p.relative_to(ROOT / "nbs").with_name(page_file(p.name)).as_posix(): p.relative_to(ROOT / "nbs").as_posix() for p in (ROOT / "nbs").rglob("[!._]*.ipynb")}
-RESULT_TYPES = ("text/markdown", "text/plain")  # the first one that an output has
+RESULT_TYPES = ("text/markdown", "text/plain")  # in order of preference
 
 
 def split_directives(
     source: str,  # source of a code cell
 ) -> tuple[dict[str, str], str]:  # directives such as {'echo': 'false'}, and the code without them
-    "Take nbdev's directives off the head of a cell."
+    "Remove nbdev's directives from the head of a cell."
     found, lines = {}, source.splitlines()
     while lines and (m := DIRECTIVE.match(lines[0])):
         found[m[1].replace("-", "_")] = m[2].lower()
@@ -47,7 +47,7 @@ def split_directives(
 def visible(
     cell: nbformat.NotebookNode,  # a code cell
 ) -> tuple[bool, bool]:  # whether the code shows, whether the outputs show
-    "What nbdev's directives leave of a cell."
+    "Which parts of a cell nbdev's directives show."
     d, code = split_directives(cell.source)
     if {"hide", "default_exp", "export", "exporti"} & d.keys() or d.get("include") == "false":
         return False, False
@@ -57,7 +57,7 @@ def visible(
 def texts(
     outputs: list[nbformat.NotebookNode],  # outputs of a cell
 ) -> list[nbformat.NotebookNode]:  # those that a README can show, in their plainest form
-    "Markdown as it is, everything else as text; what was written to stderr is left out."
+    "Keep Markdown as it is and everything else as text; drop what was written to stderr."
     kept = []
     for o in outputs:
         if o.output_type == "stream" and o.name == "stdout":
@@ -72,7 +72,7 @@ def texts(
 def from_root(
     target: str,  # target of a link in the notebook
 ) -> str:  # the same, as seen from the top of the repository
-    "A relative link of a notebook in nbs/ is one folder deeper in the README. Pictures that Quarto lays beside the README stay."
+    "A relative link of a notebook in nbs/ is one folder deeper in the README. Links to pictures that Quarto puts next to the README stay as they are."
     if re.match(r"[a-z][a-z0-9+.-]*:|#|/|index_files/", target):
         return target
     path, mark, place = target.partition("#")
@@ -82,16 +82,16 @@ def from_root(
 
 
 def relinked(
-    markdown: str,  # as it was made from the notebook, by either tool
+    markdown: str,  # made from the notebook by either tool
 ) -> str:  # for the top of the repository
-    "Make all links, save what looks like one in code, start at the top of the repository."
+    "Make all links start at the top of the repository, except text in code that looks like one."
     return LINK.sub(lambda m: m["head"] + from_root(m["target"]) if m["head"] else m[0], markdown)
 
 
 def readme(
     notebook: Path,  # the notebook to convert
 ) -> str:  # Markdown, the same for the same notebook on every machine
-    "The README that a notebook makes, by nbconvert."
+    "The README that nbconvert makes of a notebook."
     nb = nbformat.read(notebook, as_version=4)
     cells = []
     for cell in nb.cells:
@@ -105,7 +105,7 @@ def readme(
     nb.cells = cells
     nb.metadata.language_info = {"name": "python"}  # names the language of code blocks
     body, _ = MarkdownExporter().from_notebook_node(nb)
-    body = re.sub(r"```python\n+```\n", "", body)  # code that is hidden, while its output shows
+    body = re.sub(r"```python\n+```\n", "", body)  # hidden code whose output shows
     body = "\n".join(line.rstrip() for line in body.splitlines())
     return relinked(f"{MARK}\n\n{re.sub(chr(10) + '{3,}', chr(10) * 2, body).strip()}\n")
 
@@ -113,7 +113,7 @@ def readme(
 def words(
     markdown: str,  # a README
 ) -> list[str]:  # what it says
-    "The words of a README, which are the same whichever tool wrote it; without link targets, comments and names of languages."
+    "The words of a README without link targets, comments and names of languages; they are the same whichever tool wrote it."
     text = re.sub(r"<!--.*?-->", "", markdown, flags=re.DOTALL)
     text = re.sub(r"^\s*```.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\]\([^)]*\)", "]", text)
@@ -132,27 +132,27 @@ def same(
     old: str,  # the README that is there
     new: str,  # the README that nbconvert makes of the notebook
 ) -> bool:  # whether they say the same
-    "Compare to the letter if nbconvert wrote the first, otherwise by words and targets of links."
+    "Compare exactly if nbconvert wrote the first, otherwise by words and link targets."
     return old == new if old.startswith(MARK) else words(old) == words(new) and links(old) == links(new)
 
 
 def check() -> str | None:  # what is wrong, None if nothing is
     "Compare README.md with the notebook."
     if not README.exists():
-        return "README.md is not there"
+        return "README.md is missing"
     if not same(README.read_text(encoding="utf-8"), readme(NOTEBOOK)):
-        return "README.md is not what nbs/index.ipynb says"
+        return "README.md differs from nbs/index.ipynb"
     return None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of step")
-    parser.add_argument("--tool", choices=("auto", "quarto", "nbconvert"), default="auto", help="what writes it (default: Quarto where present)")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of date")
+    parser.add_argument("--tool", choices=("auto", "quarto", "nbconvert"), default="auto", help="tool that writes it (default: Quarto if installed)")
     args = parser.parse_args()
     if args.check:
         problem = check()
-        print(f"{problem}; run python scripts/make_readme.py" if problem else "README.md is in step with nbs/index.ipynb")
+        print(f"{problem}; run python scripts/make_readme.py" if problem else "README.md is up to date with nbs/index.ipynb")
         return 1 if problem else 0
     if args.tool == "quarto" or (args.tool == "auto" and shutil.which("quarto")):
         failed = subprocess.run(["nbdev_readme"], cwd=ROOT).returncode

@@ -2,8 +2,8 @@
 
     python scripts/objectives.py --base ENCODER --data GLUE_FOLDER --corpus wikipedia_*.txt --work runs/six
 
-Every arm has the shape of `compact-small`, the same rows, order of batches and number of steps, and its own objectives. Arms that are
-among the results are not made again. `--arms words` leaves the encoder of masked words for `scripts/six_tasks.py` in the work folder.
+All arms have the shape of `compact-small`, the same rows, order of batches and number of steps; only the objectives differ. Arms that
+already have a result are skipped. `--arms words` leaves the encoder of masked words in the work folder, for `scripts/six_tasks.py`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ ARMS = {  # weights of `objectives`; None trains nothing
     "sentences": {"sentences": 1.0, "states": 0.0},
     "words": {"sentences": 0.0, "states": 0.0, "words": 1.0, "share": 0.15},
 }
-BLANK = {"random", "words"}  # arms that begin at random, so that nothing of the encoder is in them
+BLANK = {"random", "words"}  # arms that start from random weights, so that they hold nothing of the encoder
 
 
 def main() -> None:
-    """Carry out the arms that are asked for and not done yet."""
+    """Run the requested arms that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="folder or hub name of the encoder")
     parser.add_argument("--data", required=True, help="folder with the tasks' TSV files; read for MNLI's score only")
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def measured(arm: str, encoder, rows, args: argparse.Namespace) -> dict:
-    """One arm: its encoder, a student of MNLI that starts from it, and what both reached."""
+    """Run one arm: distil its encoder, distil a student of MNLI from it, and return the scores of both."""
     task = TASKS["mnli"]
     start = Student.create(encoder, init="random" if arm in BLANK else "teacher", shape=COMPACT_SHAPE, labels=encoder.labels, n_texts=2,
                            corpus=[t for row in rows.rows(range(50_000)) for t in row], sensitivity=False)  # fmt: skip

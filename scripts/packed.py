@@ -3,9 +3,9 @@
     python scripts/packed.py pack --base ENCODER --teacher TEACHER_FOLDER [MORE_FOLDERS] --file sst2.safetensors
     python scripts/packed.py unpack --base ENCODER --file sst2.safetensors --teacher TEACHER_FOLDER
 
-So the benchmarks can be repeated by people who don't have the data that the teachers learned from. Fine-tuning changes weights by
-little, and the change stands coarse rounding (BitDelta, Liu et al. 2024, 2402.10193): 4 bits per weight and 2 per number of the
-word vectors. What counts as the teacher of a benchmark is what `unpack` gives, not the model before rounding.
+With these files, people who don't have the teachers' training data can repeat the benchmarks. Fine-tuning changes weights only a little,
+and the change tolerates coarse rounding (BitDelta, Liu et al. 2024, 2402.10193): 4 bits per weight and 2 per number of the word vectors.
+The teacher of a benchmark is the model that `unpack` returns, not the model before rounding.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def quantise(change: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def squeeze(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Codes as a string of bits, eight to a byte."""
+    """Pack codes as bits, eight to a byte."""
     planes = (codes.flatten()[:, None] >> torch.arange(bits)) & 1
     return torch.from_numpy(np.packbits(planes.to(torch.uint8).numpy()))
 
 
 def stretch(packed: torch.Tensor, bits: int, shape: torch.Size) -> torch.Tensor:
-    """The codes that `squeeze` packed."""
+    """Unpack the codes that `squeeze` packed."""
     planes = torch.from_numpy(np.unpackbits(packed.numpy(), count=shape.numel() * bits)).view(-1, bits)
     return (planes << torch.arange(bits)).sum(1).view(shape)
 
@@ -98,11 +98,11 @@ def unpack(base: str | Path, file: str | Path, teacher: str | Path) -> None:
 
 
 def main() -> None:
-    """Carry out the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pack", "unpack"])
     parser.add_argument("--base", required=True, help="folder of the encoder that the teacher was made from")
-    parser.add_argument("--teacher", required=True, nargs="+", help="folder of the teacher; of several that are packed, the mean of the weights")
+    parser.add_argument("--teacher", required=True, nargs="+", help="folder of the teacher; if several are packed, their weights are averaged")
     parser.add_argument("--file", required=True, help="the small file")
     args = parser.parse_args()
     if args.what == "pack":

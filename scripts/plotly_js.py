@@ -1,4 +1,4 @@
-"""Put plotly's script beside the pages of the site, so that their figures need no network. Quarto runs this before it renders, in the folder of the pages."""
+"""Copy plotly's script next to the pages of the site, so that their figures need no network. Quarto runs this in the folder of the pages before it renders them."""
 
 import shutil
 from pathlib import Path

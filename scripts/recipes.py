@@ -2,9 +2,9 @@
 
     python scripts/recipes.py --held-out 'wikipedia_*.txt' --recipes long_random few_words
 
-Each recipe makes a pool from the corpus, the same number of steps trains a student on it, and both are asked about
-`HELD` sentences, spans, clauses and words of the held-out files, drawn without regard to the teacher's answers. The results
-go to `nbs/benchmarks/results/recipes.json`, those of recipes that are not asked for stay there.
+Each recipe makes a pool from the corpus and trains a student on it for the same number of steps. Teacher and student then answer
+`HELD` sentences, spans, clauses and words of the held-out files, drawn without regard to the teacher's answers. The results are
+written to `nbs/benchmarks/results/recipes.json`; those of other recipes stay there.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _own_words(rng: random.Random, text: TextSample) -> Row | None:
 
 
 def main() -> None:
-    """Try the recipes asked for."""
+    """Try the requested recipes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--held-out", required=True, nargs="+", help="text files that the corpus does not hold")
     parser.add_argument("--corpus", nargs="+", default=["sample"], help="text files (default: the embedded sample)")
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def attempt(teacher: Teacher, name: str, held: Pool, truth: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
-    """One recipe: its pool, a student, and how the student answers the held-out rows."""
+    """Try one recipe: make its pool, train a student, and score it on the held-out rows."""
     recipe = replace(Recipe.for_task(TASKS["sst2"]), builders=RECIPES[name], oversample=1.3)
     began = time.process_time()
     pool = ood_pool("sst2", load_corpus(args.corpus), args.n, teacher, recipe)

@@ -1,8 +1,8 @@
-"""Pictures of the dashboards for their page, taken of a real run on the server of `zskd dashboard`.
+"""Take the pictures of the dashboards for their page, from a real run served by `zskd dashboard`.
 
     python scripts/screenshots.py [NAME ...]     all of them if none is named
 
-It needs Chromium, and writes nbs/images/NAME.png.
+This needs Chromium and writes nbs/images/NAME.png.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ VIEWS = {  # what is shown, and the height of the picture
 
 
 def main() -> None:
-    """Make the run, then serve and photograph one view after the other."""
+    """Make the run, then serve each view and take its picture."""
     IMAGES.mkdir(exist_ok=True)
     views = {name: VIEWS[name] for name in sys.argv[1:] or VIEWS}
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -1,10 +1,10 @@
-"""Compare shapes of a student under one budget by agreement with the teacher on text that its pool does not hold; no task data.
+"""Compare shapes of a student under one budget by agreement with the teacher on text that is not in the pool; no task data.
 
     python scripts/shapes.py --teacher TEACHER_FOLDER --task sst2 --corpus wiki_00.txt --held-out wiki_01.txt --shapes 12681x40x1 30522x20x1
 
-A shape is written PIECESxNUMBERSxLAYERS, with `s` behind it if all layers share one set of weights, and its layers are as wide as the
-budget allows. All learn from the same pool, for the same number of steps. The results go to `nbs/benchmarks/results/shapes.json`, those
-of shapes that are not asked for stay there.
+Write a shape as PIECESxNUMBERSxLAYERS, followed by `s` if all layers share one set of weights. Its layers are as wide as the budget
+allows. All students learn from the same pool, for the same number of steps. The results are written to
+`nbs/benchmarks/results/shapes.json`; those of other shapes stay there.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ HELD = 3000
 
 
 def main() -> None:
-    """Try the shapes asked for."""
+    """Try the requested shapes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", required=True, help="folder of the teacher")
     parser.add_argument("--task", required=True, choices=list(TASKS))
     parser.add_argument("--corpus", nargs="+", help="text files for the pool")
-    parser.add_argument("--pool", help="folder of a pool, in place of --corpus")
+    parser.add_argument("--pool", help="folder of a pool, instead of --corpus")
     parser.add_argument("--held-out", required=True, nargs="+", help="other text files")
     parser.add_argument("--shapes", required=True, nargs="+")
     parser.add_argument("--ratio", type=float, default=30, help="how many times smaller the student must be (default 30)")
     parser.add_argument("--rows", "--n", dest="n", type=int, default=80_000, help="rows of the pool (default 80000)")
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--batch-size", type=int, help="rows per step (default: as the Distiller has it)")
+    parser.add_argument("--batch-size", type=int, help="rows per step (default: that of the Distiller)")
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--cache", help="folder of the teacher's logits")
@@ -75,7 +75,7 @@ def command(args: argparse.Namespace, shape: str) -> str:
 
 
 def attempt(teacher: Teacher, shape: Shape, pool: Pool, held: Pool, args: argparse.Namespace) -> dict[str, Any]:
-    """One student of this shape, and how it answers the held-out rows."""
+    """Train one student of this shape and score it on the held-out rows."""
     truth = teacher.label(held, cache=args.cache)
     texts = [text for row in pool.rows(range(min(len(pool), 50_000))) for text in row]
     student = Student.create(teacher, shape=shape, corpus=texts, n_texts=TASKS[args.task].n_texts)

@@ -2,8 +2,8 @@
 
     python scripts/six_tasks.py --base ENCODER --data GLUE_FOLDER --corpus 'wikipedia_*.txt' --work runs/six
 
-Whatever is already in the work folder or among the results is not made again, so the matrix can be carried out in
-pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption. The variants are
+The script skips whatever is already in the work folder or among the results. So you can run the matrix in pieces (`--tasks`,
+`--variants`, `--seeds`) and continue it after an interruption. The variants are
 
     wiki        pool from the corpus, balanced by the teacher's own answers: the method
     unbalanced  the same pool without balancing
@@ -11,20 +11,20 @@ pieces (`--tasks`, `--variants`, `--seeds`) and continued after an interruption.
     random      random words (RANDOM queries of Krishna et al. 2020, 1910.12366)
     real        the task's own training texts, labelled by the teacher: the upper bound, not zero-shot
     infill      as `wiki`, with a share of rows whose words a masked language model chose
-    again       the pool of `wiki`, for runs without an adversary beside runs with one on a machine whose arithmetic chose a few other rows
+    again       the pool of `wiki`, made on a machine whose arithmetic chose a few other rows: the runs without an adversary to compare with
     both        the rows of `wiki` and, up to four times, those of `real` together; not zero-shot either
     first-N     the first N rows of the pool of `wiki`
     more-N      a pool of N rows, made as that of `wiki`
     news        as `wiki`, N rows (`SOURCE_ROWS`) from news
     rewritten   as `news`, from Wikipedia that a masked language model has rewritten (`zskd write --rewrite`)
     answers, long, mse, plain_kl, last
-                the pool of `wiki` with other settings of the `Distiller`, see `CHANGES`
+                the pool of `wiki` with other settings of the `Distiller`; see `CHANGES`
 
-The students of these start from what fits of the task's own teacher. A word in front gives them another start:
+These students start from as much of the task's own teacher as fits. A prefix gives them another start:
 
     compact     the embedded compact encoder, of at most 1/30 of the teacher's size
     wide        the larger one, of about a tenth
-    fresh       the shape of the smaller one, at random
+    fresh       the shape of the smaller one, with random weights
     words       the same shape, trained on masked words only (`scripts/objectives.py`)
     size-N      the task's teacher, in the best shape of at most N parameters
 
@@ -62,9 +62,9 @@ from zskd.written import InfillWriter, write_corpus
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
-CHOSEN = Path(__file__).parents[1] / "nbs" / "benchmarks" / "pools"  # which candidates are in the pools of `wiki`: rounding would choose a few others on other machines
+CHOSEN = Path(__file__).parents[1] / "nbs" / "benchmarks" / "pools"  # which candidates are in the pools of `wiki`, because rounding chooses a few others on other machines
 VARIANTS = ("wiki", "answers", "unbalanced", "random", "real", "compact-wiki", "compact-real")
-TEACHERS = {  # options of `zskd teacher`; where they stand twice, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
+TEACHERS = {  # options of `zskd teacher`; if a task has two, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
     "sst2": ["--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64", "--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64 --average 0.5"],
     "mnli": ["--epochs 2 --batch-size 32 --lr 8e-5 --extra train_snli_extra"],
     "qnli": ["--epochs 1 --batch-size 32 --lr 1e-4"],
@@ -72,14 +72,14 @@ TEACHERS = {  # options of `zskd teacher`; where they stand twice, the weights o
     "mrpc": ["--epochs 4 --batch-size 16 --lr 5e-5"],
     "rte": ["--epochs 3 --batch-size 16 --lr 5e-5"],
 }
-BASES = {"mrpc": "qqp", "rte": "mnli"}  # small tasks start from the teacher of a large one of their kind (STILTs, Phang et al. 2018, 1811.01088)
+BASES = {"mrpc": "qqp", "rte": "mnli"}  # small tasks start from the teacher of a large task of the same kind (STILTs, Phang et al. 2018, 1811.01088)
 POOL = {"sst2": 400_000, "mnli": 40_000, "qnli": 40_000}  # rows; the other tasks have PAIRS
 RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}  # changes of the default recipe: fewer answers for as many rows
 PAIRS = 20_000
-TIMES = 4  # that real rows stand among those of a pool, where there are few
-STEPS = {"both": 2, "long": 4}  # times the steps of the others
+TIMES = 4  # how often at most real rows are repeated in a pool
+STEPS = {"both": 2, "long": 4}  # how many times as many steps as the others
 CHANGES: dict[str, dict[str, Any]] = {  # of the settings of `wiki`
-    "answers": {"hidden": 0.0},  # for pairs; single texts go without the teacher's states anyway
+    "answers": {"hidden": 0.0},  # for pairs; single texts don't use the teacher's states anyway
     "long": {},
     "again": {},
     "mse": {"loss": "logit_mse"},
@@ -88,14 +88,14 @@ CHANGES: dict[str, dict[str, Any]] = {  # of the settings of `wiki`
 }
 SOURCE_ROWS = {"sst2": 100_000}  # of `news` and `rewritten`; the other tasks have PAIRS
 WRITTEN = 30_000  # rewritten sentences
-INFILL = 0.15  # part of the rows of `infill`
+INFILL = 0.15  # share of the rows from the builder `infill`
 RANDOM_ROWS = {"sst2": 10_000, "qnli": 10_000}  # the other tasks have 5,000; rows of random words are three times as long as the others
 TRAINING: dict[str, dict[str, Any]] = {  # settings of the `Distiller`; the other tasks have PAIR_TRAINING
     "sst2": {"steps": 1500, "lr": 1.5e-3, "precision": "auto", "held_out": 5000, "hidden": 0.0},
 }
-PAIR_SHAPE = Shape(5678, 40, 128, 3, 3, 4, 392)  # of the students of pairs; `best_shape` has a better one since
+PAIR_SHAPE = Shape(5678, 40, 128, 3, 3, 4, 392)  # of pair students; `best_shape` has since found a better one
 COMPACT_SHAPE = Shape(12_080, 24, 128, 3, 3, 4, 312)  # of the embedded encoder `compact-small`
-PAIR_TRAINING = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "precision": "auto", "hidden": 1.0}  # `auto`: bfloat16 where it is in hardware
+PAIR_TRAINING = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "precision": "auto", "hidden": 1.0}  # `auto`: bfloat16 if the hardware has it
 ADVERSARIES: dict[str, Callable[[], Stage2]] = {
     "infill": lambda: Stage2(RandomInfill()),
     "gumbel": lambda: Stage2(MaskedLMGenerator()),
@@ -116,7 +116,7 @@ ADVERSARIES: dict[str, Callable[[], Stage2]] = {
 
 
 def main() -> None:
-    """Carry out what is asked for and not done yet."""
+    """Run what is requested and not done yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
     parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
@@ -138,7 +138,7 @@ def main() -> None:
 
 
 def make_teacher(task: Task, args: argparse.Namespace) -> Teacher:
-    """The task's teacher: unpacked from its file among the benchmarks, which is made where there is none."""
+    """The task's teacher, unpacked from its file among the benchmarks; the file is made if it is missing."""
     file, folder = PACKED / f"{task.name}.safetensors", args.work / "teachers" / task.name
     commands = [] if file.exists() else fine_tuned(task, file, args)
     if not (folder / "config.json").exists():
@@ -159,7 +159,7 @@ def tuned(task: Task, args: argparse.Namespace) -> list[Path]:
 
 
 def fine_tuned(task: Task, file: Path, args: argparse.Namespace) -> list[str]:
-    """Make a teacher's file with `zskd teacher`; gives the commands."""
+    """Make a teacher's file with `zskd teacher`; return the commands."""
     base = args.base
     if task.name in BASES:
         make_teacher(TASKS[BASES[task.name]], args)
@@ -180,7 +180,7 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
     n, variant = POOL.get(task.name, PAIRS), "wiki" if variant in CHANGES else variant
     if variant == "real":
         return task.load("train", args.data).rows
-    if variant == "both":  # the pool first, so that what the teacher says of it is found among the stored answers
+    if variant == "both":  # the pool first, so that the teacher's answers to it are among the stored ones
         pool, real = make_rows(task, teacher, "wiki", args).rows(), make_rows(task, teacher, "real", args)
         return pool + real * min(TIMES, round(len(pool) / len(real)))
     if variant.startswith("first-"):
@@ -212,7 +212,7 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
 
 
 def selected(task: Task, teacher: Teacher, start: str, args: argparse.Namespace) -> Pool:
-    """The half of the pool on which a first student, which is made if there is none, differs most from its teacher."""
+    """The half of the pool on which a first student differs most from its teacher; the student is made if it is missing."""
     pool, first = make_rows(task, teacher, "wiki", args), "-".join(filter(None, (start, "wiki")))
     folder = args.work / "runs" / f"{task.name}-{first}-0" / "student"
     if not folder.exists():
@@ -237,12 +237,12 @@ def balanced(task: Task) -> Recipe:
 
 
 def with_infill(recipe: Recipe) -> Recipe:
-    """A recipe of which a part of the rows comes from the builder `infill`."""
+    """A recipe that takes a share of its rows from the builder `infill`."""
     return replace(recipe, builders={**{name: part * (1 - INFILL) for name, part in recipe.builders.items()}, "infill": INFILL})
 
 
 def settings_of(task: Task, variant: str) -> dict[str, Any]:
-    """What the `Distiller` is told, apart from the seed."""
+    """Settings of the `Distiller`, apart from the seed."""
     settings = TRAINING.get(task.name, PAIR_TRAINING)
     if variant in STEPS:
         settings = {**settings, "steps": STEPS[variant] * settings["steps"]}
@@ -250,7 +250,7 @@ def settings_of(task: Task, variant: str) -> dict[str, Any]:
 
 
 def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What `Student.create` is told of size and start."""
+    """Arguments of `Student.create` for size and start."""
     if start == "compact" or start == "wide":
         return {"init": {"compact": "compact-small", "wide": "compact-wide"}[start]}
     if start == "fresh":
@@ -263,7 +263,7 @@ def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int) -> Pool:
-    """What a balanced pool of `n` rows is chosen from, unanswered."""
+    """The candidates from which a balanced pool of `n` rows is chosen, without answers."""
     recipe = balanced(task)
     return ood_pool(task, corpus, round(n * recipe.oversample), teacher, replace(recipe, balance=False), seed=0)
 
@@ -276,7 +276,7 @@ def answered(pool: Pool, at: Iterable[int], teacher: Teacher, cache: Path) -> Po
 
 
 def keep(every: Pool, pool: Pool, path: Path) -> None:
-    """Write down which candidates a pool was made of, a bit for each."""
+    """Record which candidates a pool holds, one bit for each."""
     mine = set(pool.rows())
     path.parent.mkdir(exist_ok=True)
     with atomic_path(path) as tmp:
@@ -303,7 +303,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
         "command": shown(words, args), "variant": variant, "seed": seed, "shape": student.notes["shape"],
         "settings": distiller.settings.as_dict(),
         "rows": len(rows), "pool": rows.stats() if isinstance(rows, Pool) else None, "held_out": distiller.best,
-        "agreement_by_builder": by_builder(distiller, rows), "adversary": told_of(distiller), "report": kept, **made_by(),
+        "agreement_by_builder": by_builder(distiller, rows), "adversary": adversary_record(distiller), "report": kept, **made_by(),
     })  # fmt: skip
     print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
 
@@ -319,8 +319,8 @@ def parsed(variant: str) -> tuple[str, str, str]:
     return start, learned, adversary
 
 
-def told_of(distiller: Distiller) -> dict[str, Any] | None:
-    """What a run's adversary was, and what it wrote in its last turn."""
+def adversary_record(distiller: Distiller) -> dict[str, Any] | None:
+    """Settings of a run's adversary, and the log of its first and last turn."""
     if distiller.stage2 is None:
         return None
     turns = RunFolder(distiller.out).read_log("adversary")

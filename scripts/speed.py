@@ -2,9 +2,9 @@
 
     python scripts/speed.py --corpus 'wikipedia_*.txt'
 
-What is to be compared between machines is a ratio of two measurements of the same run; the rates beside it hold for that machine
-only. Both sides of a ratio are timed alike: a warm-up that does not count, then the best of three. The results go to
-`nbs/benchmarks/results/speed.json`, in one piece when all are there. Run it on a machine that does nothing else.
+Compare only ratios between machines: each is a ratio of two measurements of the same run. Rates hold for one machine only. Both sides
+of a ratio are timed in the same way: one warm-up that does not count, then the best of three. The results are written to
+`nbs/benchmarks/results/speed.json` when all of them are there. Run this on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ WARM, STEPS = 10, 60  # steps of a training before those that count, and steps t
 
 
 def main() -> None:
-    """Measure, and write one result file."""
+    """Measure everything and write one result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", default=str(ASSETS / "teacher"), help="folder of a text classifier that reads one text (default: the embedded one)")
     parser.add_argument("--corpus", required=True, nargs="+", help="text files")
-    parser.add_argument("--out", type=Path, default=RESULT, help="where the results go (default: the result file of the benchmarks)")
+    parser.add_argument("--out", type=Path, default=RESULT, help="file for the results (default: the result file of the benchmarks)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts only, for a trial; needs another --out")
     parser.add_argument("--texts", type=int, default=4096, help="texts to label and to train on")
     parser.add_argument("--counts", type=int, nargs=2, default=[20_000, 200_000], help="texts that are labelled to measure memory, few and many")
@@ -77,7 +77,7 @@ def shown(args: argparse.Namespace) -> str:
 
 
 def described(folder: str) -> dict:
-    """Which teacher is measured."""
+    """The teacher that is measured."""
     model, _ = load_classifier(folder)
     c = model.config
     return {"embedded": Path(folder) == ASSETS / "teacher", "params": sum(p.numel() for p in model.parameters()),
@@ -85,7 +85,7 @@ def described(folder: str) -> dict:
 
 
 def best_time(run: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The shortest wall time in seconds of some runs, after one that does not count."""
+    """Shortest wall time of some runs in seconds, after one that does not count."""
     run()
     times = []
     for _ in range(repeats):
@@ -105,7 +105,7 @@ def matmul_peak(dtype: torch.dtype) -> float:
 
 
 def padding(lengths: np.ndarray, batches: list[np.ndarray]) -> float:
-    """The share of padding among all that a model reads of these batches."""
+    """Share of padding in all tokens of these batches."""
     return 1 - lengths.sum() / sum(len(b) * lengths[b].max() for b in batches)
 
 
@@ -123,7 +123,7 @@ def labelling(folder: str, texts: list[str]) -> dict:
 
 
 def asking(folder: str, texts: list[str], precision: str, theirs: float, said: list[str]) -> dict:
-    """What `labelling` tells of one precision, beside a pipeline that took `theirs` seconds and `said` these labels."""
+    """The figures of `labelling` for one precision, compared with a pipeline that took `theirs` seconds and gave the labels `said`."""
     teacher = Teacher.load(folder, precision=precision)
     c = teacher.model.config
     lengths = np.array([len(t) for t in teacher.tokenizer(texts, truncation=True, max_length=teacher.max_length)["input_ids"]])
@@ -155,12 +155,12 @@ def training(folder: str, texts: list[str]) -> dict:
 
 
 def rate(times: list[float]) -> float:
-    """Steps/s from the times at which steps were done, without those of the warm-up and what came before and after."""
+    """Steps/s from the times at which steps ended, without the warm-up and whatever came before and after."""
     return (len(times) - WARM) / (times[-1] - times[WARM - 1])
 
 
 def step_times(teacher: Teacher, student: Student, rows: Pool | list[str], out: str | Path, cache: str | Path, **settings: Any) -> list[float]:
-    """The times at which the steps of a `Distiller` were done, in seconds; logits that were asked for before are not asked for again."""
+    """The times at which the steps of a `Distiller` ended, in seconds; stored logits are not asked for again."""
     times: list[float] = []
 
     class Watch(Callback):
@@ -172,7 +172,7 @@ def step_times(teacher: Teacher, student: Student, rows: Pool | list[str], out: 
 
 
 def distiller_steps(teacher: Teacher, student: Student, texts: list[str], out: str, cache: str, **settings: int) -> float:
-    """Steps/s of a `Distiller`, by default with all that a run does between its steps."""
+    """Steps/s of a `Distiller`, by default with everything that a run does between its steps."""
     return rate(step_times(teacher, student, texts, out, cache, batch_size=BATCH, **settings))
 
 
@@ -230,7 +230,7 @@ def peak_memory(args: argparse.Namespace) -> float:
 
 
 def own_peak() -> float:
-    """Peak resident size of this process in MiB, by Linux. `getrusage` would begin with the size of the process that started this one."""
+    """Peak resident size of this process in MiB, from Linux. `getrusage` would start from the size of the parent process."""
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status["VmHWM"].split()[0]) / 1024
 
