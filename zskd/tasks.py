@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -128,6 +128,15 @@ def list_names(
     "Names with commas between them; of a long list the first ones, and how many there are."
     names = [one_line(name) for name in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 2])}, … ({len(names)} in all)"
+
+# %% ../nbs/10_tasks.ipynb #5f1c7b0a
+@patch
+def __repr__(self: Task) -> str:
+    "Its fields; of more than six classes the first four."
+    texts = {f.name: repr(getattr(self, f.name)) for f in fields(self)}
+    if self.n_labels > 6:
+        texts["labels"] = f"({list_names(map(repr, self.labels), 6)})"
+    return f"Task({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
 # %% ../nbs/10_tasks.ipynb #3bc9db49
 def _plain(name: object) -> str:
