@@ -125,7 +125,7 @@ def test_top():
     assert run()[0] == 2
     code, _, err = run("distil")
     assert code == 2
-    one_line(err, "distil", "--help")
+    one_line(err, "there is no command 'distil'; use one of teacher, pool, label, distill", "--help")
     code, _, err = run("pool", "--rows", "many", "--out", "x")
     assert code == 2
     one_line(err, "--rows", "many", "zskd pool --help")
@@ -377,6 +377,8 @@ def test_bad_options(call, models, tmp_path):
         (["pool", "--task", "sst2", "--corpus", "a.txt", "", "--out", "o"], "--corpus: is empty; give a value\n"),
         (["distill", "--teacher", "", "--out", "o"], "--teacher: is empty; give a value\n"),
         (["dashboard", ""], "RUN: is empty; give a value\n"),
+        (["pool", "--texts", 2, "--columns", "a", "a", "--out", "o"], "--columns a a: name two different columns\n"),
+        (["pool", "--texts", 2, "--columns", "a", "--out", "o"], "--columns a: name 2 column(s)"),
         (["pool", "--task", "sst2", "--column", "body", "--out", "o"], "--column body: has no effect, because corpus 'sample' is plain text"),
     ],
 )
@@ -559,6 +561,17 @@ def test_a_folder_holds_one_run(call, finished, models):
     code, _, err = call("pool", "--task", "sst2", "--out", out)
     assert code == 2
     one_line(err, out, "holds other files")
+    code, _, err = call("demo", "--out", out)
+    assert code == 2
+    one_line(err, f"{out}: holds what `zskd distill` made, not `zskd demo`; choose another folder")
+    code, _, err = call(*words[:-1], models / "pair")
+    assert code == 2
+    one_line(err, models / "pair", "holds other files")
+    table = models.parent / "one.tsv"
+    table.write_text("text\tlabel\na film\tpositive\n")
+    code, _, err = call("evaluate", "--teacher", models / "good", "--student", out / "student", "--data", table, "--split", "train")
+    assert code == 2
+    one_line(err, "--split train: has no effect where --data is one file")
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", out, "--task", "sst2", "--data", "demo")
     assert code == 2
     one_line(err, f"{out}/student")
@@ -701,7 +714,10 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
         (["--encoder", "demo", "--states", 0, "--relations", 1], ["--states 0", "above 0"]),
         (["--encoder", "demo", "--sentences", 0], ["--sentences 0", "above 0"]),
         (["--encoder", "demo", "--words", -1], ["--words -1"]),
-        (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000"]),
+        (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000", "only 190 of 200 rows"]),
+        (["--encoder", "nowhere", "--batch-size", 0], ["--batch-size 0: must be 1 or more\n"]),
+        (["--encoder", "nowhere", "--epochs", 0], ["--epochs 0.0: must be a number above 0"]),
+        (["--encoder", "demo", "--params", 99_999_999], ["--params 99999999", "no more than the encoder has"]),
     ],
 )
 def test_bad_pretraining(call, tmp_path, words, parts):
@@ -722,6 +738,7 @@ def test_bad_pretraining(call, tmp_path, words, parts):
         (["--lr", -1], "--lr -1"),
         (["--seed", -1], "--seed -1"),
         (["--max-length", 4], "--max-length 4"),
+        (["--max-length", 4000], "--max-length 4000: the model reads at most"),
         (["--extra", "validation"], "validation"),
     ],
 )

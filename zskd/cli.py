@@ -182,6 +182,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(renamed(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> None:
+        message = re.sub(r"^argument COMMAND: invalid choice: (.*?) \(choose from (.*)\)$", lambda m: f"there is no command {m[1]}; use one of {m[2].replace(chr(39), '')}", message)
         message = re.sub(r"^argument (-\w/)?(?=--)", "", message).replace("expected one argument", "needs a value").replace("expected at least one argument", "needs a value")
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` shows what there is\n")
 
@@ -485,13 +486,16 @@ def claim(
     file = out / "command.json"
     made = holds_files(out, but=(file.name,))
     if made and not file.exists():
-        if (out / "config.json").exists():
+        if (out / "log.jsonl").exists() or (out / "checkpoints").is_dir():
             raise UserError(f"{out}: holds a run whose command.json is missing; put that file back, or choose a new or empty folder")
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
     if not made:  # a start that came to nothing, perhaps by a mistake that is mended now, binds nobody
         write_json(file, sealed({"command": line, "options": asked}))
         return
-    there = read_sealed(file, "put the earlier file back, or choose another folder").get("options", {})
+    kept = read_sealed(file, "put the earlier file back, or choose another folder")
+    there, names = kept.get("options", {}), [" ".join(command.split()[:2]) for command in (kept.get("command", ""), line)]
+    if line and names[0] != names[1]:
+        raise UserError(f"{out}: holds what `{names[0]}` made, not `{names[1]}`; choose another folder")
     if text := _differences(there, asked):
         raise UserError(f"{out}: holds a run of another configuration ({text}); {remedy}")
     if not options.get("resume"):
@@ -937,6 +941,8 @@ def evaluate(
     check_data(data, options["task"])
     if out:
         check_out(out)
+    if split != "validation" and data and home_path(data).is_file():
+        raise UserError(f"--split {split}: has no effect where --data is one file; leave one of them out")
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     check_apart(teacher, student)
@@ -1241,18 +1247,25 @@ def pretrain(
     given = dict(locals())
     from zskd.core import ASSETS, UserError, count_parameters
     from zskd.corpora import load_corpus
+    from zskd.distill import Settings, hold_out
     from zskd.pretrain import Pretrainer, compact_student, mixed_text, objectives, open_encoder
 
     check_out(out)
+    settings = Settings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, precision=precision)  # a mistake shows before anything is read
     if not sentences:
         raise UserError("sentences=0: checkpoints are chosen by how near sentences lie; give a weight above 0, however small")
     what = objectives(sentences, states, relations, words)
     with team().main_first():
         model = open_encoder(ASSETS / "teacher" if encoder == "demo" else encoder, device, precision)
+        if not 1 <= params <= model.n_params:
+            raise UserError(f"--params {params}: must be at least 1, and no more than the encoder has ({model.n_params:,})")
         if team().is_main:
             claim(Path(out), spell("pretrain", given), model, given)
         text = load_corpus(corpus or "sample", column)
     rows = mixed_text(text, n, seed)
+    left = len(hold_out(len(rows), settings.held_out, seed)[0])
+    if left < batch_size:
+        raise UserError(f"--batch-size {batch_size}: only {left:,} of {len(rows):,} rows are there to train on; choose a smaller batch or more rows")
     student = handed(Path(out), lambda: compact_student(model, params, [t for row in rows.rows(range(min(n, 50_000))) for t in row], vocab_size, seed=seed))
     print(f"encoder: {model.name}, {model.n_params:,} parameters\ntext: {rows}\nstudent: {student.notes['shape']}")
     run = Pretrainer(model, student, rows, out, cache=Path(out) / "states", resume=resume, device=device, epochs=epochs, batch_size=batch_size,

@@ -174,7 +174,10 @@ def for_teacher(
         raise UserError(f"texts={texts}: teacher {getattr(teacher, 'name', '')} reads {reads} text(s) per input; say texts={reads}")
     columns = columns or (("text",) if texts == 1 else ("text_a", "text_b"))
     if isinstance(columns, str) or len(columns) != texts:
-        raise UserError(f"columns={columns!r}: name {texts} column(s), one for each text of an input")
+        given = columns if isinstance(columns, str) else " ".join(columns)
+        raise UserError(f"columns={given}: name {texts} column(s), one for each text of an input")
+    if len(set(columns)) != len(columns):
+        raise UserError(f"columns={' '.join(columns)}: name two different columns")
     return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if texts == 1 else "entailment"), label_column=label_column)
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c
