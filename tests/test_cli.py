@@ -625,7 +625,7 @@ def test_what_a_run_says_at_its_end(call, finished):
     out, words = finished
     code, said, _ = call(*words, "--resume")
     best = json.loads((out / "student" / "zskd.json").read_text())["notes"]
-    line = f"agreement with the teacher: {best['best_agreement']:.1%} of 15 held-out rows of the pool (KL {best['best_kl']:.3f} nats)"
+    line = f"agrees with the teacher on {best['best_agreement']:.1%} of 15 held-out rows of the pool (KL {best['best_kl']:.3f} nats)"
     assert code == 0 and line in said, said
     assert f"No --data was given, so nothing is known yet of real examples; score it with: zskd evaluate --student {out}/student --teacher {words[2]} --task sst2" in said
 

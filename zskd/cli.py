@@ -901,9 +901,8 @@ def tell(
 ) -> None:
     "Score the student where there is something to score on, and say where everything is."
     out = run.out
-    print(f"\n{out}/student: {run.distilled.n_params:,} parameters, of step {run.best['step']} of {run.steps}")
-    print(f"agreement with the teacher: {run.best['agreement']:.1%} of {len(run.held):,} held-out rows of the pool (KL {run.best['kl']:.3f} nats); "
-          f"its commonest answer alone would agree on {run.majority:.0%}")  # fmt: skip
+    best = f"agrees with the teacher on {run.best['agreement']:.1%} of {len(run.held):,} held-out rows of the pool (KL {run.best['kl']:.3f} nats)"
+    print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best}; the teacher's commonest answer alone would on {run.majority:.0%} (step {run.best['step']} of {run.steps})")
     if examples is not None:
         report = run.report(examples)
         print(f"\n{report.table()}\n\n{out}/report.html: the report to look at; report.json beside it")
