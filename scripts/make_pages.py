@@ -17,7 +17,7 @@ import nbformat
 import yaml
 
 from zskd._site import options_in_code, page_file
-from zskd.cli import COMMANDS, Command, option, options_of
+from zskd.cli import COMMANDS, METAVARS, Command, option, options_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -43,7 +43,7 @@ def options_table(
         if name in seen:
             continue
         seen.add(name)
-        flag, how = option(name, doc)
+        flag, how = option(name, doc, METAVARS.get((step.__name__, name)))
         given = "" if "action" in how else f" {how['metavar']}{' …' if how.get('nargs') else ''}"
         said = name.upper() if name == by_place else flag + given
         lines.append(f"| `{said}` | {in_code(how['help'])} |")

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from zskd import cli, teachers
 from zskd.core import ASSETS, RunError
@@ -125,7 +125,7 @@ def test_top():
     assert run()[0] == 2
     code, _, err = run("distil")
     assert code == 2
-    one_line(err, "distil", "--help")
+    one_line(err, "there is no command 'distil'; use one of teacher, pool, label, distill", "--help")
     code, _, err = run("pool", "--rows", "many", "--out", "x")
     assert code == 2
     one_line(err, "--rows", "many", "zskd pool --help")
@@ -310,7 +310,7 @@ def test_hub_out_of_reach(call, models, tmp_path):
     code, _, err = call("pool", "--task", "sst2", "--corpus", "nobody/no-such-text", "--out", tmp_path / "pool")
     assert code == 1
     one_line(err, "nobody/no-such-text", "'sample'")
-    code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "good", "--task", "sst2")
+    code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "other-names", "--task", "sst2")
     assert code == 1
     one_line(err, "--data FOLDER")
     small = [w for w in SMALL if w not in ("--preset", "bert-tiny", "--init", "random")]
@@ -364,6 +364,42 @@ def test_bad_options(call, models, tmp_path):
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "good", "--data", "demo")
     assert code == 2
     one_line(err, "--data demo", "--task sst2")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["distill", "--teacher", "t", "--out", "o", "--rows", "1.5"], "--rows: '1.5' is not a whole number; "),
+        (["distill", "--teacher", "t", "--out", "o", "--lr", "high"], "--lr: 'high' is not a number; "),
+        (["distill", "--teacher", "t", "--out", "o", "--rows"], "--rows: needs a value; "),
+        (["pool", "--task", "sst2", "--rows", 3, "--oversample", 0, "--out", "o"], "--oversample 0: must be 1 or more\n"),
+        (["pool", "--task", "sst2", "--rows", 3, "--out", ""], "--out: is empty; give a value\n"),
+        (["pool", "--task", "sst2", "--corpus", "a.txt", "", "--out", "o"], "--corpus: is empty; give a value\n"),
+        (["distill", "--teacher", "", "--out", "o"], "--teacher: is empty; give a value\n"),
+        (["dashboard", ""], "RUN: is empty; give a value\n"),
+        (["pool", "--texts", 2, "--columns", "a", "a", "--out", "o"], "--columns a a: name two different columns\n"),
+        (["pool", "--texts", 2, "--columns", "a", "--out", "o"], "--columns a: name 2 column(s)"),
+        (["pool", "--task", "sst2", "--column", "body", "--out", "o"], "--column body: has no effect, because corpus 'sample' is plain text"),
+    ],
+)
+def test_values_in_the_words_of_a_user(call, words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(*words)
+    assert code == 2 and not list(tmp_path.iterdir())
+    assert err.startswith(f"zskd {words[0]}: {said}"), err
+    one_line(err)
+
+
+def test_numbers_of_a_run_in_the_words_of_a_user(call, models, tmp_path):
+    for more, said in ((["--rows", 0], "--rows 0: must be at least 1"), (["--batch-size", 0], "--batch-size 0: must be 1 or more"), (["--steps", 0], "--steps 0: must be 1 or more")):
+        code, _, err = call("distill", "--teacher", models / "good", *more, "--preset", "bert-tiny", "--out", tmp_path / "run")
+        assert (code, err) == (2, f"zskd distill: {said}\n")
+    assert vars(cli.make_parser().parse_args(["pool", "--out", "o", "--rows", "1e5"]))["n"] == 100_000
+
+
+def test_help_says_what_labels_are(call):
+    for name, value in (("evaluate", "NAME=CLASS"), ("teacher", "CLASS")):
+        assert f"--labels {value} [{value} ...]" in call(name, "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -479,6 +515,18 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
     assert code == 0 and "300 rows, 100 of them asked now" in out, err
 
 
+@pytest.mark.parametrize("words", [["distill", "--teacher"], ["pretrain", "--encoder"]])
+def test_interrupt_before_there_is_a_folder(call, models, tmp_path, monkeypatch, words):
+    "What holds nothing cannot be resumed, so the line does not say so."
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "check_out", stop)
+    code, _, err = call(*words, models / "good", "--out", tmp_path / "run")
+    assert (code, err) == (1, f"zskd {words[0]}: interrupted; nothing is kept; run the same command again\n")
+    assert not (tmp_path / "run").exists()
+
+
 # ---- one folder, one run
 
 
@@ -513,9 +561,73 @@ def test_a_folder_holds_one_run(call, finished, models):
     code, _, err = call("pool", "--task", "sst2", "--out", out)
     assert code == 2
     one_line(err, out, "holds other files")
+    code, _, err = call("demo", "--out", out)
+    assert code == 2
+    one_line(err, f"{out}: holds what `zskd distill` made, not `zskd demo`; choose another folder")
+    code, _, err = call(*words[:-1], models / "pair")
+    assert code == 2
+    one_line(err, models / "pair", "holds other files")
+    table = models.parent / "one.tsv"
+    table.write_text("text\tlabel\na film\tpositive\n")
+    code, _, err = call("evaluate", "--teacher", models / "good", "--student", out / "student", "--data", table, "--split", "train")
+    assert code == 2
+    one_line(err, "--split train: has no effect where --data is one file")
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", out, "--task", "sst2", "--data", "demo")
     assert code == 2
     one_line(err, f"{out}/student")
+
+
+def test_all_differences_of_a_run_are_named(call, finished):
+    out, words = finished
+    code, _, err = call(*words, "--resume", "--lr", 0.01, "--seed", 4, "--loss", "kl", "--schedule", "linear")
+    assert code == 2
+    one_line(err, "--loss: 'kl+0.1*logit_mse' there, 'kl' asked; --lr: '0.003' there, '0.01' asked; --schedule: ", "; --seed: '0' there, '4' asked)")
+    many = ["--vocab-size", 500, "--kind", "random", "--held-out", 9, "--lr", 0.01, "--seed", 4, "--loss", "kl"]
+    code, _, err = call(*words, "--resume", *many)
+    assert code == 2
+    one_line(err, "--held-out", "--kind", "and 1 more)")
+
+
+def test_a_run_that_has_lost_a_file(call, finished, models, tmp_path):
+    "Each file that is missing is named, with the way out; what does not need it goes on."
+    out, words = tmp_path / "run", [tmp_path / "run" if w == finished[0] else w for w in finished[1]]
+    shutil.copytree(finished[0], out)
+    pages = ["dashboard", out, "--pages", tmp_path / "pages", "--most", 20]
+    score = ["evaluate", "--teacher", models / "good", "--student", out / "student", "--task", "sst2", "--data", "demo", "--limit", 20]
+    (out / "pool" / "pool.json").unlink()
+    code, _, err = call(*words, "--resume")
+    assert code == 2
+    one_line(err, f"{out}/pool/pool.json: is missing; put that file back, or delete the folder {out}/pool and give the command again")
+    code, _, err = call(*pages)
+    assert code == 0 and (tmp_path / "pages" / "monitor.html").exists()
+    one_line(err, "warning: ", f"{out}/pool/pool.json: is missing", "put that file back")
+    shutil.rmtree(out / "pool")  # as it was told
+    (out / "log.jsonl").unlink()
+    code, _, err = call(*words, "--resume")
+    assert code == 0 and (out / "pool" / "pool.json").exists()
+    one_line(err, "warning: ", f"{out}/log.jsonl: is missing")
+    code, _, err = call(*pages)
+    assert code == 0
+    one_line(err, "warning: ", f"{out}/log.jsonl: is missing", "put that file back")
+    assert call(*score)[0] == 0
+
+
+def test_a_student_is_not_compared_with_itself(call, finished, tmp_path):
+    student = finished[0] / "student"
+    shutil.copytree(student, tmp_path / "copy")
+    for teacher in (student, tmp_path / "copy"):
+        code, _, err = call("evaluate", "--teacher", teacher, "--student", student, "--task", "sst2", "--data", "demo")
+        assert code == 2
+        one_line(err, f"{student}: is the student, and --teacher {teacher} is the same model")
+
+
+def test_what_a_run_says_at_its_end(call, finished):
+    out, words = finished
+    code, said, _ = call(*words, "--resume")
+    best = json.loads((out / "student" / "zskd.json").read_text())["notes"]
+    line = f"agrees with the teacher on {best['best_agreement']:.1%} of 15 held-out rows of the pool (KL {best['best_kl']:.3f} nats)"
+    assert code == 0 and line in said, said
+    assert f"No --data was given, so nothing is known yet of real examples; score it with: zskd evaluate --student {out}/student --teacher {words[2]} --task sst2" in said
 
 
 def test_damaged_logits_are_noticed(call, models, tmp_path):
@@ -557,6 +669,20 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
     assert "<html" in (out / "report.html").read_text()
 
 
+def test_a_generator_that_reads_little(call, models, tmp_path):
+    "Texts are cut to what the language model reads."
+    generator = tmp_path / "generator"
+    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 16}
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(generator)
+    tokenizer.save_pretrained(generator)
+    words = ["distill", "--teacher", models / "good", *SMALL, "--adversary", "gumbel", "--generator", generator, "--out", tmp_path / "run"]
+    code, _, err = call(*words)
+    assert code == 0, err
+    wrote = [json.loads(line) for line in (tmp_path / "run" / "generated.jsonl").read_text().splitlines()]
+    assert max(len(text["text"][0].split()) for text in wrote) > 16  # what is not read stays as it is
+
+
 # ---- zskd pretrain
 
 
@@ -588,7 +714,10 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
         (["--encoder", "demo", "--states", 0, "--relations", 1], ["--states 0", "above 0"]),
         (["--encoder", "demo", "--sentences", 0], ["--sentences 0", "above 0"]),
         (["--encoder", "demo", "--words", -1], ["--words -1"]),
-        (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000"]),
+        (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000", "only 190 of 200 rows"]),
+        (["--encoder", "nowhere", "--batch-size", 0], ["--batch-size 0: must be 1 or more\n"]),
+        (["--encoder", "nowhere", "--epochs", 0], ["--epochs 0.0: must be a number above 0"]),
+        (["--encoder", "demo", "--params", 99_999_999], ["--params 99999999", "no more than the encoder has"]),
     ],
 )
 def test_bad_pretraining(call, tmp_path, words, parts):
@@ -609,6 +738,7 @@ def test_bad_pretraining(call, tmp_path, words, parts):
         (["--lr", -1], "--lr -1"),
         (["--seed", -1], "--seed -1"),
         (["--max-length", 4], "--max-length 4"),
+        (["--max-length", 4000], "--max-length 4000: the model reads at most"),
         (["--extra", "validation"], "validation"),
     ],
 )
@@ -622,8 +752,6 @@ def test_a_student_beside_the_checkpoints_of_another_run(call, finished, models,
     out, _ = finished
     shutil.copytree(out / "checkpoints", tmp_path / "checkpoints")
     words = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--data", "demo", "--limit", 20, "--out", tmp_path / "scores"]
-    code, _, err = call(*words, "--student", models / "good")
-    assert code == 0, err
     shutil.copytree(models / "good", tmp_path / "student")
     code, _, err = call(*words, "--student", tmp_path / "student")
     assert code == 0, err

@@ -14,6 +14,8 @@ import pytest
 
 from zskd.core import RunError, UserError
 from zskd.corpora import load_corpus
+from zskd.ood import ood_pool
+from zskd.tasks import TASKS
 
 LINE = "It is a plain sentence about nothing at all. Another one stands beside it, number {}. And so it goes on.\n"
 
@@ -150,6 +152,13 @@ def test_damaged_parquet(tmp_path):
         ("commas.tsv", b"id,text\n1,good\n", "commas separate its columns, not tabs; name the file .csv"),
         ("blank.csv", b"\n\nbody,id\ngood,1\n", "no column 'text'; it has 'body', 'id'"),
         ("open.csv", b'text\n"never closed' + b"x" * 200_000, "is not good CSV"),
+        ("letter.docx", b"PK\x03\x04 some words of plain text", "is a zip archive, as docx, xlsx, odt and epub are; give plain text (txt, md or any other ending), csv, tsv, jsonl or parquet"),
+        ("table.csv", b"PK\x03\x04 some words of plain text", "is a zip archive"),
+        ("paper.pdf", b"%PDF-1.4 some words of plain text", "is a PDF; give plain text"),
+        ("letter.rtf", b"{\\rtf1 some words of plain text", "is rich text (RTF)"),
+        ("packed", b"\x1f\x8b\x08 some words", "is packed with gzip, but its name does not end in .gz"),
+        ("weights.dat", b"words \x01\x02 \xfe", "is a binary file (byte 0xfe at offset 9); give plain text"),
+        ("latin.log", b"Caf\xe9 Central\n", "is not UTF-8 (byte 0xe9 at offset 3 of the file)"),
     ],
 )
 def test_bad_files_end_in_one_line_that_names_them(tmp_path, name, content, says):
@@ -157,6 +166,29 @@ def test_bad_files_end_in_one_line_that_names_them(tmp_path, name, content, says
     with pytest.raises(UserError) as e:
         list(load_corpus(tmp_path / name).paragraphs())
     assert name in str(e.value) and says in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["notes", "notes.md", "notes.log", "notes.2024"])
+def test_plain_text_may_have_any_ending(tmp_path, name):
+    (tmp_path / name).write_text("One line of text.\n", encoding="utf-8")
+    assert list(load_corpus(tmp_path / name).paragraphs()) == ["One line of text."]
+
+
+def test_a_column_needs_a_file_with_columns(tmp_path):
+    (tmp_path / "a.txt").write_text("One line of text.\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("body\nOne row.\n", encoding="utf-8")
+    for source in ("sample", tmp_path / "a.txt"):
+        with pytest.raises(UserError, match=r"column=body: has no effect, because corpus '.*' is plain text, which has no columns; leave it out"):
+            load_corpus(source, column="body")
+    assert list(load_corpus([tmp_path / "a.txt", tmp_path / "b.csv"], column="body").paragraphs()) == ["One line of text.", "One row."]
+
+
+def test_too_short_sentences_are_named_with_their_column(tmp_path):
+    (tmp_path / "a.txt").write_text("Too short.\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("body\nToo short.\n", encoding="utf-8")
+    for source, column, where in ((tmp_path / "a.txt", "text", ""), (tmp_path / "b.csv", "body", r" in column 'body' \(choose with column=\)")):
+        with pytest.raises(UserError, match=rf"{source.name}': holds no sentence of 3 to 50 words{where}, as the recipe asks for; give running text"):
+            ood_pool(TASKS["sst2"], load_corpus(source, column=column), 5)
 
 
 def test_wrong_names(tmp_path):

@@ -598,11 +598,19 @@ def _words(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> Share
     return known[2]
 
 
+def _shortest(
+    student: Student,  # in whose pieces inputs are read
+    *models: PreTrainedModel,  # that read the same pieces
+) -> int:
+    "Pieces of an input that all of these can read."
+    return min(student.max_length, *map(reading_limit, models))
+
+
 @patch
 def masked(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
     "Inputs with masks, in the pieces that all three models know."
     shared = self._words(teacher, student)
-    return mask_rows(rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), student.max_length), shared
+    return mask_rows(rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), _shortest(student, teacher.model, self.model)), shared
 
 # %% ../nbs/41_adversarial.ipynb #65675c2e
 def straight_through(
@@ -870,7 +878,7 @@ def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: St
     "Each input with the words exchanged whose gradients promise most, or as it was where the two then differ less."
     shared, out = shared_words(student.tokenizer, teacher.tokenizer), list(rows)
     for at in token_batches(_lengths(rows), self.batch_words):
-        masked = mask_rows([rows[k] for k in at], student.tokenizer, shared, 1.0, seed, student.max_length)
+        masked = mask_rows([rows[k] for k in at], student.tokenizer, shared, 1.0, seed, _shortest(student, teacher.model))
         gain, word = self.exchanges(masked, shared, teacher, student).max(-1)
         owner = masked.at.nonzero()[:, 0]
         for i in range(len(masked.rows)):

@@ -21,7 +21,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from errno import EDQUOT, EFBIG, ENOSPC
@@ -37,15 +37,16 @@ from . import __version__
 from .processes import TERMINATED, team, terminate
 
 # %% auto #0
-__all__ = ['RENAMED', 'COMMANDS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_TURNS', 'DEMO_STEPS', 'DEMO_TEXTS',
-           'RUN_FILES', 'LOCKED', 'PATHS', 'SHARED', 'flag_of', 'option', 'Command', 'command', 'options_of', 'take',
-           'first_given', 'renamed', 'Parser', 'make_parser', 'known_task', 'told_texts', 'settle_texts', 'new_names',
-           'open_teacher', 'shape_of', 'make_pool', 'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask',
-           'handed', 'teacher', 'check_labelled', 'own_task', 'pool', 'label', 'distill', 'check_out', 'check_data',
-           'read_data', 'check_pool', 'check_corpus', 'check_no_teacher', 'check_rows', 'check_training', 'check_size',
-           'tell', 'evaluate', 'export', 'command_of', 'told_by_run', 'read_command', 'going_on', 'run_data',
-           'dashboard', 'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option',
-           'held', 'write_out_home', 'carry_out', 'main', 'check_seed', 'prepare']
+__all__ = ['RENAMED', 'COMMANDS', 'METAVARS', 'ADVERSARIES', 'MAY_CHANGE', 'DEMO', 'DEMO_SEARCH', 'DEMO_TURNS', 'DEMO_STEPS',
+           'DEMO_TEXTS', 'RUN_FILES', 'LOCKED', 'PATHS', 'SHARED', 'flag_of', 'whole', 'number', 'option', 'Command',
+           'command', 'options_of', 'take', 'first_given', 'renamed', 'Parser', 'make_parser', 'known_task',
+           'told_texts', 'settle_texts', 'new_names', 'open_teacher', 'shape_of', 'has_pool', 'make_pool',
+           'make_student', 'make_adversary', 'train', 'spell', 'claim', 'ask', 'handed', 'teacher', 'check_labelled',
+           'own_task', 'pool', 'label', 'distill', 'check_out', 'check_apart', 'check_data', 'read_data', 'check_pool',
+           'check_corpus', 'check_log', 'check_no_teacher', 'check_rows', 'check_training', 'check_size', 'tell',
+           'evaluate', 'export', 'command_of', 'told_by_run', 'read_command', 'going_on', 'run_data', 'dashboard',
+           'make_writer', 'write', 'pretrain', 'clear', 'demo', 'in_flags', 'explain', 'unknown_option', 'held',
+           'write_out_home', 'carry_out', 'main', 'has_begun', 'check_given', 'check_seed', 'prepare']
 
 # %% ../nbs/80_cli.ipynb #081da492
 RENAMED = {"n": "rows"}  # parameters whose option has another name
@@ -58,9 +59,32 @@ def flag_of(
     return "--" + RENAMED.get(name, name).replace("_", "-")
 
 
+def whole(
+    text: str,  # as it was typed: 100000, or 1e5
+) -> int:
+    "A whole number. Raises `ArgumentTypeError` for anything else."
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError, OverflowError):  # of infinity and NaN
+        if (value := float(text)) == int(value):
+            return int(value)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
+def number(
+    text: str,  # as it was typed
+) -> float:
+    "A number. Raises `ArgumentTypeError` for anything else."
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def option(
     name: str,  # name of a parameter
     doc: Any,  # its annotation, default and comment, as `docments(full=True)` gives them
+    metavar: str | None = None,  # what help calls its value; None takes what its type says
 ) -> tuple[str, dict[str, Any]]:  # a flag, and what `add_argument` takes
     "Make a flag of a parameter."
     kind = doc.anno
@@ -77,8 +101,8 @@ def option(
         about += " (required)"
     elif doc.default is not None:
         about += f" (default: {doc.default})"
-    metavar = {int: "N", float: "X"}.get(kind, name.upper())
-    return flag, {**how, "type": kind, "help": about, "metavar": metavar}
+    kind, short = {int: (whole, "N"), float: (number, "X")}.get(kind, (kind, name.upper()))
+    return flag, {**how, "type": kind, "help": about, "metavar": metavar or short}
 
 # %% ../nbs/80_cli.ipynb #27b6d31c
 @dataclass(frozen=True)
@@ -158,9 +182,14 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(renamed(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> None:
+        message = re.sub(r"^argument COMMAND: invalid choice: (.*?) \(choose from (.*)\)$", lambda m: f"there is no command {m[1]}; use one of {m[2].replace(chr(39), '')}", message)
+        message = re.sub(r"^argument (-\w/)?(?=--)", "", message).replace("expected one argument", "needs a value").replace("expected at least one argument", "needs a value")
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` shows what there is\n")
 
 # %% ../nbs/80_cli.ipynb #6c238e95
+METAVARS = {("open_teacher", "labels"): "NAME=CLASS", ("teacher", "labels"): "CLASS"}  # (step or command, parameter): what help calls its value
+
+
 def make_parser() -> Parser:
     "The parser of all commands."
     about = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
@@ -177,7 +206,7 @@ def make_parser() -> Parser:
             group = parser if own else parser.add_argument_group(step.__name__.replace("_", " "))
             for key, doc in options_of(step).items():
                 if key not in seen:
-                    flag, how = option(key, doc)
+                    flag, how = option(key, doc, METAVARS.get((step.__name__, key)))
                     if key == c.by_place:
                         group.add_argument(key, type=how["type"], metavar=how["metavar"], help=how["help"].removesuffix(" (required)"))
                     else:
@@ -237,7 +266,7 @@ def new_names(
     given: list[str],  # such as NEG=negative, as in `open_teacher`
     labels: tuple[str, ...],  # names of the teacher's classes
 ) -> dict[str, str]:  # the teacher's name -> the other
-    "Which class gets which name. Raises `UserError` for what is not of the form OLD=NEW, or names one class twice."
+    "Which class gets which name. Raises `UserError` for what is not of the form NAME=CLASS, or names one class twice."
     from zskd.core import UserError
 
     names: dict[str, str] = {}
@@ -246,7 +275,7 @@ def new_names(
         at = next((i for i in cuts if pair[:i] in labels), cuts[0] if cuts else 0)  # a name may hold the sign itself
         old, new = pair[:at].strip(), pair[at + 1 :].strip()
         if not old or not new:
-            raise UserError(f"--labels: {pair!r} is not of the form OLD=NEW, for example {labels[0]}=negative")
+            raise UserError(f"--labels: {pair!r} is not of the form NAME=CLASS, for example {labels[0]}=negative")
         if old in names:
             raise UserError(f"--labels: {old} is given twice; give each class one name")
         names[old] = new
@@ -295,6 +324,19 @@ def shape_of(
     return known or Task.for_teacher(SimpleNamespace(labels=("any", "other")), told, relation, columns)
 
 # %% ../nbs/80_cli.ipynb #e4a48580
+def has_pool(
+    folder: Path,  # where a pool is kept
+) -> bool:
+    "Whether a pool was made there already. Raises `UserError` if its `pool.json` is missing."
+    from zskd.core import UserError, holds_files
+
+    if (folder / "pool.json").exists():
+        return True
+    if holds_files(folder):
+        raise UserError(f"{folder}/pool.json: is missing; put that file back, or delete the folder {folder} and give the command again, which makes the same pool")
+    return False
+
+
 def make_pool(
     task: Any,  # a `Task`
     teacher: Any,  # a `Teacher` to balance by, or None
@@ -316,7 +358,7 @@ def make_pool(
     from zskd.distill import count_answers
     from zskd.ood import Pool, Recipe, ood_pool
 
-    if (folder / "pool.json").exists():
+    if has_pool(folder):
         return Pool.load(folder)
     given = read_json(recipe) if recipe else None
     chosen = Recipe.from_dict(given.get("recipe", given) if isinstance(given, dict) else given) if recipe else Recipe.for_task(task, kind)
@@ -437,26 +479,39 @@ def claim(
     remedy: str = "choose another folder or repeat the old settings",  # what to do about another run's folder
 ) -> None:
     "Take a folder for a run, or find it taken by the same one. Raises `UserError` otherwise, `RunError` if its `command.json` is damaged."
-    from zskd.core import LOCK, UserError, read_sealed, sealed, write_json
+    from zskd.core import UserError, holds_files, read_sealed, sealed, write_json
 
     asked = {"teacher": teacher.fingerprint, **{k: v for k, v in options.items() if k not in MAY_CHANGE}}
     asked = json.loads(json.dumps(asked))
     file = out / "command.json"
-    made = out.is_dir() and any(path.name not in (file.name, LOCK) for path in out.iterdir())
+    made = holds_files(out, but=(file.name,))
     if made and not file.exists():
-        if (out / "config.json").exists():
+        if (out / "log.jsonl").exists() or (out / "checkpoints").is_dir():
             raise UserError(f"{out}: holds a run whose command.json is missing; put that file back, or choose a new or empty folder")
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
     if not made:  # a start that came to nothing, perhaps by a mistake that is mended now, binds nobody
         write_json(file, sealed({"command": line, "options": asked}))
         return
-    there = read_sealed(file, "put the earlier file back, or choose another folder").get("options", {})
-    differ = next((k for k in sorted(asked.keys() | there.keys()) if asked.get(k) != there.get(k)), None)
-    if differ:
-        text = f"{flag_of(differ)}: {str(there.get(differ))[:40]!r} there, {str(asked.get(differ))[:40]!r} asked"
+    kept = read_sealed(file, "put the earlier file back, or choose another folder")
+    there, names = kept.get("options", {}), [" ".join(command.split()[:2]) for command in (kept.get("command", ""), line)]
+    if line and names[0] != names[1]:
+        raise UserError(f"{out}: holds what `{names[0]}` made, not `{names[1]}`; choose another folder")
+    if text := _differences(there, asked):
         raise UserError(f"{out}: holds a run of another configuration ({text}); {remedy}")
     if not options.get("resume"):
         raise UserError(f"{out}: already holds this run; go on with it (--resume) or choose another folder")
+
+
+def _differences(there: dict[str, Any], asked: dict[str, Any], most: int = 5) -> str:
+    "In which options two runs differ, empty if in none."
+
+    def said(options: dict[str, Any], name: str) -> str:
+        value = options.get(name)
+        return "not given" if value is None or value is False else repr(str(value)[:40])
+
+    differ = [k for k in sorted(asked.keys() | there.keys()) if asked.get(k) != there.get(k)]
+    texts = [f"{flag_of(k)}: {said(there, k)} there, {said(asked, k)} asked" if k != "teacher" else "another model answers" for k in differ[:most]]
+    return "; ".join(texts + [f"and {len(differ) - most} more"] * (len(differ) > most))
 
 # %% ../nbs/80_cli.ipynb #d373a882
 def ask(
@@ -650,6 +705,7 @@ def distill(
             print(f"{out}: holds no run yet, so there is nothing to resume; starting one")
         if team().is_main:
             claim(folder, spell("distill", given), model, {**given, "resume": resume})
+            check_log(folder)
         rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
     student = handed(folder, lambda: make_student(model, task, rows, **take(make_student, options)))
     print(f"teacher: {model}\npool: {rows}\n{rows.stats(teacher=model)}\nstudent: {student}")
@@ -664,12 +720,25 @@ def check_out(
     empty: bool = False,  # whether it must not hold anything yet
 ) -> None:
     "Raise `UserError` if there is a file of this name, or a folder that holds something where it must not."
-    from zskd.core import LOCK, UserError
+    from zskd.core import UserError, holds_files
 
     if Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"{out}: is a file, not a folder; choose another {flag}")
-    if empty and Path(out).exists() and any(path.name != LOCK for path in Path(out).iterdir()):
+    if empty and holds_files(out):
         raise UserError(f"{out}: holds other files; choose a new or empty folder")
+
+
+def check_apart(
+    teacher: str,  # folder or hub name
+    student: str,  # folder
+) -> None:
+    "Raise `UserError` for a student that is compared with itself, or with a copy."
+    from zskd.core import UserError, home_path
+
+    folders = home_path(teacher), home_path(student)
+    notes = [(folder / "zskd.json").read_bytes() if (folder / "zskd.json").is_file() else folder.resolve() for folder in folders]
+    if notes[0] == notes[1]:
+        raise UserError(f"{student}: is the student, and --teacher {teacher} is the same model; as --teacher give the model that it was distilled from")
 
 
 def check_data(
@@ -698,12 +767,15 @@ def check_pool(
     pool: str | None,  # folder of a pool that is there already
     options: dict[str, Any],  # of `zskd distill`
 ) -> None:
-    "Raise `UserError` for options that make a pool where one is given, or for two recipes."
+    "Raise `UserError` for options that make a pool where one is given, for two recipes, or for fewer candidates than rows."
     from zskd.core import UserError
 
     idle = first_given(make_pool, options, but=("seed", "skip_bad_lines"))
     if pool and idle:
         raise UserError(f"{flag_of(idle)}: has no effect on a pool that is given with --pool; leave one of them out")
+    oversample = options.get("oversample")
+    if oversample is not None and not 1 <= oversample < math.inf:
+        raise UserError(f"--oversample {oversample:g}: must be 1 or more")
     if options.get("recipe") and options.get("kind", "wiki") != "wiki":
         raise UserError("--recipe and --kind both say what the pool is made of; give one of them")
 
@@ -712,11 +784,22 @@ def check_corpus(
     folder: Path,  # of the pool
     options: dict[str, Any],  # of a command that makes it
 ) -> None:
-    "Raise `UserError` for a corpus that is not there or holds nothing, `RunError` for a damaged one, unless the pool is made already."
+    "Raise `UserError` for a corpus that is not there or holds nothing, or for a damaged pool, `RunError` for a damaged corpus. Where the pool is made already, the corpus does not matter."
     from zskd.corpora import load_corpus
 
-    if not (folder / "pool.json").exists():
+    if not has_pool(folder):
         load_corpus(options.get("corpus") or "sample", options.get("column", "text"), skip_bad_lines=options.get("skip_bad_lines", False))
+
+
+def check_log(
+    folder: Path,  # of a run
+) -> None:
+    "Warn if a run that has taken steps has no log."
+    from zskd.core import read_json
+
+    checkpoint = folder / "checkpoints" / "checkpoint.json"
+    if not (folder / "log.jsonl").exists() and checkpoint.exists() and read_json(checkpoint).get("step"):
+        warnings.warn(f"{folder}/log.jsonl: is missing, so the steps so far are in no log; student and checkpoints do not need it", stacklevel=2)
 
 
 def check_no_teacher(
@@ -763,7 +846,7 @@ def check_training(
     stage2 = make_adversary(*(asked.pop(name, default) for name, default in (("adversary", "none"), ("generator", None), ("max_queries", None))))
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
-    n = rows or options.get("n") or options_of(make_pool)["n"].default
+    n = rows or options.get("n", options_of(make_pool)["n"].default)
     if n < 1:
         raise UserError(f"--rows {n}: must be at least 1")
     left = len(hold_out(n, settings.held_out, settings.seed)[0])
@@ -818,8 +901,8 @@ def tell(
 ) -> None:
     "Score the student where there is something to score on, and say where everything is."
     out = run.out
-    best = f"agrees with the teacher on {run.best['agreement']:.1%} of {len(run.held):,} held-out rows, of which {run.majority:.0%} have its commonest answer"
-    print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best} (step {run.best['step']} of {run.steps})")
+    best = f"agrees with the teacher on {run.best['agreement']:.1%} of {len(run.held):,} held-out rows of the pool (KL {run.best['kl']:.3f} nats)"
+    print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best}; the teacher's commonest answer alone would on {run.majority:.0%} (step {run.best['step']} of {run.steps})")
     if examples is not None:
         report = run.report(examples)
         print(f"\n{report.table()}\n\n{out}/report.html: the report to look at; report.json beside it")
@@ -827,7 +910,7 @@ def tell(
         asked = {"student": f"{out}/student", "teacher": options["teacher"], **take(open_teacher, options), "out": str(out)}
         asked["texts"] = None if options["task"] else task.n_texts
         where = "--data FOLDER" if task.glue else f"--columns {' '.join('COLUMN' for _ in range(task.n_texts))} --data FILE.tsv"
-        print(f"score it with: {spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}")
+        print(f"No --data was given, so nothing is known yet of real examples; score it with: {spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}")
     if run.stage2 is not None:
         print(f"{out}/generated.jsonl: the texts that the adversary wrote")
     print(f"look at the run with: zskd dashboard {shlex.quote(str(out))}")
@@ -857,8 +940,11 @@ def evaluate(
     check_data(data, options["task"])
     if out:
         check_out(out)
+    if split != "validation" and data and home_path(data).is_file():
+        raise UserError(f"--split {split}: has no effect where --data is one file; leave one of them out")
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
+    check_apart(teacher, student)
     model, task = open_teacher(teacher, **take(open_teacher, options))
     small = Student.load(student)
     if small.n_params > (model.n_params or math.inf):
@@ -1002,6 +1088,7 @@ def run_data(
     check_run(run)
     rows = Pool.load(pool) if pool else None
     if teacher:
+        check_apart(teacher, f"{run}/student")
         say(f"Loading the teacher, {teacher}.")
     model, task = open_teacher(teacher, rows, **take(open_teacher, options)) if teacher else (None, None)
     return RunData(run, model, rows, read_data(data, task, skip_bad_lines) if model else None, most, say)
@@ -1049,8 +1136,6 @@ def dashboard(
         raise UserError(f"--most {most}: must be at least 1")
     check_data(told.get("data"), told.get("task"))
     if pages is not None:
-        if not pages.strip():
-            raise UserError("--pages: is empty; give a folder to write to")
         check_out(pages, "--pages")
         board = RunDashboard(run_data(**told))
         print("\n".join(str(page) for page in board.to_html(pages)))
@@ -1161,18 +1246,25 @@ def pretrain(
     given = dict(locals())
     from zskd.core import ASSETS, UserError, count_parameters
     from zskd.corpora import load_corpus
+    from zskd.distill import Settings, hold_out
     from zskd.pretrain import Pretrainer, compact_student, mixed_text, objectives, open_encoder
 
     check_out(out)
+    settings = Settings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, precision=precision)  # a mistake shows before anything is read
     if not sentences:
         raise UserError("sentences=0: checkpoints are chosen by how near sentences lie; give a weight above 0, however small")
     what = objectives(sentences, states, relations, words)
     with team().main_first():
         model = open_encoder(ASSETS / "teacher" if encoder == "demo" else encoder, device, precision)
+        if not 1 <= params <= model.n_params:
+            raise UserError(f"--params {params}: must be at least 1, and no more than the encoder has ({model.n_params:,})")
         if team().is_main:
             claim(Path(out), spell("pretrain", given), model, given)
         text = load_corpus(corpus or "sample", column)
     rows = mixed_text(text, n, seed)
+    left = len(hold_out(len(rows), settings.held_out, seed)[0])
+    if left < batch_size:
+        raise UserError(f"--batch-size {batch_size}: only {left:,} of {len(rows):,} rows are there to train on; choose a smaller batch or more rows")
     student = handed(Path(out), lambda: compact_student(model, params, [t for row in rows.rows(range(min(n, 50_000))) for t in row], vocab_size, seed=seed))
     print(f"encoder: {model.name}, {model.n_params:,} parameters\ntext: {rows}\nstudent: {student.notes['shape']}")
     run = Pretrainer(model, student, rows, out, cache=Path(out) / "states", resume=resume, device=device, epochs=epochs, batch_size=batch_size,
@@ -1197,9 +1289,9 @@ def clear(
     folder: Path,  # folder of a demo
 ) -> None:
     "Remove what an earlier demo wrote, and nothing else. Raises `UserError` if the folder holds no demo."
-    from zskd.core import LOCK, UserError
+    from zskd.core import UserError, holds_files
 
-    if not folder.is_dir() or not any(path.name != LOCK for path in folder.iterdir()):
+    if not holds_files(folder):
         return
     if not (folder / "command.json").exists() or command_of(str(folder))[:1] != ["demo"]:
         raise UserError(f"{folder}: holds no demo, so --fresh does not empty it; choose another folder")
@@ -1260,7 +1352,7 @@ def _steps(*titles: str) -> Callable[[], None]:
 
 # %% ../nbs/80_cli.ipynb #16bc0867
 def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[str, Any]) -> Any:
-    if (folder / "pool" / "pool.json").exists():
+    if has_pool(folder / "pool"):
         print(f"{folder} holds an earlier demo, which is continued (--fresh begins anew).")
     rows = make_pool(task, model, folder / "pool", cache, **take(make_pool, settings))
     print(f"{len(rows):,} pieces of Wikipedia, chosen so that the teacher calls half of them positive:")
@@ -1337,6 +1429,9 @@ def in_flags(
     def flag(key: str, value: str = "") -> str:
         return flag_of(key) + ("" if value in ("", "True") else f" {value}")
 
+    text = text.replace(", or None", "")  # an option is left out instead
+    if "ratio" in names.split("|"):
+        text = text.replace("a smaller ratio", "a smaller --ratio")
     if "params" in names.split("|"):
         text = re.sub(r"\bn_params\b", "--params", text)
     text = re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", lambda m: flag(m[1], m[2]), text)
@@ -1348,10 +1443,11 @@ def explain(
     error: BaseException,  # what a command raised
     name: str,  # of the command
     words: Sequence[str],  # its command line
+    begun: bool = True,  # whether it has written anything that can be resumed
 ) -> tuple[int, str] | None:  # exit code and one line; None for what we cannot explain
     "Put an error into one line."
     if isinstance(error, KeyboardInterrupt):  # before any import: it may have come in the middle of one
-        how = COMMANDS[name].resumes
+        how = COMMANDS[name].resumes if begun else ""
         if how.startswith("--"):
             how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
@@ -1435,6 +1531,7 @@ def carry_out(
         return 2
     prepare()
     try:
+        check_given(name, values)
         check_seed(values)
         values = write_out_home(values)
         with held(name, values):
@@ -1445,7 +1542,7 @@ def carry_out(
     except BaseException as e:
         _hear_no_more()
         lost = team().why(e)
-        found = explain(e if lost is None else KeyboardInterrupt(lost), name, words)
+        found = explain(e if lost is None else KeyboardInterrupt(lost), name, words, has_begun(name, values))
         if found is None:
             raise
         if os.environ.get("ZSKD_DEBUG") == "1":
@@ -1520,6 +1617,27 @@ def _share(words: list[str]) -> int:
     return code
 
 # %% ../nbs/80_cli.ipynb #2fe13286
+def has_begun(
+    name: str,  # of a command
+    options: dict[str, Any],  # its arguments
+) -> bool:
+    "Whether a command that is resumed by an option holds its folder already."
+    return not COMMANDS[name].resumes.startswith("--") or (Path(options["out"]) / "command.json").exists()
+
+
+def check_given(
+    name: str,  # of a command
+    options: dict[str, Any],  # its arguments
+) -> None:
+    "Raise `UserError` for an option whose value is empty, as when a shell's variable is not set."
+    from zskd.core import UserError
+
+    for key, value in options.items():
+        texts = value if isinstance(value, list) else [value]
+        if key != "prompts" and any(isinstance(text, str) and not text.strip() for text in texts):
+            raise UserError(f"{key.upper() if key == COMMANDS[name].by_place else flag_of(key)}: is empty; give a value")
+
+
 def check_seed(
     options: dict[str, Any],  # of any command
 ) -> None:

@@ -15,7 +15,7 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from errno import EDQUOT, EFBIG, ENOMEM, ENOSPC
@@ -37,7 +37,7 @@ __all__ = ['LOCK', 'ASSETS', 'ZskdError', 'UserError', 'RunError', 'out_of_memor
            'pick_dtype', 'pick_device', 'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object',
            'home_path', 'one_line', 'digest', 'file_digest', 'sealed', 'is_whole', 'read_sealed', 'content_digest',
            'file_digests', 'changed_files', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress',
-           'versions', 'RunFolder', 'sweep', 'writing']
+           'versions', 'RunFolder', 'sweep', 'holds_files', 'writing']
 
 # %% ../nbs/00_core.ipynb #33cb7f43
 class ZskdError(Exception):
@@ -371,11 +371,9 @@ def _claim(self: RunFolder, config: dict[str, Any], resume: bool) -> None:
         raise UserError(f"{self.path}/config.json: is damaged; put the earlier file back, or choose another folder")
     differ = sorted(k for k in config.keys() | old.keys() - {"versions"} if config.get(k) != old.get(k))
     if differ:
-        k = differ[0]
-        raise UserError(
-            f"{self.path}: holds a run of another configuration ({k}: {repr(old.get(k))[:200]} there, {repr(config.get(k))[:200]} asked);"
-            " choose another folder or repeat the old settings"
-        )
+        text = "; ".join(f"{k}: {repr(old.get(k))[:200]} there, {repr(config.get(k))[:200]} asked" for k in differ[:5])
+        text += f"; and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise UserError(f"{self.path}: holds a run of another configuration ({text}); choose another folder or repeat the old settings")
     if not resume:
         raise UserError(f"{self.path}: already holds this run; go on with it (resume=True) or choose another folder")
 
@@ -440,6 +438,15 @@ def sweep(
             process = _TEMPORARY.fullmatch(file.name)
             if process and (int(process[1]) == os.getpid() or not psutil.pid_exists(int(process[1]))) and time.time() - file.stat().st_mtime >= older:
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
+
+# %% ../nbs/00_core.ipynb #f721867a
+def holds_files(
+    folder: str | Path,  # that may not be there
+    but: Sequence[str] = (),  # names that do not count
+) -> bool:
+    "Whether a folder is there and holds anything besides its lock."
+    folder = Path(folder)
+    return folder.is_dir() and any(path.name not in (LOCK, *but) for path in folder.iterdir())
 
 # %% ../nbs/00_core.ipynb #91c42840
 @contextmanager

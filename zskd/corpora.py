@@ -23,8 +23,8 @@ from .core import ASSETS, RunError, UserError, digest, file_digest, home_path
 from .tables import Notices, mend, no_column, read_blocks, table_kind, table_rows
 
 # %% auto #0
-__all__ = ['HUB_CORPORA', 'split_words', 'join_words', 'split_sentences', 'clean_wikitext', 'Part', 'Corpus', 'source_name',
-           'load_corpus']
+__all__ = ['HUB_CORPORA', 'split_words', 'join_words', 'split_sentences', 'clean_wikitext', 'Part', 'Corpus', 'no_sentence',
+           'source_name', 'load_corpus']
 
 # %% ../nbs/20_corpora.ipynb #2ff0aa0c
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002ffff"  # Chinese and Japanese characters
@@ -177,6 +177,7 @@ class Part:
     content_id: Callable[[], str]  # names the content
     notices: Notices = field(default_factory=Notices)  # what is repaired or left out, reported once
     label: str | None = None  # what to call it where others can read it; None takes `source`
+    column: str | None = None  # that the text is read from; None for plain text
 
 # %% ../nbs/20_corpora.ipynb #20a1f002
 def _mended(texts: Iterable[str], notices: Notices) -> Iterator[str]:
@@ -278,6 +279,16 @@ def take(
     "The same corpus cut off after its first `n` paragraphs. Raises `UserError` for `n` below 1."
     return replace(self, limit=n if self.limit is None else min(n, self.limit))
 
+# %% ../nbs/20_corpora.ipynb #5a62722b
+def no_sentence(
+    corpus: Corpus,  # that was read to its end
+    words: tuple[int, int],  # that a sentence is to have at least and at most
+) -> UserError:
+    "The error for a corpus without a sentence of the length that is wanted."
+    column = next((part.column for part in corpus.parts if part.column), None)
+    where = f" in column {column!r} (choose with column=)" if column else ""
+    return UserError(f"corpus {corpus.name!r}: holds no sentence of {words[0]} to {words[1]} words{where}, as the recipe asks for; give running text, or a recipe with other numbers of words")
+
 # %% ../nbs/20_corpora.ipynb #4907fb3a
 def _code_id(x: object) -> list[str]:
     "Strings that name a function's code and the values bound to it, without addresses."
@@ -373,11 +384,11 @@ def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) ->
     files = _find_files(source)
     if files is None:
         name = HUB_CORPORA.get(source, source)
-        return [Part(name, partial(_hub_texts, source, column, split), lambda: f"hub:{name}:{split}")]
+        return [Part(name, partial(_hub_texts, source, column, split), lambda: f"hub:{name}:{split}", column=column)]
     for f in files:
         table_kind(f)  # refuses now what it would refuse when its turn comes
     found = [(f, Notices()) for f in files]
-    return [Part(f, partial(_file_texts, f, column, skip_bad_lines, seen), partial(_file_id, f), seen, Path(f).name) for f, seen in found]
+    return [Part(f, partial(_file_texts, f, column, skip_bad_lines, seen), partial(_file_id, f), seen, Path(f).name, column if table_kind(f) else None) for f, seen in found]
 
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
@@ -392,6 +403,8 @@ def load_corpus(
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     parts = [part for s in sources for part in _parts(s, column, split, skip_bad_lines)]
     name = str(sources[0]) if len(sources) == 1 else f"{len(sources)} sources"
+    if column != "text" and not any(part.column for part in parts):
+        raise UserError(f"column={column}: has no effect, because corpus {name!r} is plain text, which has no columns; leave it out")
     _clean_id(clean)  # says at once what the fingerprint cannot name
     corpus = Corpus(name, parts, clean, limit, [column, "skip bad lines"] if skip_bad_lines else [column])
     if next(corpus.paragraphs(), None) is None:

@@ -330,7 +330,7 @@ def _summary(data: Mapping[str, Any]) -> str:
     share, smaller = data["pct_of_teacher"], data["compression"]
     kept = "The teacher's score is 0, so no share of it can be stated" if share is None else f"The student keeps {share:.1f} % of its teacher's {metric}"
     size = ", its size relative to the teacher is not known" if smaller is None else f" and is {_times(smaller)} times smaller"
-    return f"{kept}{size}; the two agree on {_percent(data['agreement'])} of {data['n']:,} inputs (KL {data['kl']:.3f} nats)."
+    return f"{kept}{size}; the two agree on {_percent(data['agreement'])} of {data['n']:,} input{'s' * (data['n'] != 1)} (KL {data['kl']:.3f} nats)."
 
 # %% ../nbs/60_evaluate.ipynb #7e425a74
 @patch

@@ -29,7 +29,7 @@ from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_pr
 from fastcore.basics import patch
 
 from .core import ASSETS, RunError, UserError, derive_seed, digest, file_digest, one_line, progress, read_json, read_sealed, sealed, write_json  # isort: skip
-from .corpora import Corpus, join_words, load_corpus, source_name, split_sentences, split_words
+from .corpora import Corpus, join_words, load_corpus, no_sentence, source_name, split_sentences, split_words
 from .tasks import Row, Task, get_task, list_names
 
 # %% auto #0
@@ -1175,6 +1175,8 @@ def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed:
     "Rows with the names of their builders, in random order: `wanted` of them, and no fewer than `n`."
     most = min(recipe.max_sentences, max(20_000, 4 * wanted))
     blocks = sample_blocks(corpus, most, recipe.words, derive_seed(seed, "blocks"))
+    if not blocks:
+        raise no_sentence(corpus, recipe.words)
     text = TextSample(blocks, recipe.premise_sentences, recipe.question_words, corpus.name)
     most = ROWS_PER_SENTENCE * len(text.sentences) * _scale(recipe)
     draws = draw_rows(text, recipe, int(min(wanted, most)), task.style, seed)

@@ -17,6 +17,7 @@ import socket
 import tempfile
 import threading
 import time
+import warnings
 import webbrowser
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -141,7 +142,10 @@ def check_run(
     if (path / "zskd.json").exists():
         raise UserError(f"{folder}: is the folder of a student; give that of its run, {path.absolute().parent}")
     if not (path / "log.jsonl").exists():
-        raise UserError(f"{folder}: holds no run; give the folder that a run was written to (its --out)")
+        if not (path / "config.json").exists():
+            raise UserError(f"{folder}: holds no run; give the folder that a run was written to (its --out)")
+        if (path / "student").exists():
+            warnings.warn(f"{folder}/log.jsonl: is missing, so the monitor cannot show how the training went; put that file back if you have it", stacklevel=2)
     return path
 
 
@@ -149,6 +153,8 @@ def check_run(
 def compare(self: RunData) -> None:
     "Ask both models about the texts that there are."
     has_pool = self.given is None and (self.folder / "pool" / "pool.json").exists()
+    if self.given is None and not has_pool and (self.folder / "pool").is_dir():
+        warnings.warn(f"{self.folder}/pool/pool.json: is missing, so the texts of the pool are not shown; put that file back", stacklevel=2)
     pool = Pool.load(self.folder / "pool") if has_pool else self.given
     self.say(f"Asking teacher and student about up to {self.most:,} texts of each kind.")
     self.sets = compared_sets(self.teacher, self.student, pool, self.written, self.examples, self.most, self.folder / "logits")

@@ -24,8 +24,33 @@ import pyarrow.parquet as pq
 from .core import RunError, UserError
 
 # %% auto #0
-__all__ = ['Found', 'read_lines', 'read_blocks', 'Notices', 'mend', 'other_separator', 'no_column', 'table_kind', 'table_header',
-           'table_rows']
+__all__ = ['READABLE', 'Found', 'read_lines', 'read_blocks', 'Notices', 'mend', 'other_separator', 'no_column', 'table_kind',
+           'table_header', 'table_rows']
+
+# %% ../nbs/06_tables.ipynb #3f0a61d2
+READABLE = "give plain text (txt, md or any other ending), csv, tsv, jsonl or parquet; all but parquet may be packed as .gz"
+_NOT_TEXT = {  # how a file begins that holds no plain text: what it is
+    b"%PDF-": "a PDF",
+    b"PK\x03\x04": "a zip archive, as docx, xlsx, odt and epub are",
+    b"\xd0\xcf\x11\xe0": "an Office document",
+    b"{\\rtf": "rich text (RTF)",
+    b"\x1f\x8b": "packed with gzip, but its name does not end in .gz",
+    b"BZh91AY&SY": "packed with bzip2",
+    b"\xfd7zXZ": "packed with xz",
+    b"(\xb5/\xfd": "packed with zstd",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"PAR1": "a parquet file with another ending",
+}
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1a\x1c-\x1f]")  # bytes that no text has
+
+
+def _refuse_binary(head: bytes, path: str) -> None:
+    "Raise `UserError` for the beginning of a file that is no text."
+    what = next((what for start, what in _NOT_TEXT.items() if head.startswith(start)), None)
+    if what:
+        raise UserError(f"{path}: is {what}; {READABLE}")
+    if b"\0" in head:
+        _decode(head, path, 0)
 
 # %% ../nbs/06_tables.ipynb #8557dc11
 _MAX_LINE = 1 << 20  # bytes
@@ -34,10 +59,12 @@ _MAX_LINE = 1 << 20  # bytes
 def _decode(line: bytes, path: str, offset: int) -> str:
     where = "unpacked text" if path.endswith(".gz") else "file"
     if b"\0" in line:
-        raise UserError(f"{path}: is a binary file (zero byte at offset {offset + line.index(0)}); give txt, jsonl, csv, tsv or parquet")
+        raise UserError(f"{path}: is a binary file (zero byte at offset {offset + line.index(0)}); {READABLE}")
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as e:
+        if _CONTROL.search(line):
+            raise UserError(f"{path}: is a binary file (byte {line[e.start]:#04x} at offset {offset + e.start}); {READABLE}") from e
         raise UserError(
             f"{path}: is not UTF-8 (byte {line[e.start]:#04x} at offset {offset + e.start} of the {where});"
             " convert it to UTF-8, for example with iconv"
@@ -61,8 +88,7 @@ def _opened(path: str) -> Iterator[tuple[BinaryIO, int]]:
             head = f.peek(8192)[:8192]
             if head.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise UserError(f"{path}: is UTF-16, not UTF-8; convert it, for instance with iconv -f UTF-16 -t UTF-8")
-            if b"\0" in head:
-                _decode(head, path, 0)
+            _refuse_binary(head, path)
             yield f, len(f.read(3)) if head.startswith(b"\xef\xbb\xbf") else 0
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise RunError(f"{path}: is damaged or cut short ({e}); fetch or pack it again") from e

@@ -10,7 +10,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -129,6 +129,15 @@ def list_names(
     names = [one_line(name) for name in names]
     return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 2])}, … ({len(names)} in all)"
 
+# %% ../nbs/10_tasks.ipynb #5f1c7b0a
+@patch
+def __repr__(self: Task) -> str:
+    "Its fields; of more than six classes the first four."
+    texts = {f.name: repr(getattr(self, f.name)) for f in fields(self)}
+    if self.n_labels > 6:
+        texts["labels"] = f"({list_names(map(repr, self.labels), 6)})"
+    return f"Task({', '.join(f'{name}={text}' for name, text in texts.items())})"
+
 # %% ../nbs/10_tasks.ipynb #3bc9db49
 def _plain(name: object) -> str:
     return re.sub(r"[\s_-]+", "", str(name)).casefold()
@@ -165,7 +174,10 @@ def for_teacher(
         raise UserError(f"texts={texts}: teacher {getattr(teacher, 'name', '')} reads {reads} text(s) per input; say texts={reads}")
     columns = columns or (("text",) if texts == 1 else ("text_a", "text_b"))
     if isinstance(columns, str) or len(columns) != texts:
-        raise UserError(f"columns={columns!r}: name {texts} column(s), one for each text of an input")
+        given = columns if isinstance(columns, str) else " ".join(columns)
+        raise UserError(f"columns={given}: name {texts} column(s), one for each text of an input")
+    if len(set(columns)) != len(columns):
+        raise UserError(f"columns={' '.join(columns)}: name two different columns")
     return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if texts == 1 else "entailment"), label_column=label_column)
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c

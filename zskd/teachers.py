@@ -1056,6 +1056,7 @@ def fine_tune(
         dropout=dropout, seed=seed, extra=list(extra), precision=precision, average=average)  # fmt: skip
     set_seed(seed)
     model, tokenizer = _base_classifier(base, task, dropout)
+    _lengths(_short_name(base), model, tokenizer, max_length)  # refuses now what loading would refuse after the training
     rows, labels, examples = _training_data(task, data, extra, skip_bad_lines)
     claim_folder(out)
     _train(model, tokenizer, rows, labels, settings)
