@@ -1093,13 +1093,6 @@ def run_data(
     model, task = open_teacher(teacher, rows, **take(open_teacher, options)) if teacher else (None, None)
     return RunData(run, model, rows, read_data(data, task, skip_bad_lines) if model else None, most, say)
 
-
-def _absolute(options: dict[str, Any]) -> dict[str, Any]:
-    "Options with those that name a file or folder as absolute paths, for a process that runs elsewhere."
-    from zskd.core import home_path
-
-    return {k: str(home_path(v).absolute()) if isinstance(v, str) and k in ("run", "teacher", "pool", "data") and home_path(v).exists() else v for k, v in options.items()}
-
 # %% ../nbs/80_cli.ipynb #c1d9a005
 @command(
     "zskd dashboard runs/sst2",
@@ -1131,7 +1124,7 @@ def dashboard(
     except ImportError as e:
         raise UserError(str(e)) from e
     given = {name: value for name, value in options.items() if value != options_of(open_teacher)[name].default}
-    told = _absolute({"run": run, "most": most, **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given})
+    told = {"run": run, "most": most, **told_by_run(run), **_given({"teacher": teacher, "pool": pool, "data": data}), **given}
     if most < 1:
         raise UserError(f"--most {most}: must be at least 1")
     check_data(told.get("data"), told.get("task"))
