@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import time
 
 import pytest
@@ -45,8 +46,9 @@ def stars(tmp_path_factory):
 
 
 def evaluate(call, teacher, file, out, *words):
-    "Score a teacher against itself on a file; exit code, true classes as [rows of each class], standard error."
-    code, _, err = call("evaluate", "--teacher", teacher, "--student", teacher, "--data", file, "--out", out, *words)
+    "Score a teacher and a copy of it on a file; exit code, true classes as [rows of each class], standard error."
+    student = shutil.copytree(teacher, out.with_name("student"), dirs_exist_ok=True)
+    code, _, err = call("evaluate", "--teacher", teacher, "--student", student, "--data", file, "--out", out, *words)
     report = json.loads((out / "report.json").read_text()) if code == 0 else None
     return code, report and [sum(row) for row in report["confusion"]["teacher"]], err
 
