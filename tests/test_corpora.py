@@ -90,7 +90,7 @@ def test_sampling_memory_is_bounded(tmp_path):
     code = """
         import sys, tracemalloc
         from zskd.corpora import load_corpus
-        from zskd.ood import sample_blocks
+        from zskd.builders import sample_blocks
         tracemalloc.start()
         blocks = sample_blocks(load_corpus(sys.argv[1]), 3_000)
         print(sum(map(len, blocks)), tracemalloc.get_traced_memory()[1] / 2**20)

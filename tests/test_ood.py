@@ -11,7 +11,8 @@ import pytest
 
 from zskd.core import RunError, UserError, sealed
 from zskd.corpora import Corpus, load_corpus
-from zskd.ood import BUILDERS, Pool, Recipe, TextSample, draw_rows, ood_pool, sample_blocks
+from zskd.builders import BUILDERS, TextSample, sample_blocks
+from zskd.pools import Pool, Recipe, draw_rows, ood_pool
 from zskd.tasks import TASKS
 
 CHINESE = """猫是一种常见的家养动物。它们喜欢在白天睡觉，在晚上活动。你见过黑色的猫吗？很多人觉得猫很独立，但是它们也需要陪伴。
@@ -82,7 +83,7 @@ def test_balance_with_a_real_pool():
     stats = pool.stats()
     assert stats["all"]["classes"] == {"short": 500, "long": 500}
     assert pool.made["classes_before"]["short"] != pool.made["classes_before"]["long"]
-    assert np.array_equal(pool.logits, Coin().label(pool.rows()).astype(np.float32))
+    assert np.array_equal(pool.logits, Coin().logits(pool.rows()).astype(np.float32))
     assert len(stats["builders"]) == 2
 
 

@@ -314,7 +314,7 @@ def make_pool(
     from zskd.core import read_json
     from zskd.corpora import load_corpus
     from zskd.distill import count_answers
-    from zskd.ood import Pool, Recipe, ood_pool
+    from zskd.pools import Pool, Recipe, ood_pool
 
     if (folder / "pool.json").exists():
         return Pool.load(folder)
@@ -466,12 +466,12 @@ def ask(
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
     from zskd.distill import count_answers
-    from zskd.ood import scarce_classes
+    from zskd.metrics import scarce_classes
     from zskd.tasks import list_names
 
     before = teacher.queries
     with count_answers(teacher):
-        answers = teacher.label(pool, cache=cache).argmax(1)
+        answers = teacher.logits(pool, cache=cache, desc="label").argmax(1)
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
     order = sorted(counts, key=lambda label: -counts[label]) if len(counts) > 12 else counts
     shares = list_names(f"{label} {counts[label] / max(len(pool), 1):.0%}" for label in order)
@@ -525,7 +525,7 @@ def teacher(
     seed: int = 0,  # of every random choice
 ) -> None:
     "Fine-tune a teacher on the real data of a task, one of GLUE's or your own."
-    from zskd.teachers import fine_tune
+    from zskd.fine_tuning import fine_tune
 
     known = known_task(task, None, relation, columns, label_column)
     check_labelled(data, labels, known)
@@ -606,7 +606,7 @@ def label(
     **options: Any,
 ) -> None:
     "Have a teacher answer a pool, and keep its logits."
-    from zskd.ood import Pool
+    from zskd.pools import Pool
 
     rows = Pool.load(pool)
     model, task = open_teacher(teacher, rows, **take(open_teacher, options))
@@ -631,7 +631,7 @@ def distill(
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
-    from zskd.ood import Pool
+    from zskd.pools import Pool
 
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     with team().main_first():
@@ -790,7 +790,7 @@ def check_size(
 ) -> None:
     "Raise `UserError` for a student's size that cannot be."
     from zskd.core import UserError
-    from zskd.students import PRESETS, best_shape
+    from zskd.shapes import PRESETS, best_shape
 
     if sum(size is not None for size in (ratio, params, preset)) > 1:
         raise UserError("--ratio, --params and --preset contradict each other; give one of them")
@@ -996,7 +996,7 @@ def run_data(
     **options: Any,  # of `open_teacher`
 ) -> Any:  # a `RunData`
     "Load what the dashboards of a run show. Raises `UserError` for what is not there."
-    from zskd.ood import Pool
+    from zskd.pools import Pool
     from zskd.serve import RunData, check_run
 
     check_run(run)
@@ -1085,7 +1085,7 @@ def make_writer(
     seed: int,  # of the sentences that are rewritten
 ) -> Any:  # a `Writer`
     "What --model and --rewrite ask for. Raises `UserError` if neither is given."
-    from zskd.adversarial import RandomInfill
+    from zskd.adversaries import RandomInfill
     from zskd.core import UserError
     from zskd.corpora import load_corpus
     from zskd.written import CausalWriter, InfillWriter
@@ -1270,8 +1270,8 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
 
 # %% ../nbs/80_cli.ipynb #b256c9cb
 def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
-    from zskd.adversarial import MaskedLMGenerator
     from zskd.distill import Distiller
+    from zskd.generator import MaskedLMGenerator
     from zskd.stage2 import Stage2, read_generated
     from zskd.students import Student
 
@@ -1288,7 +1288,8 @@ def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
 # %% ../nbs/80_cli.ipynb #6df41c17
 def _demo_stages(first: Any, run: Any, examples: Any) -> dict[str, dict[str, float]]:
     "What the student scores before, between and after the two stages."
-    from zskd.evaluate import agreement, class_logits
+    from zskd.evaluate import class_logits
+    from zskd.metrics import agreement
     from zskd.tasks import score
 
     asked = {"before training": first.start, "after stage 1": first.distilled, "after stage 2": run.distilled}

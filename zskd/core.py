@@ -321,9 +321,10 @@ def progress(
     desc: str = "",  # a word or two in front of the bar
     total: int | None = None,  # number of items, where `len(items)` is not known
     unit: str = "it",  # what is counted, for the rate
+    hidden: bool = False,  # whether to show no bar at all
 ) -> tqdm:  # iterate over it, or call its `update` and `close`
     "A progress bar that appears after two seconds; in a file or pipe it is drawn every ten seconds only."
-    off = os.environ.get("TQDM_DISABLE") == "1"
+    off = hidden or os.environ.get("TQDM_DISABLE") == "1"
     every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10
     return tqdm(items, desc=desc, total=total, unit=unit, disable=off, delay=2, mininterval=every, dynamic_ncols=True, smoothing=0.1)
 

@@ -25,11 +25,11 @@ from fastcore.basics import patch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
-from .adversarial import class_order
+from .adversaries import class_order
 from .core import RunFolder, UserError, ZskdError, atomic_path, read_object
 from .distill import STOP
-from .evaluate import kl_rows, log_probabilities, reliability
-from .ood import Pool
+from .metrics import kl_rows, log_probabilities, reliability
+from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Row, as_rows

@@ -27,15 +27,16 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .adversarial import class_order
+from .adversaries import class_order
 from .core import UserError, home_path, read_object
 from .dashboards import PLOTLY_JS, Answers, Comparison, Explorer, LikeTexts, Monitor, SearchViewer, widgets
 from .method import Batch, MethodExplorer
-from .ood import Pool
+from .models import claim_folder
+from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Examples
-from .teachers import Teacher, claim_folder
+from .teachers import Teacher
 
 # %% auto #0
 __all__ = ['PAGES', 'SETTINGS', 'PAGE_HEAD', 'POLICY', 'some', 'compared_sets', 'OneAtATime', 'RunData', 'check_run',
