@@ -52,19 +52,19 @@ def _replaced(rng: random.Random, text: TextSample, words: list[str]) -> Row:
     return (_trim([_pick(rng, words) if rng.random() < share else word for word in span]),)
 
 
-@builder(texts=1)
+@builder(n_texts=1)
 def _span_replaced(rng: random.Random, text: TextSample) -> Row | None:
     "a span in which some words become words of the corpus' vocabulary"
     return _replaced(rng, text, text.vocabulary)
 
 
-@builder(texts=1)
+@builder(n_texts=1)
 def _span_own(rng: random.Random, text: TextSample) -> Row | None:
     "a span in which some words become words of the teacher's vocabulary"
     return _replaced(rng, text, OWN)
 
 
-@builder(texts=1, endless=True)
+@builder(n_texts=1, endless=True)
 def _own_words(rng: random.Random, text: TextSample) -> Row | None:
     "2 to 10 words of the teacher's vocabulary"
     return (join_words(_pick(rng, OWN) for _ in range(_between(rng, 2, 10))),)

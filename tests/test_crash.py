@@ -22,7 +22,8 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 
 from zskd import cli, evaluate
 from zskd.generator import MaskedLMGenerator
-from zskd.core import ASSETS, LOCK, UserError, ZskdError, file_digest, writing
+from zskd.core import ASSETS, LOCK, UserError, file_digest, writing
+from zskd.errors import ZskdError
 from zskd.distill import Distiller
 from zskd.stage2 import Stage2
 from zskd.shapes import Shape

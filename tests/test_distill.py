@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from zskd.adversaries import RandomInfill
 from zskd.generator import MaskedLMGenerator
-from zskd.core import ASSETS, RunError, UserError, ZskdError
+from zskd.core import ASSETS, RunError, UserError
+from zskd.errors import ZskdError
 from zskd.distill import STOP, Callback, Distiller
 from zskd.stage2 import Stage2, read_generated
 from zskd.shapes import Shape

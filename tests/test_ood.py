@@ -27,7 +27,7 @@ class Coin:
     labels = ("short", "long")
     n_texts = None
 
-    def label(self, rows, cache=None):
+    def logits(self, rows, cache=None, desc=None):
         long = np.array([sum(map(len, row)) - 90 for row in rows]) / 20
         return np.stack([-long, long], axis=1)
 
@@ -35,7 +35,7 @@ class Coin:
 def test_the_same_pool_in_every_process():
     """The digest depends neither on the process nor on Python's hash seed; a new seed gives a new one."""
     tasks = ("sst2", "rte", "qnli")
-    code = f"from zskd.ood import ood_pool\nprint(*(ood_pool(t, n=200).digest for t in {tasks}))"
+    code = f"from zskd.pools import ood_pool\nprint(*(ood_pool(t, n=200).digest for t in {tasks}))"
     env = {**os.environ, "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     here, other_seed = ([ood_pool(t, n=200, seed=seed).digest for t in tasks] for seed in (0, 1))
@@ -89,11 +89,11 @@ def test_balance_with_a_real_pool():
 
 def test_a_teacher_that_fails_is_named():
     class NaN(Coin):
-        def label(self, rows, cache=None):
+        def logits(self, rows, cache=None, desc=None):
             return np.full((len(rows), 2), np.nan)
 
     class Short(Coin):
-        def label(self, rows, cache=None):
+        def logits(self, rows, cache=None, desc=None):
             return np.zeros((len(rows) - 1, 2))
 
     for teacher in (NaN(), Short()):

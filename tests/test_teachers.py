@@ -301,7 +301,7 @@ def test_a_teacher_that_reads_more_is_scored_on_more(tmp_path):
     with pytest.warns(UserWarning, match="reads up to 512 tokens .* first 128 .* scored on 512"):
         teacher = Teacher.load(tmp_path, precision="fp32")
     long = [("good " * 300,), ("the river",), ("bad " * 140,), ("a film",)]
-    assert teacher.max_length == 128 and teacher.cut(long) == 0.5
+    assert teacher.max_length == 128 and teacher.truncated(long) == 0.5
     assert np.abs(teacher.logits(long) - alone(tmp_path, long)).max() < 1e-4
     task = Task("mine", ("bad", "good", "fair"), ("text",))
     scored = teacher.for_task(Task("mine", ("good", "fair", "bad"), ("text",))).for_scoring()

@@ -12,6 +12,7 @@ from .cards import *  # noqa: F403
 from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
 from .distill import *  # noqa: F403
+from .errors import *  # noqa: F403
 from .evaluate import *  # noqa: F403
 from .fine_tuning import *  # noqa: F403
 from .generator import *  # noqa: F403

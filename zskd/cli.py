@@ -348,7 +348,7 @@ def make_student(
     )
 
 # %% ../nbs/80_cli.ipynb #d1c5af86
-ADVERSARIES = {"gumbel": "MaskedLMGenerator", "search": "MaxDivergenceSearch", "gradient": "GradientSearch", "infill": "RandomInfill"}  # classes of `zskd.adversarial`
+ADVERSARIES = {"gumbel": "MaskedLMGenerator", "search": "MaxDivergenceSearch", "gradient": "GradientSearch", "infill": "RandomInfill"}  # names of classes
 
 
 def make_adversary(
@@ -357,8 +357,10 @@ def make_adversary(
     max_queries: int | None = None,  # answers of the teacher for it at most
 ) -> Any:  # a `Stage2`, or None
     "What --adversary asks for. Raises `UserError` for another name, and for options that have no effect."
-    from zskd import adversarial
+    from zskd.adversaries import MaxDivergenceSearch, RandomInfill
     from zskd.core import UserError
+    from zskd.generator import MaskedLMGenerator
+    from zskd.search import GradientSearch
     from zskd.stage2 import Stage2
 
     if kind not in ("none", *ADVERSARIES):
@@ -369,8 +371,8 @@ def make_adversary(
     if kind == "none":
         return None
     if kind == "search":
-        return Stage2(adversarial.MaxDivergenceSearch(infill=adversarial.RandomInfill.load(generator) if generator else None), max_queries=max_queries)
-    made = getattr(adversarial, ADVERSARIES[kind])
+        return Stage2(MaxDivergenceSearch(infill=RandomInfill.load(generator) if generator else None), max_queries=max_queries)
+    made = {"gumbel": MaskedLMGenerator, "gradient": GradientSearch, "infill": RandomInfill}[kind]
     return Stage2(made.load(generator) if generator else made(), max_queries=max_queries)
 
 # %% ../nbs/80_cli.ipynb #20e1e6ee
@@ -478,7 +480,7 @@ def ask(
     if scarce := scarce_classes(counts):
         warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
-    if cut := teacher.cut(pool.rows()):
+    if cut := teacher.truncated(pool.rows()):
         print(f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads of them; --max-length changes that")
     return counts
 
@@ -1085,14 +1087,14 @@ def make_writer(
     seed: int,  # of the sentences that are rewritten
 ) -> Any:  # a `Writer`
     "What --model and --rewrite ask for. Raises `UserError` if neither is given."
-    from zskd.adversaries import RandomInfill
     from zskd.core import UserError
     from zskd.corpora import load_corpus
+    from zskd.masked import MaskFiller
     from zskd.written import CausalWriter, InfillWriter
 
     if rewrite:
         settings = {"share": share, "temperature": temperature}
-        infill = RandomInfill.load(model, **settings) if model else RandomInfill(**settings)
+        infill = MaskFiller.load(model, **settings) if model else MaskFiller(**settings)
         return InfillWriter(load_corpus(rewrite, column), infill, rounds, seed)
     if model is None:
         raise UserError("give --model, a causal language model that writes, or --rewrite, text whose words are exchanged")
@@ -1340,6 +1342,8 @@ def in_flags(
 
     if "params" in names.split("|"):
         text = re.sub(r"\bn_params\b", "--params", text)
+    if "texts" in names.split("|"):
+        text = re.sub(r"\bn_texts=(\d)", r"--texts \1", text)
     text = re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", lambda m: flag(m[1], m[2]), text)
     alone = "|".join(n for n in names.split("|") if "_" in n) or "(?!)"  # such a word means nothing else, unless it is part of a path
     return re.sub(rf"(?<![\w/.-])({alone})(?![\w/=])", lambda m: flag(m[1]), text)
@@ -1356,7 +1360,8 @@ def explain(
         if how.startswith("--"):
             how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
-    from zskd.core import RunError, UserError, out_of_memory
+    from zskd.core import RunError, UserError
+    from zskd.errors import out_of_memory
 
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)

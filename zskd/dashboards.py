@@ -26,14 +26,15 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
 from .adversaries import class_order
-from .core import RunFolder, UserError, ZskdError, atomic_path, read_object
+from .core import RunFolder, UserError, atomic_path, read_object
 from .distill import STOP
+from .errors import ZskdError
 from .metrics import kl_rows, log_probabilities, reliability
 from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
-from .tasks import Row, as_rows
-from .teachers import Teacher
+from .tasks import Row, as_rows, as_texts
+from .teachers import Teacher, stored_logits
 
 from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 
@@ -382,9 +383,9 @@ def ask(
     truth: Sequence[int] | None = None,  # the right classes, in the student's order
 ) -> Answers:
     "Ask both models. Raises `UserError` for other classes, and for what is no text."
-    order, inputs = class_order(teacher, student), rows.rows() if isinstance(rows, Pool) else as_rows(rows)
-    asked_before = isinstance(rows, Pool) and rows.logits is not None and rows.made.get("teacher") == teacher.fingerprint and rows.labels == teacher.labels
-    t = np.asarray(rows.logits if asked_before else teacher.logits(inputs))[:, order]
+    order, pool = class_order(teacher, student), as_texts(rows)
+    inputs, stored = pool.rows(), stored_logits(pool, teacher)
+    t = np.asarray(teacher.logits(inputs) if stored is None else stored)[:, order]
     return cls(inputs, t, student.logits(inputs), student.labels, truth)
 
 # %% ../nbs/71_dashboards.ipynb #1afe9771

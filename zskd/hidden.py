@@ -19,8 +19,9 @@ from fastcore.basics import patch
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from .core import UserError, derive_seed, digest, out_of_memory, progress
+from .core import UserError, derive_seed, digest, progress
 from .distill import Batch, Callback, Distiller
+from .errors import out_of_memory
 from .processes import team
 from .starts import principal_directions
 from .tasks import Row, as_rows

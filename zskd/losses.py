@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import UserError
+from .metrics import kl_divergence
 
 # %% auto #0
 __all__ = ['LOSSES', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'logit_l1', 'hard_ce', 'dkd', 'nkd', 'dist',
@@ -61,11 +62,6 @@ def _log_probs(loss: str, student_logits: Tensor, teacher_logits: Tensor, temper
     return F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
 
 
-def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    "KL(p || q) over the last axis."
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
 def kl(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -73,7 +69,7 @@ def kl(
 ) -> Tensor:  # mean over the texts, in nats
     "KL from teacher to student, times the temperature squared (Hinton et al., 2015, section 2). Raises `UserError` for shapes that differ."
     log_q, log_p = _log_probs("kl", student_logits, teacher_logits, temperature)
-    return temperature**2 * _divergence(log_p, log_q).mean()
+    return temperature**2 * kl_divergence(log_p, log_q).mean()
 
 # %% ../nbs/40_losses.ipynb #5fd729c9
 def reverse_kl(
@@ -83,7 +79,7 @@ def reverse_kl(
 ) -> Tensor:  # mean over the texts, in nats
     "KL from student to teacher, times the temperature squared (GKD 2306.13649, section 2). Raises `UserError` for shapes that differ."
     log_q, log_p = _log_probs("reverse_kl", student_logits, teacher_logits, temperature)
-    return temperature**2 * _divergence(log_q, log_p).mean()
+    return temperature**2 * kl_divergence(log_q, log_p).mean()
 
 
 def jsd(
@@ -97,7 +93,7 @@ def jsd(
         raise UserError(f"loss 'jsd': beta={beta!r} must lie between 0 and 1; for the ends use kl or reverse_kl")
     log_q, log_p = _log_probs("jsd", student_logits, teacher_logits, temperature)
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    return temperature**2 * (beta * _divergence(log_p, log_m) + (1 - beta) * _divergence(log_q, log_m)).mean()
+    return temperature**2 * (beta * kl_divergence(log_p, log_m) + (1 - beta) * kl_divergence(log_q, log_m)).mean()
 
 # %% ../nbs/40_losses.ipynb #793ecd1a
 def _logit_gap(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -182,8 +178,8 @@ def dkd(
     target = teacher.argmax(-1)
     s_target, s_rest, s_others = _split(student / temperature, target)
     t_target, t_rest, t_others = _split(teacher / temperature, target)
-    tckd = _divergence(torch.stack([t_target, t_rest], -1), torch.stack([s_target, s_rest], -1))
-    return temperature**2 * (alpha * tckd + beta * _divergence(t_others, s_others)).mean()
+    tckd = kl_divergence(torch.stack([t_target, t_rest], -1), torch.stack([s_target, s_rest], -1))
+    return temperature**2 * (alpha * tckd + beta * kl_divergence(t_others, s_others)).mean()
 
 # %% ../nbs/40_losses.ipynb #769b23fa
 def nkd(
@@ -244,7 +240,7 @@ def standardized_kl(
     student, teacher = _check_pair(student_logits, teacher_logits)
     _void_note("standardized_kl", student.shape[1], {})
     log_q, log_p = _log_probs("standardized_kl", _standardize(student), _standardize(teacher), temperature)
-    return temperature**2 * _divergence(log_p, log_q).mean()
+    return temperature**2 * kl_divergence(log_p, log_q).mean()
 
 # %% ../nbs/40_losses.ipynb #a586fa5e
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -319,7 +315,7 @@ def minilm_relations(
         _check_relations(student, teacher, relation_heads)
         mask = torch.ones(teacher.shape[:2], device=teacher.device) if attention_mask is None else attention_mask
         log_q, log_p = (_relations(x, relation_heads, mask.bool()) for x in (student, teacher))
-        total = total + _token_mean(_divergence(log_p, log_q).mean(1), mask)
+        total = total + _token_mean(kl_divergence(log_p, log_q).mean(1), mask)
     return total
 
 # %% ../nbs/40_losses.ipynb #0ff52223

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.special import log_softmax
+from fastcore.basics import patch
+from scipy.special import log_softmax, softmax
 
 from .core import UserError, one_line
+from .tasks import Row
 
 # %% auto #0
 __all__ = ['log_probabilities', 'agreement', 'kl_divergence', 'kl_each', 'kl_rows', 'mean_kl', 'reliability', 'ece', 'ece_of',
-           'scarce_classes']
+           'scarce_classes', 'Classifier']
 
 # %% ../nbs/12_metrics.ipynb #c06122e0
 def log_probabilities(
@@ -124,3 +126,34 @@ def scarce_classes(
         return f"one class has all of the pool: the teacher answers {most!r} to each of its {total:,} rows, so agreement on such text says nothing about the student; give other text, or check the teacher"
     shown = ", ".join(f"{name!r} ({rows[name]:,})" for name in scarce[:5]) + (f" and {len(scarce) - 5} more" if len(scarce) > 5 else "")
     return f"of the {total:,} rows of the pool hardly any have the teacher's answer {shown}: the student can learn little of a class with so few; give text that provokes it, or more candidates (oversample)"
+
+# %% ../nbs/12_metrics.ipynb #0cac360e
+class Classifier:
+    "Base of what gives logits for texts: teachers and students."
+
+    labels: tuple[str, ...]  # class names, in the order of the logits
+
+    def logits(
+        self,
+        rows: Sequence[str | Row],  # texts, or tuples of one or two texts
+    ) -> np.ndarray:  # float32 [n, C]
+        "The logits of each input."
+        raise NotImplementedError
+
+# %% ../nbs/12_metrics.ipynb #29803fae
+@patch
+def predict_proba(
+    self: Classifier,
+    texts: Sequence[str | Row],  # texts, or tuples of one or two texts
+) -> np.ndarray:  # float32 [n, C], columns in the order of `labels`
+    "The probability of each class for each input. Raises what `logits` raises."
+    return softmax(self.logits(texts), axis=1)
+
+
+@patch
+def predict(
+    self: Classifier,
+    texts: Sequence[str | Row],  # texts, or tuples of one or two texts
+) -> np.ndarray:  # str [n]
+    "The name of the likeliest class of each input. Raises what `logits` raises."
+    return np.array(self.labels)[self.logits(texts).argmax(axis=1)]

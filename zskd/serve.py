@@ -36,7 +36,7 @@ from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Examples
-from .teachers import Teacher
+from .teachers import Teacher, stored_logits
 
 # %% auto #0
 __all__ = ['PAGES', 'SETTINGS', 'PAGE_HEAD', 'POLICY', 'some', 'compared_sets', 'OneAtATime', 'RunData', 'check_run',
@@ -77,9 +77,9 @@ def compared_sets(
 def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray) -> Answers:
     "Rows of a pool; its logits are used where this teacher gave them."
     rows = pool.rows(at)
-    if pool.logits is None or pool.made.get("teacher") != teacher.fingerprint or tuple(pool.labels) != tuple(teacher.labels):
+    if (stored := stored_logits(pool, teacher)) is None:
         return Answers.ask(teacher, student, rows)
-    return Answers(rows, np.asarray(pool.logits)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
+    return Answers(rows, np.asarray(stored)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
 
 
 def _in_order(examples: Examples, student: Student) -> np.ndarray:

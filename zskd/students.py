@@ -42,6 +42,7 @@ from zskd.core import (
 
 from .cards import is_own, shareable, write_card
 from .corpora import Corpus, load_corpus
+from .metrics import Classifier
 from .models import give_pad_token, load_classifier, model_folder, reading_limit
 from .shapes import PREFERENCES, Shape, best_shape, label_maps, preset_config, require_positive, shape_of
 from .starts import copy_layers, reaction_directions, start_embeddings, start_layers, teacher_tables, word_logits
@@ -54,7 +55,7 @@ from .vocabularies import check_pieces, learn_vocabulary, make_tokenizer, specia
 __all__ = ['EMBEDDED', 'Student', 'embedded_start']
 
 # %% ../nbs/35_students.ipynb #25b75cef
-class Student:
+class Student(Classifier):
     "A small classifier with its tokenizer: what distillation trains and what it gives back."
 
     def __init__(

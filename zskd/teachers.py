@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .core import RunError, UserError, atomic_path, count_parameters, digest, out_of_memory, pick_device, pick_dtype, progress
+from .core import RunError, UserError, atomic_path, count_parameters, digest, pick_device, pick_dtype, progress
+from .errors import out_of_memory
+from .metrics import Classifier
 from .models import class_names, first_line, load_on_device, pad_id, reading_limit, short_name, weights_digest
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels, plain_name
 from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
@@ -32,7 +34,7 @@ __all__ = ['HARD_LABEL_CONFIDENCE', 'BLOCK', 'AHEAD', 'TIE', 'FILL', 'PROBE', 'S
            'stored_logits', 'check_padding', 'shard_path', 'write_shard', 'read_shard']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
-class Teacher:
+class Teacher(Classifier):
     "A classifier to be distilled. Made by `Teacher.load` or `Teacher.from_callable`."
 
     def __init__(
@@ -120,8 +122,9 @@ def stored_logits(
     teacher: Teacher,  # who might have answered it
 ) -> np.ndarray | None:  # float32 [n, n_classes]; None where it holds none of this teacher's
     "The logits that a pool holds, if this teacher gave them."
-    same = bool(teacher.fingerprint) and rows.made.get("teacher") == teacher.fingerprint and tuple(rows.labels) == teacher.labels
-    return rows.logits if same else None
+    if not teacher.fingerprint or rows.logits is None or rows.made.get("teacher") != teacher.fingerprint:
+        return None
+    return rows.logits if tuple(rows.labels) == tuple(teacher.labels) else None
 
 # %% ../nbs/30_teachers.ipynb #89678d83
 HARD_LABEL_CONFIDENCE = 0.95  # probability given to the class that a labels-only teacher names
