@@ -167,16 +167,20 @@ class Adversary:
         "Learn from a batch; gives the parts of the loss by name."
         return {}
 
-    def answers(
-        self,
-        n: int,  # inputs
-    ) -> int:  # gradients counted, too
-        "How many answers of the teacher a `search` takes."
-        return n
+# %% ../nbs/41_adversaries.ipynb #b9dea960
+@patch
+def answers(
+    self: Adversary,
+    n: int,  # inputs
+) -> int:  # gradients counted, too
+    "How many answers of the teacher a `search` takes."
+    return n
 
-    def settings(self) -> dict[str, Any]:  # JSON types
-        "What decides the result, for a run's configuration."
-        return {}
+# %% ../nbs/41_adversaries.ipynb #1ae6dd23
+@patch
+def settings(self: Adversary) -> dict[str, Any]:  # JSON types
+    "What decides the result, for a run's configuration."
+    return {}
 
 # %% ../nbs/41_adversaries.ipynb #d20da8b8
 @patch

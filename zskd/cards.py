@@ -57,12 +57,12 @@ classify({given})
 
 It reads {reads}, of which it sees the first {student.max_length} pieces, and answers {_listed(student.labels)}."""
 
-
+# %% ../nbs/34_cards.ipynb #fcf3b347
 def _cell(value: Any) -> str:
     "A value that cannot break a table or a line of Markdown."
     return re.sub(r"([\\|<>`*_\[\]&~$])", r"\\\1", one_line(value))
 
-
+# %% ../nbs/34_cards.ipynb #0e278f89
 NAMED_CLASSES = 12  # classes; a card does not name more
 
 
@@ -70,7 +70,7 @@ def _code(name: object) -> str:
     name = one_line(name)
     return f"`{name}`" if name and "`" not in name else _cell(name) or "(a label without text)"
 
-
+# %% ../nbs/34_cards.ipynb #cf5fe674
 def _listed(
     names: Any,  # at least one
 ) -> str:
@@ -86,7 +86,7 @@ def _start(notes: Mapping[str, Any]) -> str | None:
     init = notes.get("init")
     return init if init is None or init.startswith("the teacher") or HUB_NAME.fullmatch(init) else Path(init).name
 
-
+# %% ../nbs/34_cards.ipynb #3e067d18
 def _made(student: Any) -> str:
     "How a student was made, as a table."
     notes, run = student.notes, student.notes.get("run") or {}
@@ -216,7 +216,7 @@ def is_own(
     mark = MARK.search(card)
     return mark is None or digest(card[: mark.start()], card[mark.end() + 1 :])[:16] != mark[1]
 
-
+# %% ../nbs/34_cards.ipynb #4ac4231d
 def write_card(
     folder: str | Path,  # of the student
     student: Any,  # a `Student`

@@ -50,7 +50,7 @@ def derive_seed(
     text = json.dumps([seed, *map(str, names)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
-
+# %% ../nbs/04_core.ipynb #2d050815
 def set_seed(
     seed: int,  # any non-negative integer below 2**32
 ) -> None:
@@ -69,7 +69,7 @@ def cpu_has_bf16() -> bool:  # True on x86 and Arm processors that list the inst
         return False
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
-
+# %% ../nbs/04_core.ipynb #1d31f061
 def pick_dtype(
     device: torch.device,  # where the model runs
     precision: str = "auto",  # `'auto'`, `'bf16'` or `'fp32'`
@@ -136,7 +136,7 @@ def write_json(
     with atomic_path(path) as tmp:
         tmp.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
-
+# %% ../nbs/04_core.ipynb #b9457f3c
 def read_json(
     path: str | Path,  # the file to read
     remedy: str = "",  # what a person can do if it cannot be read
@@ -178,7 +178,7 @@ def home_path(
     except RuntimeError as e:
         raise UserError(f"{path}: there is no user {Path(path).parts[0][1:]!r} here, or no home folder; write the path in full") from e
 
-
+# %% ../nbs/04_core.ipynb #0fa2d5c1
 def one_line(
     text: object,  # a name from outside, such as a label
 ) -> str:
@@ -199,7 +199,7 @@ def digest(
             h.update(data)
     return h.hexdigest()
 
-
+# %% ../nbs/04_core.ipynb #d459004e
 def file_digest(
     path: str | Path,  # an existing file
 ) -> str:  # 64 hexadecimal characters
@@ -218,14 +218,14 @@ def sealed(
     data = json.loads(json.dumps({key: value for key, value in data.items() if key != "sha256"}))
     return {**data, "sha256": digest(json.dumps(data, sort_keys=True))}
 
-
+# %% ../nbs/04_core.ipynb #12ef1587
 def is_whole(
     data: Any,  # as read from a file
 ) -> bool:
     "Whether this is a JSON object and its checksum, if it has one, is right."
     return isinstance(data, dict) and data.get("sha256") in (None, sealed(data)["sha256"])
 
-
+# %% ../nbs/04_core.ipynb #9079f73d
 def read_sealed(
     path: str | Path,  # the file to read
     remedy: str,  # what to do if it is damaged
@@ -249,14 +249,14 @@ def content_digest(
             return digest(json.dumps(json.loads(Path(path).read_text(encoding="utf-8")), sort_keys=True))
     return file_digest(path)
 
-
+# %% ../nbs/04_core.ipynb #58b3891f
 def file_digests(
     folder: str | Path,  # an existing folder
 ) -> dict[str, str]:  # digest by name
     "The digests of the files in a folder, those in folders below left out."
     return {file.name: content_digest(file) for file in sorted(Path(folder).iterdir()) if file.is_file()}
 
-
+# %% ../nbs/04_core.ipynb #887fef67
 def changed_files(
     folder: str | Path,  # perhaps not there any more
     expected: dict[str, str],  # digest by name
@@ -273,14 +273,14 @@ def tensors_under(
     "The tensors whose names begin with `name.`, without it."
     return {k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(name + ".")}
 
-
+# %% ../nbs/04_core.ipynb #fb0d70b0
 def optimizer_tensors(
     optimizer: torch.optim.Optimizer,  # that has made steps
 ) -> dict[str, torch.Tensor]:  # `NUMBER.KEY` for each weight
     "The moments of an optimizer by name."
     return {f"{i}.{k}": v for i, moments in optimizer.state_dict()["state"].items() for k, v in moments.items()}
 
-
+# %% ../nbs/04_core.ipynb #d71b03e4
 def load_optimizer(
     optimizer: torch.optim.Optimizer,  # of weights of the same shapes
     tensors: dict[str, torch.Tensor],  # what `optimizer_tensors` gave
@@ -465,7 +465,7 @@ def _holder(file: Path) -> str:
     except (OSError, ValueError):
         return "another process"
 
-
+# %% ../nbs/04_core.ipynb #439cffb1
 def _leave(file: Path, new: bool) -> None:
     "Remove the file of a lock that is still held (filelock notices), and a new folder that holds nothing else."
     with suppress(OSError):  # on Windows a locked file cannot be removed, so it stays

@@ -38,7 +38,7 @@ def split_words(
     "Split at white space; each Chinese or Japanese character is a word of its own."
     return text.split() if text.isascii() else _HAN_WORD.findall(text)
 
-
+# %% ../nbs/20_corpora.ipynb #d7eb41b5
 def join_words(
     words: Iterable[str],  # as `split_words` gives them
 ) -> str:
@@ -132,7 +132,7 @@ def _file_texts(path: str, column: str, skip_bad_lines: bool = False, notices: N
             notices.add("empty", where)
         yield text or ""
 
-
+# %% ../nbs/20_corpora.ipynb #f74bd3cf
 def _file_id(path: str) -> str:
     "Names the content of a file and how it is read."
     return f"{table_kind(path) or 'lines'}{'.gz' if path.endswith('.gz') else ''}:{file_digest(path)}"
@@ -253,7 +253,7 @@ def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
     for part in self.parts:
         part.notices.report(part.source)
 
-
+# %% ../nbs/20_corpora.ipynb #9ce6e856
 @patch
 def blocks(self: Corpus) -> Iterator[list[str]]:
     "The paragraphs as lists of their sentences, in order."
@@ -269,7 +269,7 @@ def sentences(
     "All sentences of a sensible length, in order."
     return (s for block in self.blocks() for s in block if min_words <= len(split_words(s)) <= max_words)
 
-
+# %% ../nbs/20_corpora.ipynb #cbe62dd6
 @patch
 def take(
     self: Corpus,
@@ -347,7 +347,7 @@ def _find_files(source: str) -> list[str] | None:
         raise _no_source(source)
     return None
 
-
+# %% ../nbs/20_corpora.ipynb #89127098
 def _no_source(source: object) -> UserError:
     "The error for what names nothing to read, perhaps a text."
     what = repr(shorten(source, 60, placeholder=" …")) if isinstance(source, str) else f"an object of type {type(source).__name__}"
@@ -362,7 +362,7 @@ def source_name(
     local = path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.lower().endswith(_SUFFIXES)
     return path.rstrip("/").rpartition("/")[2] if local else source
 
-
+# %% ../nbs/20_corpora.ipynb #7ba0c94c
 def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) -> list[Part]:
     if not isinstance(source, (str, Path)):
         raise _no_source(source)

@@ -202,7 +202,7 @@ def load(
     model, tokenizer = load_masked_lm(name)
     return cls(model.to(pick_device()), tokenizer, **settings)
 
-
+# %% ../nbs/21_masked.ipynb #aed12f5b
 @patch
 def settings(self: MaskFiller) -> dict[str, Any]:  # JSON types
     "What decides the result."

@@ -51,7 +51,7 @@ def kl_divergence(
     "KL(p || q) over the last axis."
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
-
+# %% ../nbs/12_metrics.ipynb #e9fdb32a
 def kl_each(
     teacher_logits: torch.Tensor,  # [n, C]
     student_logits: torch.Tensor,  # [n, C]
@@ -149,7 +149,7 @@ def predict_proba(
     "The probability of each class for each input. Raises what `logits` raises."
     return softmax(self.logits(texts), axis=1)
 
-
+# %% ../nbs/12_metrics.ipynb #c03e4029
 @patch
 def predict(
     self: Classifier,

@@ -27,7 +27,7 @@ from scipy.special import softmax
 from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, word_overlap
 from .core import RunError, UserError, derive_seed, digest, file_digest, one_line, read_json, read_sealed, sealed, write_json
 from .corpora import Corpus, load_corpus, source_name, split_words
-from .metrics import scarce_classes
+from .metrics import Classifier, scarce_classes
 from .tasks import Row, Task, get_task, list_names
 
 # %% auto #0
@@ -470,7 +470,7 @@ def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[s
     return out
 
 # %% ../nbs/23_pools.ipynb #4bea9654
-def _cut(teacher: Any, rows: Sequence[Row]) -> float | None:
+def _cut(teacher: Classifier, rows: Sequence[Row]) -> float | None:
     "The share of rows of which a teacher reads only the beginning; None where it is not known."
     truncated = getattr(teacher, "truncated", lambda rows: None)(rows)
     return None if truncated is None else round(truncated, 4)
@@ -480,7 +480,7 @@ def _cut(teacher: Any, rows: Sequence[Row]) -> float | None:
 def stats(
     self: Pool,
     teacher_logits: np.ndarray | None = None,  # `[n, C]` in the order of the rows; by default those that the pool holds
-    teacher: Any = None,  # whose share of rows that it reads only in part is wanted; by default that of the teacher that balanced the pool
+    teacher: Classifier | None = None,  # whose share of rows that it reads only in part is wanted; by default that of the teacher that balanced the pool
 ) -> PoolStats:  # `builders` and `all`: rows, words, overlap (pairs), classes and confidence (with logits); `cut`, where it is known; and `made`'s counts
     "Rows per builder, the teacher's classes, lengths in words, the Jaccard overlap of a pair. Raises `UserError` for logits of other rows."
     logits = self.logits if teacher_logits is None else np.asarray(teacher_logits)
@@ -506,7 +506,7 @@ def _repr_html_(self: Pool) -> str:
     return f"<b>{html.escape(repr(self))}</b><table><tbody>{rows}</tbody></table>"
 
 # %% ../nbs/23_pools.ipynb #d06526f3
-def _label(teacher: Any, rows: list[Row], task: Task, cache: str | Path | None) -> np.ndarray:
+def _label(teacher: Classifier, rows: list[Row], task: Task, cache: str | Path | None) -> np.ndarray:
     n_texts = getattr(teacher, "n_texts", None)
     if n_texts not in (None, task.n_texts):
         raise UserError(f"teacher: takes {n_texts} text(s), but task {task.name!r} has {task.n_texts}; choose a teacher or a task to match")
@@ -554,7 +554,7 @@ def ood_pool(
     task: Task | str,  # a task or its name; its relation, style and number of texts shape the rows
     corpus: Corpus | str | Path = "sample",  # a corpus, or what `load_corpus` takes
     n: int = 20_000,  # how many rows
-    teacher: Any = None,  # balances the pool by its answers; anything with `labels` and `logits(rows, cache=..., desc=...)`
+    teacher: Classifier | None = None,  # balances the pool by its answers; anything with `labels` and `logits(rows, cache=..., desc=...)`
     recipe: Recipe | None = None,  # by default `Recipe.for_task(task)`
     seed: int = 0,  # the same seed draws the same rows
     cache: str | Path | None = None,  # folder for the teacher's logits, handed to `teacher.logits`

@@ -80,7 +80,7 @@ class Team:
     def __repr__(self) -> str:
         return f"Team(process {self.rank} of {self.world})"
 
-
+# %% ../nbs/02_processes.ipynb #c71766a1
 @cache
 def team() -> Team:
     "The team of this process."
@@ -102,7 +102,7 @@ def _store(self: Team) -> Any:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RunError(f"process {self.rank} of {self.world}: the processes do not find each other at {where} ({str(e).splitlines()[0]}); start all of them, or unset WORLD_SIZE to run one alone") from e
 
-
+# %% ../nbs/02_processes.ipynb #ca35d835
 @patch
 def join(self: Team) -> None:
     "Connect with the others, once. Raises `RunError` if not all of them come in time."
@@ -131,7 +131,7 @@ def _keep_alive(link: socket.socket) -> Any:  # a file that reads and writes lin
             link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return link.makefile("rw", encoding="utf-8", newline="\n")
 
-
+# %% ../nbs/02_processes.ipynb #6c173c40
 @patch
 def _receive(self: Team, key: str) -> None:
     "In the main process: let the others connect."
@@ -154,7 +154,7 @@ def _receive(self: Team, key: str) -> None:
                 if secrets.compare_digest(str(said["token"]), token):
                     self.links[int(said["rank"])] = _keep_alive(link)
 
-
+# %% ../nbs/02_processes.ipynb #110bef8e
 @patch
 def _call(self: Team, key: str) -> None:
     "In another process: connect with the main one."
@@ -175,7 +175,7 @@ def _tell(self: Team, **message: Any) -> None:
             link.write(json.dumps(message) + "\n")
             link.flush()
 
-
+# %% ../nbs/02_processes.ipynb #3a6f0f04
 @patch
 def _listen(self: Team, rank: int, link: Any) -> None:
     "Hear what a process says, as long as it lives."
@@ -196,7 +196,7 @@ def _listen(self: Team, rank: int, link: Any) -> None:
     if not bye:
         self._end(f"process {rank} of {self.world} was lost")
 
-
+# %% ../nbs/02_processes.ipynb #29e9a785
 @patch
 def _end(self: Team, why: str) -> None:
     "Have this process end, and if it is the main one, the others too."
@@ -219,7 +219,7 @@ def speaks(self: Team) -> bool:
     "Whether it is for this process to say what happened."
     return self.is_main or (self.rank == 1 and (self.ended or "").startswith("process 0 "))
 
-
+# %% ../nbs/02_processes.ipynb #51b2c4ad
 @patch
 def say(self: Team, line: str) -> None:
     "Print a line as an error, if it is for this process to do so."
@@ -227,7 +227,7 @@ def say(self: Team, line: str) -> None:
         with suppress(OSError):
             os.write(getattr(self, "stderr", 2), (" ".join(line.split()) + "\n").encode())
 
-
+# %% ../nbs/02_processes.ipynb #05111701
 @patch
 def hush(self: Team) -> None:
     "Let the processes after the first print nothing, but keep a way to say why all have ended."
@@ -239,7 +239,7 @@ def hush(self: Team) -> None:
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
 
-
+# %% ../nbs/02_processes.ipynb #7bedf69a
 @patch
 def leave(self: Team) -> None:
     "Say goodbye."
@@ -249,7 +249,7 @@ def leave(self: Team) -> None:
             link.close()
     self.links.clear()
 
-
+# %% ../nbs/02_processes.ipynb #c2881b8d
 @patch
 def fail(self: Team, why: str) -> None:
     "Have all others end, and wait until the main process has: it says why."
@@ -294,7 +294,7 @@ def why(
         return f"process {min(self.gone)} of {self.world} has ended before this one"
     return self.ended
 
-
+# %% ../nbs/02_processes.ipynb #1a98740f
 @patch
 @contextmanager
 def together(self: Team) -> Iterator[None]:

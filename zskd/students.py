@@ -77,7 +77,7 @@ class Student(Classifier):
         "Number of parameters, every one counted."
         return count_parameters(self.model)
 
-    def ratio(self, teacher: Any) -> float | None:  # None for a teacher whose size is unknown
+    def ratio(self, teacher: Teacher) -> float | None:  # None for a teacher whose size is unknown
         "How many times smaller than a teacher this student is, exactly."
         return teacher.n_params / self.n_params if teacher.n_params else None
 
@@ -197,8 +197,10 @@ def load(
     return student
 
 # %% ../nbs/35_students.ipynb #881a3372
-def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None) -> tuple[tuple[str, ...], int]:
+def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, max_length: int) -> tuple[tuple[str, ...], int]:
     "Class names and texts per input of a student, the teacher's where nothing is said. Raises `UserError` for what no student has."
+    if max_length < 8:
+        raise UserError(f"max_length={max_length}: must be at least 8 pieces")
     labels = tuple(teacher.labels if labels is None else labels)
     n_texts = (teacher.n_texts or 1) if n_texts is None else n_texts
     if n_texts not in PREFERENCES:
@@ -235,13 +237,13 @@ def _sample_texts(corpus: Corpus | Sequence[str] | str | None, n: int = 50_000) 
     return list(islice(corpus.sentences() if isinstance(corpus, Corpus) else corpus, n))
 
 
-def _lowercases(tokenizer: Any) -> bool:
+def _lowercases(tokenizer: PreTrainedTokenizerBase | None) -> bool:
     "Whether a tokenizer drops case, as its normalizer tells; False where there is none to ask."
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     return normalizer is not None and "A" not in normalizer.normalize_str("A")
 
 # %% ../nbs/35_students.ipynb #3c25a535
-def _check_tokenizer(tokenizer: Any, vocab_size: int | None, lowercase: bool | None, init: str | Path) -> None:
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, lowercase: bool | None, init: str | Path) -> None:
     "Raise `UserError` for a tokenizer of another kind, or one that is given beside something that it decides."
     if (vocab_size, lowercase) != (None, None) or init not in ("auto", "teacher", "random"):
         raise UserError("tokenizer: decides about pieces and case; leave vocab_size, lowercase and a checkpoint as init out")
@@ -249,7 +251,7 @@ def _check_tokenizer(tokenizer: Any, vocab_size: int | None, lowercase: bool | N
         raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
 
 # %% ../nbs/35_students.ipynb #84198a5d
-def _shared_pieces(tokenizer: Any, teacher: Teacher, max_length: int) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
+def _shared_pieces(tokenizer: PreTrainedTokenizerBase, teacher: Teacher, max_length: int) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
     "A tokenizer that was given, the teacher's ids of its pieces, and a word on it."
     spec, theirs = wordpiece_spec(tokenizer), teacher.tokenizer.get_vocab() if wordpiece_spec(teacher.tokenizer) is not None else {}
     vocab = tokenizer.get_vocab()
@@ -319,8 +321,8 @@ def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np
 
 # %% ../nbs/35_students.ipynb #7d45adb6
 def _fresh(
-    teacher: Teacher, shape: Shape | None, size: int, preset: str | None, init: str, corpus: Any, labels: tuple[str, ...], max_length: int,
-    n_texts: int, sensitivity: bool, lowercase: bool | None, given: Any,
+    teacher: Teacher, shape: Shape | None, size: int, preset: str | None, init: str, corpus: Corpus | Sequence[str] | str | Path | None, labels: tuple[str, ...], max_length: int,
+    n_texts: int, sensitivity: bool, lowercase: bool | None, given: PreTrainedTokenizerBase | None,
 ) -> Student:  # fmt: skip
     "A student of the sizes given, with the start asked for."
     reads_pieces = wordpiece_spec(teacher.tokenizer) is not None
@@ -389,7 +391,7 @@ def create(
     preset: str | None = None,  # a name of `PRESETS`
     init: str | Path = "auto",  # 'teacher', 'random', a name of `EMBEDDED`, the folder or hub name of a checkpoint, or 'auto': see `embedded_start`
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
-    corpus: Any = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
+    corpus: Corpus | Sequence[str] | str | Path | None = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
     seed: int = 0,  # the run's seed
     labels: Sequence[str] | None = None,  # class names; None: the teacher's
     max_length: int = 128,  # pieces per input
@@ -397,15 +399,13 @@ def create(
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
     lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
-    tokenizer: Any = None,  # a fast WordPiece tokenizer (not its name) whose pieces are all among the teacher's; None: one is made
+    tokenizer: PreTrainedTokenizerBase | None = None,  # a fast WordPiece tokenizer (not its name) whose pieces are all among the teacher's; None: one is made
 ) -> Student:
     "A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of reach."
-    if max_length < 8:
-        raise UserError(f"max_length={max_length}: must be at least 8 pieces")
     if tokenizer is not None:
         _check_tokenizer(tokenizer, vocab_size, lowercase, init)
         vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
-    (labels, n_texts), init = _kind(teacher, labels, n_texts), str(init)
+    (labels, n_texts), init = _kind(teacher, labels, n_texts, max_length), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
     if init == "auto":
         free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2

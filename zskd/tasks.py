@@ -50,7 +50,7 @@ def as_rows(
             _as_row(i, row)
     return rows
 
-
+# %% ../nbs/10_tasks.ipynb #5c869f49
 def _as_row(i: int, item: Any) -> Row:
     if not isinstance(item, (list, tuple)) or not all(isinstance(t, str) for t in item):
         raise UserError(f"texts: item {i} is {str(item)[:40]!r}; give a string, or two strings for a pair")
@@ -83,14 +83,14 @@ def rows(
     "Some of the rows, or all."
     return self._rows if indices is None else [self._rows[i] for i in indices]
 
-
+# %% ../nbs/10_tasks.ipynb #fb62cfa8
 @patch(as_prop=True)
 def n_texts(self: Texts) -> int | None:
     "Texts per input, 1 or 2; None for an empty list, and where both occur."
     widths = {len(row) for row in self._rows}
     return widths.pop() if len(widths) == 1 else None
 
-
+# %% ../nbs/10_tasks.ipynb #cd850822
 @patch(as_prop=True)
 def digest(self: Texts) -> str:
     "64 hexadecimal characters that name the texts, in order."
@@ -200,7 +200,7 @@ def plain_name(
     "A name without case and separators, by which two spellings of it are known to be the same."
     return re.sub(r"[\s_-]+", "", str(name)).casefold()
 
-
+# %% ../nbs/10_tasks.ipynb #b5f33063
 def get_task(
     name: str | Task,  # a name such as 'sst2' or 'SST-2'; a `Task` is given back as it is
 ) -> Task:
@@ -286,7 +286,7 @@ def is_sample(self: Examples) -> bool | None:
     "Whether this is only a part of the complete set; None where its size is not known."
     return None if self.of is None else len(self) < self.of
 
-
+# %% ../nbs/10_tasks.ipynb #a1cde96f
 @patch
 def __repr__(self: Examples) -> str:
     "Task, split, number of rows, and rows per class."
@@ -295,7 +295,7 @@ def __repr__(self: Examples) -> str:
     part = f" of {self.of}" if self.is_sample else ""
     return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {classes})"
 
-
+# %% ../nbs/10_tasks.ipynb #d5b5c8de
 @patch
 def _repr_html_(self: Examples) -> str:
     "The first five rows as a table."
@@ -334,7 +334,7 @@ def _numbers_in(names: Sequence[str]) -> dict[int, int]:
             return {int(d): i for i, (d,) in enumerate(found)}
     return {}
 
-
+# %% ../nbs/10_tasks.ipynb #45724680
 def _warn_of_readings(path: str, numbers: set[int], readings: Mapping[str, Mapping[int, int]], chosen: str, task: Task) -> None:
     "Warn if numbers would mean other classes in another reading."
     for other, classes in readings.items():
@@ -343,7 +343,7 @@ def _warn_of_readings(path: str, numbers: set[int], readings: Mapping[str, Mappi
             mine, theirs = (task.labels[r[differ[0]]] for r in (readings[chosen], classes))
             warnings.warn(f"{path}: the label {differ[0]} is read as {mine!r} ({chosen}), not as {theirs!r} ({other}); if that is wrong, write the names of classes in the file", stacklevel=2)
 
-
+# %% ../nbs/10_tasks.ipynb #2c868c08
 def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.ndarray:
     "Class numbers of (line, value): the names of the task's classes if all values are such, otherwise numbers. Raises `UserError` for other values."
     key = plain_name if len(set(map(plain_name, task.labels))) == task.n_labels else str.strip  # '-1' and '1' differ in their dash alone

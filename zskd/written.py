@@ -68,22 +68,26 @@ class CausalWriter(Writer):
         if self.max_pieces < 1:
             raise UserError(f"prompts: the longest has {longest} pieces, and the model reads {reads}; give shorter ones")
 
-    @classmethod
-    def load(
-        cls,
-        name: str | Path,  # folder or hub name, for example `gpt2`
-        **settings: Any,  # passed on
-    ) -> CausalWriter:
-        "Raises `UserError` for a folder without a causal language model, `RunError` if the hub cannot be reached."
-        model, tokenizer, missing = open_model(AutoModelForCausalLM, name, "language model", "causal language model")
-        if any("MaskedLM" in kind for kind in model.config.architectures or ()):
-            raise UserError(f"{name}: is a masked language model, which cannot begin a text; use it with InfillWriter (--rewrite)")
-        if made_up := sorted(key for key in missing if not key.endswith("lm_head.weight")):
-            raise UserError(f"{name}: is no causal language model ({made_up[0]} is missing); give one like gpt2")
-        return cls(model, tokenizer, **settings)
+# %% ../nbs/24_written.ipynb #9ff8f3ac
+@patch(cls_method=True)
+def load(
+    cls: CausalWriter,
+    name: str | Path,  # folder or hub name, for example `gpt2`
+    **settings: Any,  # passed on
+) -> CausalWriter:
+    "Raises `UserError` for a folder without a causal language model, `RunError` if the hub cannot be reached."
+    model, tokenizer, missing = open_model(AutoModelForCausalLM, name, "language model", "causal language model")
+    if any("MaskedLM" in kind for kind in model.config.architectures or ()):
+        raise UserError(f"{name}: is a masked language model, which cannot begin a text; use it with InfillWriter (--rewrite)")
+    if made_up := sorted(key for key in missing if not key.endswith("lm_head.weight")):
+        raise UserError(f"{name}: is no causal language model ({made_up[0]} is missing); give one like gpt2")
+    return cls(model, tokenizer, **settings)
 
-    def fingerprint(self) -> str:
-        return digest("causal", weights_digest(self.model), json.dumps([self.prompts, self.max_pieces, self.temperature, self.top_p]))
+# %% ../nbs/24_written.ipynb #73fa3d1e
+@patch
+def fingerprint(self: CausalWriter) -> str:
+    "Changes with the weights, the prompts and the settings."
+    return digest("causal", weights_digest(self.model), json.dumps([self.prompts, self.max_pieces, self.temperature, self.top_p]))
 
 # %% ../nbs/24_written.ipynb #8f20dedf
 @patch
@@ -101,7 +105,7 @@ def write(self: CausalWriter, n: int, seed: int) -> list[str]:
                                   top_k=0, top_p=self.top_p, pad_token_id=self.begin)  # fmt: skip
     return [self._whole(b, row[longest - len(b) + 1 :].tolist()) for b, row in zip(begun, out, strict=True)]
 
-
+# %% ../nbs/24_written.ipynb #8e43dbe7
 @patch
 def _whole(self: CausalWriter, begun: list[int], pieces: list[int]) -> str:
     "The text of these pieces, up to its end or to its last whole sentence."
@@ -152,7 +156,7 @@ _TRIES = 20  # batches without a new text after which a writer has nothing more 
 def _signature(writer: Writer, seed: int) -> str:
     return digest(writer.fingerprint(), str(seed))[:16]
 
-
+# %% ../nbs/24_written.ipynb #39efea7d
 def read_written(
     path: str | Path,  # a JSONL file
     writer: Writer,  # that must have written it
@@ -210,7 +214,7 @@ def _replace_lines(path: Path, lines: list[dict[str, Any]]) -> None:
     with atomic_path(path) as tmp:
         tmp.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
 
-
+# %% ../nbs/24_written.ipynb #b70811fe
 def _go_on(writer: Writer, n: int, path: Path, known: set[str], batch: int, seed: int) -> None:
     "Write batch after batch, until `n` texts are known."
     name, idle, bar = _signature(writer, seed), 0, progress(desc="writing", total=n, unit=" texts")
