@@ -23,7 +23,7 @@ from six_tasks import ADVERSARIES, settings_of, size_of
 from speed import step_times
 
 from zskd.core import write_json
-from zskd.ood import Pool
+from zskd.pools import Pool
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher

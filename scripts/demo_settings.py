@@ -22,8 +22,8 @@ from recipes import HELD, NATURAL
 from zskd.core import ASSETS, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Distiller
-from zskd.evaluate import agreement, mean_kl
-from zskd.ood import Recipe, _draw, balance, ood_pool
+from zskd.metrics import agreement, mean_kl
+from zskd.pools import Recipe, _draw, balance, ood_pool
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
@@ -44,12 +44,12 @@ def main() -> None:
     teacher = Teacher.load(ASSETS / "teacher", precision="fp32").for_task(task)
     recipe = Recipe.for_task(task)
     held = ood_pool(task, load_corpus(args.held_out), HELD, None, Recipe(NATURAL, balance=False), seed=77)
-    truth = teacher.label(held)
+    truth = teacher.logits(held)
     most = max(round(n * more) for n, more, _ in SETTINGS)
     began = time.process_time()
     drawn, _ = _draw(task, corpus, most, most, recipe, args.seed)
     rows = [row for row, _ in drawn]
-    logits = teacher.label(rows)
+    logits = teacher.logits(rows)
     labelling = (time.process_time() - began) / most
     tried = []
     for n, more, epochs in SETTINGS:

@@ -24,9 +24,11 @@ from provenance import made_by
 from zskd.core import ASSETS, read_json, write_json
 from zskd.corpora import join_words, load_corpus, split_words
 from zskd.distill import Distiller
-from zskd.evaluate import agreement, mean_kl
-from zskd.ood import Pool, Recipe, TextSample, _between, _pick, _span_of, _trim, builder, ood_pool
-from zskd.students import Student, whole_words
+from zskd.metrics import agreement, mean_kl
+from zskd.builders import TextSample, _between, _pick, _span_of, _trim, builder
+from zskd.pools import Pool, Recipe, ood_pool
+from zskd.students import Student
+from zskd.vocabularies import whole_words
 from zskd.tasks import TASKS, Row
 from zskd.teachers import Teacher
 
@@ -50,19 +52,19 @@ def _replaced(rng: random.Random, text: TextSample, words: list[str]) -> Row:
     return (_trim([_pick(rng, words) if rng.random() < share else word for word in span]),)
 
 
-@builder(texts=1)
+@builder(n_texts=1)
 def _span_replaced(rng: random.Random, text: TextSample) -> Row | None:
     "a span in which some words become words of the corpus' vocabulary"
     return _replaced(rng, text, text.vocabulary)
 
 
-@builder(texts=1)
+@builder(n_texts=1)
 def _span_own(rng: random.Random, text: TextSample) -> Row | None:
     "a span in which some words become words of the teacher's vocabulary"
     return _replaced(rng, text, OWN)
 
 
-@builder(texts=1, endless=True)
+@builder(n_texts=1, endless=True)
 def _own_words(rng: random.Random, text: TextSample) -> Row | None:
     "2 to 10 words of the teacher's vocabulary"
     return (join_words(_pick(rng, OWN) for _ in range(_between(rng, 2, 10))),)
@@ -81,7 +83,7 @@ def main() -> None:
     teacher = Teacher.load(args.teacher).for_task(TASKS["sst2"])
     OWN.extend(w for w in whole_words(teacher.tokenizer)[1] if w.isascii())
     held = ood_pool("sst2", load_corpus(args.held_out), HELD, None, Recipe(NATURAL, balance=False), seed=77)
-    truth = teacher.label(held)
+    truth = teacher.logits(held)
     tried = read_json(RESULT)["tried"] if RESULT.exists() else {}
     for name in args.recipes:
         tried[f"{name}, {Path(args.teacher).name}"] = {**attempt(teacher, name, held, truth, args), **made_by()}

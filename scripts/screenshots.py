@@ -20,13 +20,13 @@ from playwright.sync_api import sync_playwright
 IMAGES = Path(__file__).parents[1] / "nbs" / "images"
 RUN = """
 from pathlib import Path
-from zskd.adversarial import MaxDivergenceSearch
+from zskd.adversaries import MaxDivergenceSearch
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer
 from zskd.distill import Distiller
 from zskd.method import MethodExplorer
-from zskd.ood import ood_pool
+from zskd.pools import ood_pool
 from zskd.serve import RunDashboard, serve
 from zskd.stage2 import Stage2
 from zskd.students import Student

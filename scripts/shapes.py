@@ -23,9 +23,10 @@ from provenance import made_by
 from zskd.core import read_json, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Distiller
-from zskd.evaluate import agreement, mean_kl
-from zskd.ood import Pool, Recipe, ood_pool
-from zskd.students import Shape, Student, candidate_shapes
+from zskd.metrics import agreement, mean_kl
+from zskd.pools import Pool, Recipe, ood_pool
+from zskd.shapes import Shape, candidate_shapes
+from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
 
@@ -75,8 +76,8 @@ def command(args: argparse.Namespace, shape: str) -> str:
 
 
 def attempt(teacher: Teacher, shape: Shape, pool: Pool, held: Pool, args: argparse.Namespace) -> dict[str, Any]:
-    """Train one student of this shape and score it on the held-out rows."""
-    truth = teacher.label(held, cache=args.cache)
+    """One student of this shape, and how it answers the held-out rows."""
+    truth = teacher.logits(held, cache=args.cache)
     texts = [text for row in pool.rows(range(min(len(pool), 50_000))) for text in row]
     student = Student.create(teacher, shape=shape, corpus=texts, n_texts=TASKS[args.task].n_texts)
     with tempfile.TemporaryDirectory() as out:

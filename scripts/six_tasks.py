@@ -47,15 +47,18 @@ from packed import pack, unpack
 from provenance import made_by
 from safetensors.numpy import load_file, save_file
 
-from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSearch, RandomInfill, class_order
+from zskd.adversaries import MaxDivergenceSearch, RandomInfill, class_order
+from zskd.generator import MaskedLMGenerator
+from zskd.search import GradientSearch
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
-from zskd.evaluate import agreement, kl_rows
-from zskd.ood import Pool, Recipe, ood_pool
+from zskd.metrics import agreement, kl_rows
+from zskd.pools import Pool, Recipe, ood_pool
 from zskd.stage2 import Stage2
-from zskd.students import Shape, Student
+from zskd.shapes import Shape
+from zskd.students import Student
 from zskd.tasks import TASKS, Task, score
 from zskd.teachers import Teacher
 from zskd.written import InfillWriter, write_corpus
@@ -218,7 +221,7 @@ def selected(task: Task, teacher: Teacher, start: str, args: argparse.Namespace)
     if not folder.exists():
         run(task, teacher, first, 0, args)
     student = Student.load(folder)
-    answers = teacher.label(pool, cache=args.work / "logits")[:, class_order(teacher, student)]
+    answers = teacher.logits(pool, desc="label", cache=args.work / "logits")[:, class_order(teacher, student)]
     apart = kl_rows(answers, student.logits(pool.rows()))
     return replace(pool, dataset=pool.dataset.select(np.sort(np.argsort(-apart)[: len(pool) // 2])))
 
@@ -271,7 +274,7 @@ def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int) -> Pool:
 def answered(pool: Pool, at: Iterable[int], teacher: Teacher, cache: Path) -> Pool:
     """Some rows of a pool, with the teacher's answers."""
     part = replace(pool, dataset=pool.dataset.select(at))
-    rows = part.dataset.add_column("logits", list(teacher.label(part, cache=cache)))
+    rows = part.dataset.add_column("logits", list(teacher.logits(part, cache=cache)))
     return replace(part, dataset=rows, labels=teacher.labels, made=part.made | {"teacher": teacher.fingerprint})
 
 
@@ -332,7 +335,7 @@ def by_builder(distiller: Distiller, rows: Any) -> dict[str, float] | None:
     if not isinstance(rows, Pool):
         return None
     answers = distiller.distilled.logits(rows.rows(distiller.held))
-    truth = distiller.teacher.label(rows, cache=distiller.cache)[distiller.held]
+    truth = distiller.teacher.logits(rows, cache=distiller.cache)[distiller.held]
     builders = np.array(rows.columns["builder"])[distiller.held]
     return {name: round(agreement(answers[builders == name], truth[builders == name]), 4) for name in sorted(set(builders))}
 

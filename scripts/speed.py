@@ -30,9 +30,11 @@ from zskd.core import ASSETS, cpu_has_bf16, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Callback, Distiller
 from zskd.losses import kl
-from zskd.ood import Pool
+from zskd.pools import Pool
 from zskd.students import Student
-from zskd.teachers import AHEAD, Teacher, batch_tokens, load_classifier, token_batches
+from zskd.models import load_classifier
+from zskd.teachers import AHEAD, Teacher
+from zskd.tokens import batch_tokens, token_batches
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "nbs" / "benchmarks" / "results" / "speed.json"
@@ -225,7 +227,7 @@ def peak_memory(args: argparse.Namespace) -> float:
     texts = list(islice(load_corpus(args.corpus).sentences(), args.count))
     assert len(texts) == args.count, f"the corpus has {len(texts)} sentences only"
     with tempfile.TemporaryDirectory() as cache:
-        teacher.label(texts, cache=cache)
+        teacher.logits(texts, cache=cache)
     return own_peak()
 
 

@@ -26,7 +26,7 @@ from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.dashboards import Explorer, Monitor
 from zskd.distill import Distiller
-from zskd.ood import ood_pool
+from zskd.pools import ood_pool
 from zskd.serve import RunDashboard, serve
 from zskd.students import Student
 from zskd.tasks import TASKS
@@ -37,7 +37,7 @@ student = Student.create(teacher, n_params=60_000, corpus=[text for text, in row
 pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
 """
 RUN = MODELS + """
-from zskd.adversarial import RandomInfill
+from zskd.adversaries import RandomInfill
 from zskd.stage2 import Stage2
 Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
 pool.save("run/pool")

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 
 from zskd import cli, teachers
 from zskd.core import ASSETS, RunError
-from zskd.ood import Pool
+from zskd.pools import Pool
 from zskd.teachers import BLOCK
 
 ZSKD = str(Path(sys.executable).parent / "zskd")

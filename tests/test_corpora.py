@@ -14,7 +14,7 @@ import pytest
 
 from zskd.core import RunError, UserError
 from zskd.corpora import load_corpus
-from zskd.ood import ood_pool
+from zskd.pools import ood_pool
 from zskd.tasks import TASKS
 
 LINE = "It is a plain sentence about nothing at all. Another one stands beside it, number {}. And so it goes on.\n"
@@ -92,7 +92,7 @@ def test_sampling_memory_is_bounded(tmp_path):
     code = """
         import sys, tracemalloc
         from zskd.corpora import load_corpus
-        from zskd.ood import sample_blocks
+        from zskd.builders import sample_blocks
         tracemalloc.start()
         blocks = sample_blocks(load_corpus(sys.argv[1]), 3_000)
         print(sum(map(len, blocks)), tracemalloc.get_traced_memory()[1] / 2**20)

@@ -21,11 +21,13 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from zskd import cli, evaluate
-from zskd.adversarial import MaskedLMGenerator
-from zskd.core import ASSETS, LOCK, UserError, ZskdError, file_digest, writing
+from zskd.generator import MaskedLMGenerator
+from zskd.core import ASSETS, LOCK, UserError, file_digest, writing
+from zskd.errors import ZskdError
 from zskd.distill import Distiller
 from zskd.stage2 import Stage2
-from zskd.students import Shape, Student
+from zskd.shapes import Shape
+from zskd.students import Student
 from zskd.teachers import Teacher
 
 SOME = 25  # points that are tried without `--flags slow`

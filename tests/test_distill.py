@@ -15,11 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from zskd.adversarial import MaskedLMGenerator, RandomInfill
-from zskd.core import ASSETS, RunError, UserError, ZskdError
+from zskd.adversaries import RandomInfill
+from zskd.generator import MaskedLMGenerator
+from zskd.core import ASSETS, RunError, UserError
+from zskd.errors import ZskdError
 from zskd.distill import STOP, Callback, Distiller
 from zskd.stage2 import Stage2, read_generated
-from zskd.students import Shape, Student
+from zskd.shapes import Shape
+from zskd.students import Student
 from zskd.teachers import Teacher
 
 # a server that has the packages imported forks a clean process for each run

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 from zskd.core import RunError, UserError
-from zskd.evaluate import Report, agreement, ece, evaluate, mean_kl, reliability
+from zskd.evaluate import Report, evaluate
+from zskd.metrics import agreement, ece, mean_kl, reliability
 from zskd.tasks import TASKS, Examples, Task
 
 

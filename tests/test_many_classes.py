@@ -8,7 +8,7 @@ from zskd.cards import model_card
 from zskd.cli import ask
 from zskd.core import UserError
 from zskd.evaluate import evaluate
-from zskd.ood import ood_pool
+from zskd.pools import ood_pool
 from zskd.students import Student
 from zskd.tasks import TASKS, Examples, Task
 from zskd.teachers import Teacher

@@ -11,7 +11,8 @@ import pytest
 
 from zskd.core import RunError, UserError, sealed
 from zskd.corpora import Corpus, load_corpus
-from zskd.ood import BUILDERS, Pool, Recipe, TextSample, draw_rows, ood_pool, sample_blocks
+from zskd.builders import BUILDERS, TextSample, sample_blocks
+from zskd.pools import Pool, Recipe, draw_rows, ood_pool
 from zskd.tasks import TASKS
 
 CHINESE = """猫是一种常见的家养动物。它们喜欢在白天睡觉，在晚上活动。你见过黑色的猫吗？很多人觉得猫很独立，但是它们也需要陪伴。
@@ -26,7 +27,7 @@ class Coin:
     labels = ("short", "long")
     n_texts = None
 
-    def label(self, rows, cache=None):
+    def logits(self, rows, cache=None, desc=None):
         long = np.array([sum(map(len, row)) - 90 for row in rows]) / 20
         return np.stack([-long, long], axis=1)
 
@@ -34,7 +35,7 @@ class Coin:
 def test_the_same_pool_in_every_process():
     """The digest depends neither on the process nor on Python's hash seed; a new seed gives a new one."""
     tasks = ("sst2", "rte", "qnli")
-    code = f"from zskd.ood import ood_pool\nprint(*(ood_pool(t, n=200).digest for t in {tasks}))"
+    code = f"from zskd.pools import ood_pool\nprint(*(ood_pool(t, n=200).digest for t in {tasks}))"
     env = {**os.environ, "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     here, other_seed = ([ood_pool(t, n=200, seed=seed).digest for t in tasks] for seed in (0, 1))
@@ -82,17 +83,17 @@ def test_balance_with_a_real_pool():
     stats = pool.stats()
     assert stats["all"]["classes"] == {"short": 500, "long": 500}
     assert pool.made["classes_before"]["short"] != pool.made["classes_before"]["long"]
-    assert np.array_equal(pool.logits, Coin().label(pool.rows()).astype(np.float32))
+    assert np.array_equal(pool.logits, Coin().logits(pool.rows()).astype(np.float32))
     assert len(stats["builders"]) == 2
 
 
 def test_a_teacher_that_fails_is_named():
     class NaN(Coin):
-        def label(self, rows, cache=None):
+        def logits(self, rows, cache=None, desc=None):
             return np.full((len(rows), 2), np.nan)
 
     class Short(Coin):
-        def label(self, rows, cache=None):
+        def logits(self, rows, cache=None, desc=None):
             return np.zeros((len(rows) - 1, 2))
 
     for teacher in (NaN(), Short()):

@@ -37,10 +37,12 @@ from zskd.core import ASSETS, UserError, digest
 from zskd.distill import Distiller
 from zskd.evaluate import evaluate
 from zskd.hidden import shows_states
-from zskd.ood import Recipe, ood_pool
-from zskd.students import Student, learn_vocabulary
+from zskd.pools import Recipe, ood_pool
+from zskd.students import Student
+from zskd.vocabularies import learn_vocabulary
 from zskd.tasks import Examples, Task
-from zskd.teachers import Teacher, _choose_padding, _reader_of, load_classifier, load_masked_lm, reading_limit, weights_digest
+from zskd.models import load_classifier, load_masked_lm, reading_limit, weights_digest
+from zskd.teachers import Teacher, _choose_padding, _reader_of
 from zskd.written import CausalWriter
 
 WORDS = ["the", "a", "of", "and", "river", "winter", "film", "bridge", "song", "is", "was", "good", "bad", "old", "quiet", "near", "far", "slowly", "never", "we", "they", "saw", "heard", ".", ",", "?"]
@@ -299,7 +301,7 @@ def test_a_teacher_that_reads_more_is_scored_on_more(tmp_path):
     with pytest.warns(UserWarning, match="reads up to 512 tokens .* first 128 .* scored on 512"):
         teacher = Teacher.load(tmp_path, precision="fp32")
     long = [("good " * 300,), ("the river",), ("bad " * 140,), ("a film",)]
-    assert teacher.max_length == 128 and teacher.cut(long) == 0.5
+    assert teacher.max_length == 128 and teacher.truncated(long) == 0.5
     assert np.abs(teacher.logits(long) - alone(tmp_path, long)).max() < 1e-4
     task = Task("mine", ("bad", "good", "fair"), ("text",))
     scored = teacher.for_task(Task("mine", ("good", "fair", "bad"), ("text",))).for_scoring()

@@ -6,23 +6,35 @@
 __all__ = []
 
 # %% ../nbs/90_all.ipynb #339ee379
-from .adversarial import *  # noqa: F403
+from .adversaries import *  # noqa: F403
+from .builders import *  # noqa: F403
 from .cards import *  # noqa: F403
 from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
 from .distill import *  # noqa: F403
+from .errors import *  # noqa: F403
 from .evaluate import *  # noqa: F403
+from .fine_tuning import *  # noqa: F403
+from .generator import *  # noqa: F403
 from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
-from .ood import *  # noqa: F403
+from .masked import *  # noqa: F403
+from .metrics import *  # noqa: F403
+from .models import *  # noqa: F403
+from .pools import *  # noqa: F403
 from .pretrain import *  # noqa: F403
 from .processes import *  # noqa: F403
+from .search import *  # noqa: F403
+from .shapes import *  # noqa: F403
 from .stage2 import *  # noqa: F403
+from .starts import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tables import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403
+from .tokens import *  # noqa: F403
 from .track import *  # noqa: F403
+from .vocabularies import *  # noqa: F403
 from .written import *  # noqa: F403
 
 # %% ../nbs/90_all.ipynb #62894168

@@ -356,7 +356,7 @@ def make_pool(
     from zskd.core import read_json
     from zskd.corpora import load_corpus
     from zskd.distill import count_answers
-    from zskd.ood import Pool, Recipe, ood_pool
+    from zskd.pools import Pool, Recipe, ood_pool
 
     if has_pool(folder):
         return Pool.load(folder)
@@ -390,7 +390,7 @@ def make_student(
     )
 
 # %% ../nbs/80_cli.ipynb #d1c5af86
-ADVERSARIES = {"gumbel": "MaskedLMGenerator", "search": "MaxDivergenceSearch", "gradient": "GradientSearch", "infill": "RandomInfill"}  # classes of `zskd.adversarial`
+ADVERSARIES = {"gumbel": "MaskedLMGenerator", "search": "MaxDivergenceSearch", "gradient": "GradientSearch", "infill": "RandomInfill"}  # names of classes
 
 
 def make_adversary(
@@ -399,8 +399,10 @@ def make_adversary(
     max_queries: int | None = None,  # answers of the teacher for it at most
 ) -> Any:  # a `Stage2`, or None
     "What --adversary asks for. Raises `UserError` for another name, and for options that have no effect."
-    from zskd import adversarial
+    from zskd.adversaries import MaxDivergenceSearch, RandomInfill
     from zskd.core import UserError
+    from zskd.generator import MaskedLMGenerator
+    from zskd.search import GradientSearch
     from zskd.stage2 import Stage2
 
     if kind not in ("none", *ADVERSARIES):
@@ -411,8 +413,8 @@ def make_adversary(
     if kind == "none":
         return None
     if kind == "search":
-        return Stage2(adversarial.MaxDivergenceSearch(infill=adversarial.RandomInfill.load(generator) if generator else None), max_queries=max_queries)
-    made = getattr(adversarial, ADVERSARIES[kind])
+        return Stage2(MaxDivergenceSearch(infill=RandomInfill.load(generator) if generator else None), max_queries=max_queries)
+    made = {"gumbel": MaskedLMGenerator, "gradient": GradientSearch, "infill": RandomInfill}[kind]
     return Stage2(made.load(generator) if generator else made(), max_queries=max_queries)
 
 # %% ../nbs/80_cli.ipynb #20e1e6ee
@@ -521,19 +523,19 @@ def ask(
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
     from zskd.distill import count_answers
-    from zskd.ood import scarce_classes
+    from zskd.metrics import scarce_classes
     from zskd.tasks import list_names
 
     before = teacher.queries
     with count_answers(teacher):
-        answers = teacher.label(pool, cache=cache).argmax(1)
+        answers = teacher.logits(pool, cache=cache, desc="label").argmax(1)
     counts = {label: int((answers == i).sum()) for i, label in enumerate(teacher.labels)}
     order = sorted(counts, key=lambda label: -counts[label]) if len(counts) > 12 else counts
     shares = list_names(f"{label} {counts[label] / max(len(pool), 1):.0%}" for label in order)
     if scarce := scarce_classes(counts):
         warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
-    if cut := teacher.cut(pool.rows()):
+    if cut := teacher.truncated(pool.rows()):
         print(f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads of them; --max-length changes that")
     return counts
 
@@ -580,7 +582,7 @@ def teacher(
     seed: int = 0,  # of every random choice
 ) -> None:
     "Fine-tune a teacher on the real data of a task, one of GLUE's or your own."
-    from zskd.teachers import fine_tune
+    from zskd.fine_tuning import fine_tune
 
     known = known_task(task, None, relation, columns, label_column)
     check_labelled(data, labels, known)
@@ -661,7 +663,7 @@ def label(
     **options: Any,
 ) -> None:
     "Have a teacher answer a pool, and keep its logits."
-    from zskd.ood import Pool
+    from zskd.pools import Pool
 
     rows = Pool.load(pool)
     model, task = open_teacher(teacher, rows, **take(open_teacher, options))
@@ -686,7 +688,7 @@ def distill(
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
-    from zskd.ood import Pool
+    from zskd.pools import Pool
 
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     with team().main_first():
@@ -873,7 +875,7 @@ def check_size(
 ) -> None:
     "Raise `UserError` for a student's size that cannot be."
     from zskd.core import UserError
-    from zskd.students import PRESETS, best_shape
+    from zskd.shapes import PRESETS, best_shape
 
     if sum(size is not None for size in (ratio, params, preset)) > 1:
         raise UserError("--ratio, --params and --preset contradict each other; give one of them")
@@ -1082,7 +1084,7 @@ def run_data(
     **options: Any,  # of `open_teacher`
 ) -> Any:  # a `RunData`
     "Load what the dashboards of a run show. Raises `UserError` for what is not there."
-    from zskd.ood import Pool
+    from zskd.pools import Pool
     from zskd.serve import RunData, check_run
 
     check_run(run)
@@ -1163,14 +1165,14 @@ def make_writer(
     seed: int,  # of the sentences that are rewritten
 ) -> Any:  # a `Writer`
     "What --model and --rewrite ask for. Raises `UserError` if neither is given."
-    from zskd.adversarial import RandomInfill
     from zskd.core import UserError
     from zskd.corpora import load_corpus
+    from zskd.masked import MaskFiller
     from zskd.written import CausalWriter, InfillWriter
 
     if rewrite:
         settings = {"share": share, "temperature": temperature}
-        infill = RandomInfill.load(model, **settings) if model else RandomInfill(**settings)
+        infill = MaskFiller.load(model, **settings) if model else MaskFiller(**settings)
         return InfillWriter(load_corpus(rewrite, column), infill, rounds, seed)
     if model is None:
         raise UserError("give --model, a causal language model that writes, or --rewrite, text whose words are exchanged")
@@ -1355,8 +1357,8 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
 
 # %% ../nbs/80_cli.ipynb #b256c9cb
 def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
-    from zskd.adversarial import MaskedLMGenerator
     from zskd.distill import Distiller
+    from zskd.generator import MaskedLMGenerator
     from zskd.stage2 import Stage2, read_generated
     from zskd.students import Student
 
@@ -1373,7 +1375,8 @@ def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
 # %% ../nbs/80_cli.ipynb #6df41c17
 def _demo_stages(first: Any, run: Any, examples: Any) -> dict[str, dict[str, float]]:
     "What the student scores before, between and after the two stages."
-    from zskd.evaluate import agreement, class_logits
+    from zskd.evaluate import class_logits
+    from zskd.metrics import agreement
     from zskd.tasks import score
 
     asked = {"before training": first.start, "after stage 1": first.distilled, "after stage 2": run.distilled}
@@ -1427,6 +1430,8 @@ def in_flags(
         text = text.replace("a smaller ratio", "a smaller --ratio")
     if "params" in names.split("|"):
         text = re.sub(r"\bn_params\b", "--params", text)
+    if "texts" in names.split("|"):
+        text = re.sub(r"\bn_texts=(\d)", r"--texts \1", text)
     text = re.sub(rf"(?<![\w-])({names})=([^\s:;,)]*)", lambda m: flag(m[1], m[2]), text)
     alone = "|".join(n for n in names.split("|") if "_" in n) or "(?!)"  # such a word means nothing else, unless it is part of a path
     return re.sub(rf"(?<![\w/.-])({alone})(?![\w/=])", lambda m: flag(m[1]), text)
@@ -1444,7 +1449,8 @@ def explain(
         if how.startswith("--"):
             how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
-    from zskd.core import RunError, UserError, out_of_memory
+    from zskd.core import RunError, UserError
+    from zskd.errors import out_of_memory
 
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)

@@ -38,7 +38,7 @@ def split_words(
     "Split at white space; each Chinese or Japanese character is a word of its own."
     return text.split() if text.isascii() else _HAN_WORD.findall(text)
 
-
+# %% ../nbs/20_corpora.ipynb #d7eb41b5
 def join_words(
     words: Iterable[str],  # as `split_words` gives them
 ) -> str:
@@ -132,7 +132,7 @@ def _file_texts(path: str, column: str, skip_bad_lines: bool = False, notices: N
             notices.add("empty", where)
         yield text or ""
 
-
+# %% ../nbs/20_corpora.ipynb #f74bd3cf
 def _file_id(path: str) -> str:
     "Names the content of a file and how it is read."
     return f"{table_kind(path) or 'lines'}{'.gz' if path.endswith('.gz') else ''}:{file_digest(path)}"
@@ -254,7 +254,7 @@ def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
     for part in self.parts:
         part.notices.report(part.source)
 
-
+# %% ../nbs/20_corpora.ipynb #9ce6e856
 @patch
 def blocks(self: Corpus) -> Iterator[list[str]]:
     "The paragraphs as lists of their sentences, in order."
@@ -270,15 +270,6 @@ def sentences(
     "All sentences of a sensible length, in order."
     return (s for block in self.blocks() for s in block if min_words <= len(split_words(s)) <= max_words)
 
-
-@patch
-def take(
-    self: Corpus,
-    n: int,  # paragraphs, at least 1
-) -> Corpus:  # shares the text
-    "The same corpus cut off after its first `n` paragraphs. Raises `UserError` for `n` below 1."
-    return replace(self, limit=n if self.limit is None else min(n, self.limit))
-
 # %% ../nbs/20_corpora.ipynb #5a62722b
 def no_sentence(
     corpus: Corpus,  # that was read to its end
@@ -288,6 +279,15 @@ def no_sentence(
     column = next((part.column for part in corpus.parts if part.column), None)
     where = f" in column {column!r} (choose with column=)" if column else ""
     return UserError(f"corpus {corpus.name!r}: holds no sentence of {words[0]} to {words[1]} words{where}, as the recipe asks for; give running text, or a recipe with other numbers of words")
+
+# %% ../nbs/20_corpora.ipynb #cbe62dd6
+@patch
+def take(
+    self: Corpus,
+    n: int,  # paragraphs, at least 1
+) -> Corpus:  # shares the text
+    "The same corpus cut off after its first `n` paragraphs. Raises `UserError` for `n` below 1."
+    return replace(self, limit=n if self.limit is None else min(n, self.limit))
 
 # %% ../nbs/20_corpora.ipynb #4907fb3a
 def _code_id(x: object) -> list[str]:
@@ -358,7 +358,7 @@ def _find_files(source: str) -> list[str] | None:
         raise _no_source(source)
     return None
 
-
+# %% ../nbs/20_corpora.ipynb #89127098
 def _no_source(source: object) -> UserError:
     "The error for what names nothing to read, perhaps a text."
     what = repr(shorten(source, 60, placeholder=" …")) if isinstance(source, str) else f"an object of type {type(source).__name__}"
@@ -374,6 +374,7 @@ def source_name(
     return path.rstrip("/").rpartition("/")[2] if local else source
 
 
+# %% ../nbs/20_corpora.ipynb #7ba0c94c
 def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) -> list[Part]:
     if not isinstance(source, (str, Path)):
         raise _no_source(source)

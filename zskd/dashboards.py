@@ -25,14 +25,15 @@ from fastcore.basics import patch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
-from .adversarial import class_order
-from .core import RunFolder, UserError, ZskdError, atomic_path, read_object
+from .adversaries import class_order
+from .core import RunFolder, UserError, atomic_path, read_object
 from .distill import STOP
-from .evaluate import kl_rows, log_probabilities, reliability
-from .ood import Pool
+from .errors import ZskdError
+from .metrics import kl_rows, log_probabilities, reliability
+from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
-from .tasks import Row, as_rows
+from .tasks import Row, as_rows, as_texts
 from .teachers import Teacher
 
 from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
@@ -383,10 +384,9 @@ def ask(
     cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
 ) -> Answers:
     "Ask both models. Raises `UserError` for other classes, and for what is no text."
-    order, inputs = class_order(teacher, student), rows.rows() if isinstance(rows, Pool) else as_rows(rows)
-    asked_before = isinstance(rows, Pool) and rows.logits is not None and rows.made.get("teacher") == teacher.fingerprint and rows.labels == teacher.labels
-    answers = rows.logits if asked_before else teacher.label(inputs, cache=cache) if cache else teacher.logits(inputs)
-    t = np.asarray(answers)[:, order]
+    order, pool = class_order(teacher, student), as_texts(rows)
+    inputs = pool.rows()
+    t = np.asarray(teacher.logits(pool, cache=cache))[:, order]
     return cls(inputs, t, student.logits(inputs), student.labels, truth)
 
 # %% ../nbs/71_dashboards.ipynb #1afe9771

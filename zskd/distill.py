@@ -32,16 +32,18 @@ from transformers import get_scheduler
 
 from .core import RunError, RunFolder, UserError, atomic_path, changed_files, derive_seed, digest, file_digest, home_path, is_whole, load_optimizer, optimizer_tensors, pick_device, pick_dtype, progress, read_json, read_sealed, sealed, set_seed, sweep, tensors_under, write_json, writing  # isort: skip
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
-from .ood import scarce_classes
+from .metrics import scarce_classes
+from .pools import hold_out
 from .processes import TERMINATED, team, terminate
-from .students import Encoded, Student
+from .students import Student
 from .tasks import Row, Task, as_rows, match_labels
-from .teachers import Teacher, token_batches
+from .teachers import Teacher
+from .tokens import Encoded, token_batches
 
 # %% auto #0
-__all__ = ['SCHEDULES', 'WINDOW', 'STOP', 'Settings', 'epoch_batches', 'hold_out', 'default_batch_size', 'ema_decay', 'Batch',
-           'Callback', 'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller',
-           'count_answers', 'parameter_groups', 'preferred', 'undistilled']
+__all__ = ['SCHEDULES', 'WINDOW', 'STOP', 'Settings', 'epoch_batches', 'default_batch_size', 'ema_decay', 'Batch', 'Callback',
+           'LogCallback', 'ProgressCallback', 'Checkpoints', 'rng_state', 'set_rng_state', 'Distiller', 'count_answers',
+           'parameter_groups', 'preferred', 'undistilled']
 
 # %% ../nbs/50_distill.ipynb #2ea84cf8
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # our name: the name in transformers
@@ -125,19 +127,6 @@ def epoch_batches(
         window = order[start : start + WINDOW * batch_size]
         order[start : start + WINDOW * batch_size] = window[np.argsort(lengths[window], kind="stable")]
     return rng.permutation(order.reshape(-1, batch_size))
-
-# %% ../nbs/50_distill.ipynb #188a51ce
-def hold_out(
-    n: int,  # rows in the pool
-    held_out: float,  # a part below 1, otherwise a number of rows
-    seed: int,  # the run's seed
-) -> tuple[np.ndarray, np.ndarray]:  # row numbers to train on, and those to measure on
-    "Split a pool at random. Raises `UserError` if nothing is left on one side."
-    size = round(n * held_out) if held_out < 1 else int(held_out)
-    if not 0 < size < n:
-        raise UserError(f"held_out={held_out}: leaves {max(n - size, 0)} rows to train on and {size} to measure on, of {n}; choose another or a larger pool")
-    order = np.random.default_rng(derive_seed(seed, "held out")).permutation(n)
-    return np.sort(order[size:]), np.sort(order[:size])
 
 # %% ../nbs/50_distill.ipynb #5b90c2de
 def default_batch_size(
@@ -528,7 +517,7 @@ def _add_hidden(self: Distiller) -> None:
 @patch
 def _add_stage2(self: Distiller) -> None:
     "Add the callback that asks the adversary."
-    from zskd.adversarial import Adversary
+    from zskd.adversaries import Adversary
     from zskd.stage2 import Stage2
 
     if not isinstance(self.adversary, (Adversary, Callback)):
@@ -711,7 +700,7 @@ def _answers(self: Distiller, rows: list[Row]) -> np.ndarray:  # float32 [n, n_c
     if known is not None and asked and asked == self.teacher.fingerprint and tuple(self.pool.labels) == tuple(self.teacher.labels):
         return known
     with count_answers(self.teacher):
-        return self.teacher.label(rows, cache=self.cache)
+        return self.teacher.logits(rows, cache=self.cache, desc="label")
 
 
 def parameter_groups(

@@ -18,89 +18,11 @@ from fastcore.basics import patch
 
 from .core import UserError, atomic_path, one_line, read_json, versions, write_json
 from .corpora import source_name
+from .metrics import agreement, ece, kl_rows, log_probabilities, mean_kl, reliability, scarce_classes
 from .tasks import Examples, Row, majority, match_labels, score
 
 # %% auto #0
-__all__ = ['REPORT_KEYS', 'SCORES', 'SHOWN_CLASSES', 'log_probabilities', 'agreement', 'mean_kl', 'kl_rows', 'reliability', 'ece',
-           'ece_of', 'latency', 'class_logits', 'Report', 'evaluate']
-
-# %% ../nbs/60_evaluate.ipynb #c06122e0
-def log_probabilities(
-    logits: np.ndarray,  # [n, C]
-) -> np.ndarray:  # float64 [n, C]
-    "The logarithm of the softmax, computed without overflow."
-    z = np.asarray(logits, dtype=np.float64)
-    z = z - z.max(axis=1, keepdims=True)
-    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
-
-
-def _two(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape or a.ndim != 2 or not len(a):
-        raise UserError(f"logits of shapes {a.shape} and {b.shape} cannot be compared; both must be [n, classes] for the same n >= 1 inputs")
-    return a, b
-
-# %% ../nbs/60_evaluate.ipynb #8c2d510c
-def agreement(
-    a_logits: np.ndarray,  # [n, C]
-    b_logits: np.ndarray,  # [n, C], the same inputs and class order
-) -> float:  # 0 to 1
-    "Share of inputs on which both predict the same class (top-1 agreement of Stanton et al. 2021). Raises `UserError` for unequal shapes."
-    a, b = _two(a_logits, b_logits)
-    return float((a.argmax(1) == b.argmax(1)).mean())
-
-
-def mean_kl(
-    teacher_logits: np.ndarray,  # [n, C]
-    student_logits: np.ndarray,  # [n, C], the same inputs and class order
-) -> float:  # nats, 0 or more
-    "Mean of KL(teacher || student) over the inputs, at temperature 1. Raises `UserError` for unequal shapes."
-    return float(np.maximum(kl_rows(teacher_logits, student_logits), 0).mean())
-
-
-def kl_rows(
-    teacher_logits: np.ndarray,  # [n, C]
-    student_logits: np.ndarray,  # [n, C], the same inputs and class order
-) -> np.ndarray:  # float64 [n], nats
-    "KL(teacher || student) of each input, at temperature 1. Raises `UserError` for unequal shapes."
-    t, s = map(log_probabilities, _two(teacher_logits, student_logits))
-    return (np.exp(t) * (t - s)).sum(axis=1)
-
-# %% ../nbs/60_evaluate.ipynb #b3cbb493
-def reliability(
-    logits: np.ndarray,  # [n, C]
-    labels: np.ndarray,  # int [n], true classes
-    bins: int = 15,  # bins of equal width between 0 and 1; each includes its upper end
-) -> list[dict[str, float]]:  # for each bin that is not empty: low, high, n, confidence, accuracy
-    "Confidence against accuracy, bin by bin (Guo et al. 2017). Raises `UserError` for zero rows or unequal lengths."
-    logits, labels = np.asarray(logits), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
-        raise UserError(f"calibration: logits of shape {logits.shape}, labels of shape {labels.shape}, {bins} bins; give at least one of each")
-    confidence = np.exp(log_probabilities(logits).max(axis=1))
-    right = logits.argmax(axis=1) == labels
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    found = []
-    for b in np.unique(place).tolist():
-        here = place == b
-        means = {"confidence": float(confidence[here].mean()), "accuracy": float(right[here].mean())}
-        found.append({"low": b / bins, "high": (b + 1) / bins, "n": int(here.sum()), **means})
-    return found
-
-# %% ../nbs/60_evaluate.ipynb #9614f712
-def ece(
-    logits: np.ndarray,  # [n, C]
-    labels: np.ndarray,  # int [n], true classes
-    bins: int = 15,  # bins of equal width
-) -> float:  # 0 (calibrated) to 1
-    "Expected calibration error (Guo et al. 2017, equation 3). Raises `UserError` as `reliability` does."
-    return ece_of(reliability(logits, labels, bins))
-
-
-def ece_of(
-    bins: Sequence[Mapping[str, float]],  # of `reliability`, one at least
-) -> float:  # 0 (calibrated) to 1
-    "Expected calibration error of bins (Guo et al. 2017, equation 3)."
-    return float(sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / sum(b["n"] for b in bins))
+__all__ = ['REPORT_KEYS', 'SCORES', 'SHOWN_CLASSES', 'latency', 'class_logits', 'Report', 'evaluate']
 
 # %% ../nbs/60_evaluate.ipynb #15a70ace
 def latency(
@@ -185,8 +107,6 @@ def load(
 # %% ../nbs/60_evaluate.ipynb #25eeb363
 def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None) -> list[str]:
     "What must be said about the data, in words."
-    from zskd.ood import scarce_classes  # slow to import
-
     name, n = one_line(examples.task.name), len(examples)
     if zero_shot:
         first = f"Zero-shot: data of {name} was read for scoring only. No example of it, labelled or not, was used to make or choose the student."
@@ -249,7 +169,7 @@ def evaluate(
     data = {"name": one_line(name or task.name), "queries": queries, "seconds": seconds, "seed": seed, "sources": list(map(source_name, sources or [])), "versions": versions()}
     zero_shot = True if zero_shot is None and sources else zero_shot
     data |= _about(examples, zero_shot, answers) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
-    data["cut"] = {r: models[r].cut(examples.rows) if hasattr(models[r], "cut") else None for r in ("teacher", "student")}
+    data["cut"] = {r: models[r].truncated(examples.rows) if hasattr(models[r], "truncated") else None for r in ("teacher", "student")}
     data["baselines"] = {"majority": majority(examples.labels, task), "undistilled": scores.get("undistilled")}
     data = {k: data[k] for k in (*REPORT_KEYS, *sorted(data.keys() - set(REPORT_KEYS)))}
     return Report(json.loads(json.dumps(data, default=lambda x: x.item(), allow_nan=False)))

@@ -21,10 +21,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .cards import shareable
 from .core import RunError, UserError, home_path, read_object, sealed, write_json
-from .evaluate import agreement, latency, log_probabilities
-from .students import Student, encode_rows
+from .evaluate import latency
+from .metrics import agreement, log_probabilities
+from .models import model_folder
+from .students import Student
 from .tasks import Row, as_rows, list_names
-from .teachers import model_folder, token_batches
+from .tokens import encode_rows, token_batches
 
 try:
     import onnx

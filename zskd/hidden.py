@@ -19,12 +19,14 @@ from fastcore.basics import patch
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerBase
 
-from .core import UserError, derive_seed, digest, out_of_memory, progress
+from .core import UserError, derive_seed, digest, progress
 from .distill import Batch, Callback, Distiller
+from .errors import out_of_memory
 from .processes import team
-from .students import Encoded, basis, encode_rows, text_engine
+from .starts import principal_directions
 from .tasks import Row, as_rows
-from .teachers import BLOCK, PROBE, Teacher, batch_tokens, read_shard, token_batches, write_shard
+from .teachers import BLOCK, PROBE, Teacher, read_shard, write_shard
+from .tokens import Encoded, batch_tokens, encode_rows, text_engine, token_batches
 
 # %% auto #0
 __all__ = ['SAMPLE', 'piece_ends', 'align_pieces', 'align_rows', 'shows_states', 'piece_places', 'last_states', 'leading_frame',
@@ -117,7 +119,7 @@ def leading_frame(
 ) -> np.ndarray:  # float32 [size + 1, D]: the mean, then the directions divided by the deviation
     "A mean and the directions that hold most of what varies, scaled so that states seen through it have a mean square of 1."
     x = states.double().numpy()
-    columns = basis(x, min(size, x.shape[1]))
+    columns = principal_directions(x, min(size, x.shape[1]))
     scale = np.sqrt(np.square((x - x.mean(0)) @ columns).mean())
     return np.concatenate([x.mean(0)[None], columns.T / max(scale, 1e-12)]).astype(np.float32)
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .core import UserError
+from .metrics import kl_divergence
 
 # %% auto #0
 __all__ = ['LOSSES', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'logit_l1', 'hard_ce', 'dkd', 'nkd', 'dist',
@@ -28,7 +29,7 @@ __all__ = ['LOSSES', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'l
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
-
+# %% ../nbs/40_losses.ipynb #7fe4ae90
 def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
     "Both logits in at least float32. Raises `UserError` unless both are `[texts, classes]` of one shape with two classes or more."
     ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
@@ -38,13 +39,13 @@ def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor,
         raise UserError(f"logits {ours}: a loss needs one text and two classes at least")
     return _at_least_float32(student_logits), _at_least_float32(teacher_logits)
 
-
+# %% ../nbs/40_losses.ipynb #88eff4a1
 def _check_positive(loss: str, **params: float) -> None:
     for name, value in params.items():
         if not (math.isfinite(value) and value > 0):
             raise UserError(f"loss {loss!r}: {name}={value!r} must be a number above 0")
 
-
+# %% ../nbs/40_losses.ipynb #0c3a2621
 def _check_weights(loss: str, fixed: bool = False, **params: float) -> None:
     "Weights of the parts of a loss; `fixed` where one part has a weight that nobody sets, so that all others may be 0."
     given = ", ".join(f"{k}={v!r}" for k, v in params.items())
@@ -60,12 +61,7 @@ def _log_probs(loss: str, student_logits: Tensor, teacher_logits: Tensor, temper
     student, teacher = _check_pair(student_logits, teacher_logits)
     return F.log_softmax(student / temperature, -1), F.log_softmax(teacher / temperature, -1)
 
-
-def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    "KL(p || q) over the last axis."
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
+# %% ../nbs/40_losses.ipynb #07d710a8
 def kl(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -73,7 +69,7 @@ def kl(
 ) -> Tensor:  # mean over the texts, in nats
     "KL from teacher to student, times the temperature squared (Hinton et al., 2015, section 2). Raises `UserError` for shapes that differ."
     log_q, log_p = _log_probs("kl", student_logits, teacher_logits, temperature)
-    return temperature**2 * _divergence(log_p, log_q).mean()
+    return temperature**2 * kl_divergence(log_p, log_q).mean()
 
 # %% ../nbs/40_losses.ipynb #5fd729c9
 def reverse_kl(
@@ -83,9 +79,9 @@ def reverse_kl(
 ) -> Tensor:  # mean over the texts, in nats
     "KL from student to teacher, times the temperature squared (GKD 2306.13649, section 2). Raises `UserError` for shapes that differ."
     log_q, log_p = _log_probs("reverse_kl", student_logits, teacher_logits, temperature)
-    return temperature**2 * _divergence(log_q, log_p).mean()
+    return temperature**2 * kl_divergence(log_q, log_p).mean()
 
-
+# %% ../nbs/40_losses.ipynb #e18b5f28
 def jsd(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -97,7 +93,7 @@ def jsd(
         raise UserError(f"loss 'jsd': beta={beta!r} must lie between 0 and 1; for the ends use kl or reverse_kl")
     log_q, log_p = _log_probs("jsd", student_logits, teacher_logits, temperature)
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    return temperature**2 * (beta * _divergence(log_p, log_m) + (1 - beta) * _divergence(log_q, log_m)).mean()
+    return temperature**2 * (beta * kl_divergence(log_p, log_m) + (1 - beta) * kl_divergence(log_q, log_m)).mean()
 
 # %% ../nbs/40_losses.ipynb #793ecd1a
 def _logit_gap(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -106,7 +102,7 @@ def _logit_gap(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     gap = student - teacher
     return gap - gap.mean(-1, keepdim=True)
 
-
+# %% ../nbs/40_losses.ipynb #7cae60a1
 def logit_mse(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -122,7 +118,7 @@ def logit_l1(
     "Mean absolute distance of the centred logits (Truong et al., 2011.14779). Raises `UserError` for shapes that differ."
     return _logit_gap(student_logits, teacher_logits).abs().mean()
 
-
+# %% ../nbs/40_losses.ipynb #7fa21beb
 def hard_ce(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`; only the place of the largest counts
@@ -151,7 +147,7 @@ def _void_note(loss: str, n_classes: int, params: dict[str, float]) -> str:
         raise UserError(f"loss {loss!r} is void for two classes: {why}; use kl or logit_mse")
     return f"loss {loss!r} with two classes: {why}"
 
-
+# %% ../nbs/40_losses.ipynb #caff1bc3
 @cache
 def _warn_once(note: str) -> None:
     if note:
@@ -166,7 +162,7 @@ def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     log_rest = log_p.gather(1, others).logsumexp(-1)
     return log_p.gather(1, target[:, None])[:, 0], log_rest, F.log_softmax(logits.gather(1, others), -1)
 
-
+# %% ../nbs/40_losses.ipynb #75788c42
 def dkd(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -182,8 +178,8 @@ def dkd(
     target = teacher.argmax(-1)
     s_target, s_rest, s_others = _split(student / temperature, target)
     t_target, t_rest, t_others = _split(teacher / temperature, target)
-    tckd = _divergence(torch.stack([t_target, t_rest], -1), torch.stack([s_target, s_rest], -1))
-    return temperature**2 * (alpha * tckd + beta * _divergence(t_others, s_others)).mean()
+    tckd = kl_divergence(torch.stack([t_target, t_rest], -1), torch.stack([s_target, s_rest], -1))
+    return temperature**2 * (alpha * tckd + beta * kl_divergence(t_others, s_others)).mean()
 
 # %% ../nbs/40_losses.ipynb #769b23fa
 def nkd(
@@ -211,7 +207,7 @@ def _correlation_gap(student: Tensor, teacher: Tensor, eps: float = 1e-4) -> Ten
     r = (s * t).mean(-1) / (s_var.clamp_min(eps**2) * t_var.clamp_min(eps**2)).sqrt()
     return torch.where(t_var > eps**2, 1 - r, torch.zeros_like(r)).mean()
 
-
+# %% ../nbs/40_losses.ipynb #7821fc53
 def dist(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -234,7 +230,7 @@ def _standardize(logits: Tensor) -> Tensor:
     centred = logits - logits.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
-
+# %% ../nbs/40_losses.ipynb #c8d73b10
 def standardized_kl(
     student_logits: Tensor,  # `[texts, classes]`, three classes or more
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -244,7 +240,7 @@ def standardized_kl(
     student, teacher = _check_pair(student_logits, teacher_logits)
     _void_note("standardized_kl", student.shape[1], {})
     log_q, log_p = _log_probs("standardized_kl", _standardize(student), _standardize(teacher), temperature)
-    return temperature**2 * _divergence(log_p, log_q).mean()
+    return temperature**2 * kl_divergence(log_p, log_q).mean()
 
 # %% ../nbs/40_losses.ipynb #a586fa5e
 LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -270,7 +266,7 @@ def _check_states(loss: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, 
         )
     return F.normalize(_at_least_float32(student), dim=-1, eps=1e-6), F.normalize(_at_least_float32(teacher), dim=-1, eps=1e-6)
 
-
+# %% ../nbs/40_losses.ipynb #9d434db1
 def pkd(
     student_cls: Tensor,  # `[texts, width]` of one layer, or `[layers, texts, width]`
     teacher_cls: Tensor,  # the same of the matched teacher layers
@@ -289,7 +285,7 @@ def hidden_cosine(
     student, teacher = _check_states("hidden_cosine", student_states, teacher_states)
     return _token_mean(1 - (student * teacher).sum(-1), attention_mask)
 
-
+# %% ../nbs/40_losses.ipynb #c99592aa
 def _token_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     "Mean of `[texts, tokens]` over what is not padding."
     if mask is None:
@@ -304,7 +300,7 @@ def _relations(x: Tensor, heads: int, mask: Tensor) -> Tensor:
         scores = x @ x.transpose(-1, -2) / math.sqrt(x.shape[-1])
         return F.log_softmax(scores.masked_fill(~mask[:, None, None, :], -1e30), -1)
 
-
+# %% ../nbs/40_losses.ipynb #5045c0f7
 def minilm_relations(
     student_qkv: Sequence[Tensor],  # queries, keys and values of one student layer, each `[texts, tokens, width]`
     teacher_qkv: Sequence[Tensor],  # the same of one teacher layer; the width may differ
@@ -319,7 +315,7 @@ def minilm_relations(
         _check_relations(student, teacher, relation_heads)
         mask = torch.ones(teacher.shape[:2], device=teacher.device) if attention_mask is None else attention_mask
         log_q, log_p = (_relations(x, relation_heads, mask.bool()) for x in (student, teacher))
-        total = total + _token_mean(_divergence(log_p, log_q).mean(1), mask)
+        total = total + _token_mean(kl_divergence(log_p, log_q).mean(1), mask)
     return total
 
 # %% ../nbs/40_losses.ipynb #0ff52223
@@ -334,7 +330,7 @@ def _check_relations(student: Tensor, teacher: Tensor, heads: int) -> None:
         common = [h for h in range(1, min(widths) + 1) if not any(w % h for w in widths)]
         raise UserError(f"loss 'minilm_relations': relation_heads={heads} must divide the widths {widths}; these do: {common}")
 
-
+# %% ../nbs/40_losses.ipynb #81723fce
 HIDDEN_LOSSES: dict[str, Callable[..., Tensor]] = {
     "pkd": pkd,
     "hidden_cosine": hidden_cosine,
@@ -461,7 +457,7 @@ def _terms(node: ast.expr) -> list[LossTerm]:
         raise UserError(f"loss: weight {weight:g} must be a number above 0")
     return [LossTerm(weight * t.weight, t.name, t.params) for t in _terms(rest)]
 
-
+# %% ../nbs/40_losses.ipynb #b1df8a74
 _EXAMPLE = "kl(temperature=2) + 0.1*logit_mse"
 
 

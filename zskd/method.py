@@ -16,11 +16,11 @@ import plotly.graph_objects as go
 import torch
 from fastcore.basics import patch
 
-from .adversarial import Generated, RandomInfill, class_order
+from .adversaries import Generated, RandomInfill, class_order
 from .core import UserError
 from .dashboards import Figure, after_a_pause, marked, widgets, with_menu, with_words, write_page
-from .evaluate import kl_rows
 from .losses import parse_loss
+from .metrics import kl_rows
 from .plots import STUDENT, as_label, described, probability_fig
 from .students import Student
 from .tasks import Row, as_rows

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .core import UserError
-from .evaluate import ece_of, kl_rows, log_probabilities
+from .metrics import ece_of, kl_rows, log_probabilities
 
 try:
     import plotly.graph_objects as go

@@ -24,10 +24,13 @@ from .corpora import Corpus
 from .distill import Batch, Callback, Distiller
 from .hidden import HiddenStates, leading_states, piece_places
 from .losses import LOSSES, minilm_relations
-from .ood import Pool, ood_pool
-from .students import Shape, Student, best_shape, encode_rows
+from .models import load_on_device, model_folder, reading_limit, short_name, weights_digest
+from .pools import Pool, ood_pool
+from .shapes import Shape, best_shape
+from .students import Student
 from .tasks import TASKS, Row
-from .teachers import Teacher, _on_device, _short_name, model_folder, reading_limit, weights_digest
+from .teachers import Teacher
+from .tokens import encode_rows
 
 # %% auto #0
 __all__ = ['SHARES', 'SIZE', 'Mixture', 'mixed_text', 'open_encoder', 'sentence_vectors', 'Pretrainer', 'nearness', 'neighbours',
@@ -105,13 +108,13 @@ def open_encoder(
     "An encoder as something to distil. Raises `UserError` for a bad folder or a tokenizer that is not fast, `RunError` if the hub cannot be reached."
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    model, fast, tokenizer = _on_device(name, where, dtype, "encoder", trained=False)
+    model, fast, tokenizer = load_on_device(name, where, dtype, "encoder", trained=False)
     if not tokenizer.is_fast:
         raise UserError(f"{name}: has no fast tokenizer, so its pieces cannot be found in the text; give another encoder")
     max_length = min(max_length, reading_limit(model, tokenizer))
     labels = [f"direction {i}" for i in range(min(SIZE, model.config.hidden_size))]
     fingerprint = digest("encoder", weights_digest(model.base_model), tokenizer.backend_tokenizer.to_str(), str(max_length), str(dtype))
-    return Teacher(labels, _no_classes, _short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
+    return Teacher(labels, _no_classes, short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
                    tokenizer=tokenizer, max_length=max_length, fast=fast)  # fmt: skip
 
 

@@ -28,15 +28,16 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .adversarial import class_order
+from .adversaries import class_order
 from .core import UserError, home_path, read_object
 from .dashboards import PLOTLY_JS, Answers, Comparison, Explorer, LikeTexts, Monitor, SearchViewer, widgets
 from .method import Batch, MethodExplorer
-from .ood import Pool
+from .models import claim_folder
+from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Examples
-from .teachers import Teacher, claim_folder
+from .teachers import Teacher, stored_logits
 
 # %% auto #0
 __all__ = ['PAGES', 'SETTINGS', 'PAGE_HEAD', 'POLICY', 'some', 'compared_sets', 'OneAtATime', 'RunData', 'check_run',
@@ -78,9 +79,9 @@ def compared_sets(
 def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray, cache: str | Path | None) -> Answers:
     "Rows of a pool; its logits are used where this teacher gave them."
     rows = pool.rows(at)
-    if pool.logits is None or pool.made.get("teacher") != teacher.fingerprint or tuple(pool.labels) != tuple(teacher.labels):
+    if (stored := stored_logits(pool, teacher)) is None:
         return Answers.ask(teacher, student, rows, cache=cache)
-    return Answers(rows, np.asarray(pool.logits)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
+    return Answers(rows, np.asarray(stored)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
 
 
 def _in_order(examples: Examples, student: Student) -> np.ndarray:

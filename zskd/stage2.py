@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .adversarial import Adversary, Generated
+from .adversaries import Adversary, Generated
 from .core import RunError, UserError, atomic_path, derive_seed, tensors_under
 from .distill import Callback, Distiller
 from .tasks import Row

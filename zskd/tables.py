@@ -70,7 +70,7 @@ def _decode(line: bytes, path: str, offset: int) -> str:
             " convert it to UTF-8, for example with iconv"
         ) from e
 
-
+# %% ../nbs/06_tables.ipynb #94a5499e
 def _cut(line: bytes) -> int:
     "Where to cut a line that is too long: after a space, or else between two characters."
     if cut := line.rfind(b" ") + 1:
@@ -95,7 +95,7 @@ def _opened(path: str) -> Iterator[tuple[BinaryIO, int]]:
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror or e}); correct the path, or its permissions") from e
 
-
+# %% ../nbs/06_tables.ipynb #6acffe67
 def read_lines(
     path: str,  # a UTF-8 file, packed if its name ends in `.gz`
 ) -> Iterator[str]:  # with their line ends, however long
@@ -105,7 +105,7 @@ def read_lines(
             yield _decode(line, path, offset)
             offset += len(line)
 
-
+# %% ../nbs/06_tables.ipynb #cc107200
 def read_blocks(
     path: str,  # a UTF-8 file, packed if its name ends in `.gz`
     size: int = 1 << 16,  # bytes to read at a time
@@ -187,7 +187,7 @@ def _quote_line(lines: Sequence[str]) -> int:
         place = good.end()
     return min(text.count("\n", 0, place), len(lines) - 1)
 
-
+# %% ../nbs/06_tables.ipynb #b12b81ac
 def _csv_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str] | csv.Error]]:
     "Each record, or what is wrong with it, with the number of its line. After an error, reading begins anew on the following line."
     used: list[str] = []  # lines of the record that is being read
@@ -237,7 +237,7 @@ def _tsv_fields(
         return plain
     return quoted if width in (None, len(quoted)) else plain
 
-
+# %% ../nbs/06_tables.ipynb #d0927d9b
 def _tsv_records(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     "The fields of each line that is not empty, with its number."
     width = None
@@ -267,7 +267,7 @@ def other_separator(
     name, remedy = _SEPARATORS[found]
     return f"its header {header[0][:60]!r} looks as if {name} separate its columns, not {_SEPARATORS[expected][0]}; {remedy}"
 
-
+# %% ../nbs/06_tables.ipynb #98047860
 def no_column(
     path: str,  # a file, or a line of one
     column: str,  # that is not there
@@ -296,7 +296,7 @@ def _csv_error(path: str, number: int, error: csv.Error) -> UserError:
         what = str(error)
     return UserError(f"{path}: line {number} is not good CSV: {what}; {_LEAVE_OUT}")
 
-
+# %% ../nbs/06_tables.ipynb #2314053e
 def _delimited(path: str, kind: str) -> tuple[list[str], Iterator[tuple[int, Any]]]:
     "Header and records of a CSV or TSV file. Raises `UserError` for a bad header."
     lines = read_lines(path)
@@ -342,7 +342,7 @@ def _json_object(path: str, where: str, line: str, columns: Sequence[str], first
             raise no_column(f"{path}: {where}", column, row) if first else UserError(f"{path}: {where}: has no column {column!r}, as lines before it have; {_LEAVE_OUT}")
     return row
 
-
+# %% ../nbs/06_tables.ipynb #53b8acc9
 def _jsonl_rows(path: str, kind: str, columns: Sequence[str], notices: Notices) -> Found:
     "The columns of a JSONL file."
     first = True
@@ -389,7 +389,7 @@ def table_kind(
         raise UserError(f"{path}: is a parquet file inside gzip, which cannot be streamed; unpack it with gunzip (parquet is compressed by itself)")
     return _KINDS.get(Path(name.removesuffix(".gz")).suffix[1:], "")
 
-
+# %% ../nbs/06_tables.ipynb #9e926d54
 def table_header(
     path: str,  # a file with columns
     kind: str | None = None,  # its format; None for that of its name

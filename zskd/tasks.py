@@ -13,18 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from fastcore.basics import patch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
 from .core import ASSETS, RunError, UserError, home_path, one_line
+from .core import digest as sha256
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0
-__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Task', 'list_names', 'get_task',
-           'match_labels', 'Examples', 'read_examples', 'score', 'majority']
+__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Texts', 'TextPool', 'as_texts',
+           'Task', 'list_names', 'plain_name', 'get_task', 'match_labels', 'Examples', 'read_examples', 'score',
+           'majority']
 
 # %% ../nbs/10_tasks.ipynb #5eb57ed0
 Row = tuple[str, ...]  # one text, or two
@@ -48,11 +50,73 @@ def as_rows(
             _as_row(i, row)
     return rows
 
-
+# %% ../nbs/10_tasks.ipynb #5c869f49
 def _as_row(i: int, item: Any) -> Row:
     if not isinstance(item, (list, tuple)) or not all(isinstance(t, str) for t in item):
         raise UserError(f"texts: item {i} is {str(item)[:40]!r}; give a string, or two strings for a pair")
     return tuple(item)
+
+# %% ../nbs/10_tasks.ipynb #f15253d8
+class Texts:
+    "A list of rows with the attributes of a pool: what a run needs to know of the text that it learns from."
+
+    logits = sources = None  # no teacher has answered yet, and nobody knows where the text is from
+    labels: tuple[str, ...] = ()  # of those answers
+
+    def __init__(
+        self,
+        rows: Iterable[str | Sequence[str]],  # texts, or sequences of one or two texts
+        mixed: bool = False,  # whether single texts may stand beside pairs
+    ):
+        "Raises `UserError` as `as_rows` does."
+        self._rows, self.made = as_rows(rows, mixed), {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+# %% ../nbs/10_tasks.ipynb #e60e9dc5
+@patch
+def rows(
+    self: Texts,
+    indices: Iterable[int] | None = None,  # which rows; None: all
+) -> list[Row]:
+    "Some of the rows, or all."
+    return self._rows if indices is None else [self._rows[i] for i in indices]
+
+# %% ../nbs/10_tasks.ipynb #fb62cfa8
+@patch(as_prop=True)
+def n_texts(self: Texts) -> int | None:
+    "Texts per input, 1 or 2; None for an empty list, and where both occur."
+    widths = {len(row) for row in self._rows}
+    return widths.pop() if len(widths) == 1 else None
+
+# %% ../nbs/10_tasks.ipynb #cd850822
+@patch(as_prop=True)
+def digest(self: Texts) -> str:
+    "64 hexadecimal characters that name the texts, in order."
+    return sha256(*self._rows)
+
+# %% ../nbs/10_tasks.ipynb #fff96fbd
+class TextPool(Protocol):
+    "What a run learns from: a `Pool`, a `Texts`, or anything else with these attributes."
+
+    logits: np.ndarray | None  # [n, C], where a teacher has answered already
+    labels: tuple[str, ...]  # the classes of these answers
+    made: dict[str, Any]  # how it was made
+    sources: list[str] | None  # files and hub names that the text comes from
+    n_texts: int | None  # texts per input; None where both 1 and 2 occur
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: Iterable[int] | None = None) -> list[Row]: ...
+
+# %% ../nbs/10_tasks.ipynb #2ae0c05a
+def as_texts(
+    texts: TextPool | Iterable[str | Sequence[str]],  # a pool, which is given back as it is, or a list of texts
+    mixed: bool = False,  # whether single texts may stand beside pairs
+) -> TextPool:
+    "Something with `rows(indices)`. Raises `UserError` as `as_rows` does."
+    return texts if hasattr(texts, "rows") else Texts(texts, mixed)
 
 # %% ../nbs/10_tasks.ipynb #899f4aa2
 RELATIONS = {"single": 1, "entailment": 2, "paraphrase": 2, "question_pair": 2, "question_sentence": 2}  # texts per input
@@ -139,10 +203,13 @@ def __repr__(self: Task) -> str:
     return f"Task({', '.join(f'{name}={text}' for name, text in texts.items())})"
 
 # %% ../nbs/10_tasks.ipynb #3bc9db49
-def _plain(name: object) -> str:
+def plain_name(
+    name: object,  # of a class or a task
+) -> str:
+    "A name without case and separators, by which two spellings of it are known to be the same."
     return re.sub(r"[\s_-]+", "", str(name)).casefold()
 
-
+# %% ../nbs/10_tasks.ipynb #b5f33063
 def get_task(
     name: str | Task,  # a name such as 'sst2' or 'SST-2'; a `Task` is given back as it is
 ) -> Task:
@@ -150,7 +217,7 @@ def get_task(
     if isinstance(name, Task):
         return name
     for task in TASKS.values():
-        if _plain(task.name) == _plain(name):
+        if plain_name(task.name) == plain_name(name):
             return task
     raise UserError(f"task {name!r} is unknown; use one of {', '.join(TASKS)}")
 
@@ -159,7 +226,7 @@ def get_task(
 def for_teacher(
     cls: Task,
     teacher: Any,  # anything with `labels`, such as a `Teacher`
-    texts: int = 1,  # texts per input, 1 or 2
+    n_texts: int = 1,  # texts per input, 1 or 2
     relation: str | None = None,  # how a pair belongs together; None takes 'single' or 'entailment'
     columns: Sequence[str] | None = None,  # text columns of your data; None takes 'text', or 'text_a' and 'text_b'
     name: str = "custom",  # what to call the task
@@ -167,18 +234,19 @@ def for_teacher(
     label_column: str | None = None,  # column of your data that holds the right answers; None takes 'label'
 ) -> Task:  # with the teacher's class names in its order
     "The task that a teacher answers. Raises `UserError` if number of texts, columns, relation or metric do not fit it or each other."
-    if texts not in (1, 2):
-        raise UserError(f"texts={texts}: an input has 1 or 2 texts")
+    if n_texts not in (1, 2):
+        raise UserError(f"n_texts={n_texts}: an input has 1 or 2 texts")
     reads = getattr(teacher, "n_texts", None)
-    if reads not in (None, texts):
-        raise UserError(f"texts={texts}: teacher {getattr(teacher, 'name', '')} reads {reads} text(s) per input; say texts={reads}")
-    columns = columns or (("text",) if texts == 1 else ("text_a", "text_b"))
-    if isinstance(columns, str) or len(columns) != texts:
+    if reads not in (None, n_texts):
+        raise UserError(f"n_texts={n_texts}: teacher {getattr(teacher, 'name', '')} reads {reads} text(s) per input; say n_texts={reads}")
+    columns = columns or (("text",) if n_texts == 1 else ("text_a", "text_b"))
+    if isinstance(columns, str) or len(columns) != n_texts:
         given = columns if isinstance(columns, str) else " ".join(columns)
-        raise UserError(f"columns={given}: name {texts} column(s), one for each text of an input")
+        raise UserError(f"columns={given}: name {n_texts} column(s), one for each text of an input")
     if len(set(columns)) != len(columns):
         raise UserError(f"columns={' '.join(columns)}: name two different columns")
-    return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if texts == 1 else "entailment"), label_column=label_column)
+    return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if n_texts == 1 else "entailment"), label_column=label_column)
+
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c
 def match_labels(
@@ -190,7 +258,7 @@ def match_labels(
     shown = f"task: {list_names(task_labels)}; model: {list_names(model_labels)}"
     if len(task_labels) != len(model_labels):
         raise UserError(f"labels: the task has {len(task_labels)} classes and the model {len(model_labels)} ({shown}); choose the task that the model was made for")
-    for key in (str, _plain):
+    for key in (str, plain_name):
         want, have = [key(x) for x in task_labels], [key(x) for x in model_labels]
         if sorted(want) == sorted(have) and len(set(want)) == len(want):
             return np.array([have.index(x) for x in want], dtype=np.int64)
@@ -231,7 +299,7 @@ def is_sample(self: Examples) -> bool | None:
     "Whether this is only a part of the complete set; None where its size is not known."
     return None if self.of is None else len(self) < self.of
 
-
+# %% ../nbs/10_tasks.ipynb #a1cde96f
 @patch
 def __repr__(self: Examples) -> str:
     "Task, split, number of rows, and rows per class."
@@ -240,7 +308,7 @@ def __repr__(self: Examples) -> str:
     part = f" of {self.of}" if self.is_sample else ""
     return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {classes})"
 
-
+# %% ../nbs/10_tasks.ipynb #d5b5c8de
 @patch
 def _repr_html_(self: Examples) -> str:
     "The first five rows as a table."
@@ -279,7 +347,7 @@ def _numbers_in(names: Sequence[str]) -> dict[int, int]:
             return {int(d): i for i, (d,) in enumerate(found)}
     return {}
 
-
+# %% ../nbs/10_tasks.ipynb #45724680
 def _warn_of_readings(path: str, numbers: set[int], readings: Mapping[str, Mapping[int, int]], chosen: str, task: Task) -> None:
     "Warn if numbers would mean other classes in another reading."
     for other, classes in readings.items():
@@ -288,10 +356,10 @@ def _warn_of_readings(path: str, numbers: set[int], readings: Mapping[str, Mappi
             mine, theirs = (task.labels[r[differ[0]]] for r in (readings[chosen], classes))
             warnings.warn(f"{path}: the label {differ[0]} is read as {mine!r} ({chosen}), not as {theirs!r} ({other}); if that is wrong, write the names of classes in the file", stacklevel=2)
 
-
+# %% ../nbs/10_tasks.ipynb #2c868c08
 def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.ndarray:
     "Class numbers of (line, value): the names of the task's classes if all values are such, otherwise numbers. Raises `UserError` for other values."
-    key = _plain if len(set(map(_plain, task.labels))) == task.n_labels else str.strip  # '-1' and '1' differ in their dash alone
+    key = plain_name if len(set(map(plain_name, task.labels))) == task.n_labels else str.strip  # '-1' and '1' differ in their dash alone
     names = {key(name): i for i, name in enumerate(task.labels)}
     if all(key(v) in names for _, v in values):
         return np.array([names[key(v)] for _, v in values], dtype=np.int64)
@@ -306,9 +374,9 @@ def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.n
 # %% ../nbs/10_tasks.ipynb #10b1e002
 def _bad_label(path: str, values: list[tuple[str, str]], read: list[int | None], task: Task) -> UserError:
     "The error for the first value that is no label of the task."
-    names = set(map(_plain, task.labels))
+    names = set(map(plain_name, task.labels))
     wrong = [(i, v) for (i, v), x in zip(values, read, strict=True) if x not in range(task.n_labels)]
-    where, value = next(((i, v) for i, v in wrong if _plain(v) not in names), wrong[0])
+    where, value = next(((i, v) for i, v in wrong if plain_name(v) not in names), wrong[0])
     allowed = f"0 … {task.n_labels - 1}, or throughout one of {list_names(task.labels)}"
     from_one = task.n_labels in read and all(x in range(1, task.n_labels + 1) for x in read)
     why = f"; the numbers in this file run from 1 to {task.n_labels}, but class numbers begin at 0: take 1 off each, or write the names" if from_one else ""

@@ -1,0 +1,42 @@
+"""Imports go down only: a module imports from modules whose notebooks have lower numbers, and does so at its top."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# Arrows that still go up or stand inside a function, as (module, imported module); `cli` loads what a command needs when it runs.
+KNOWN = {
+    ("distill", "adversaries"), ("distill", "cards"), ("distill", "evaluate"), ("distill", "hidden"), ("distill", "stage2"),
+}  # fmt: skip
+LATE = {"cli", "_site"}
+
+
+def rooms() -> list[str]:
+    """The modules in the order of their notebooks."""
+    sources = ["".join(json.loads(p.read_text(encoding="utf-8"))["cells"][0]["source"]) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    return [re.search(r"default_exp (\S+)", source)[1] for source in sources]
+
+
+def arrows(path: Path) -> list[tuple[str, bool]]:
+    """The modules of this package that a file imports, and whether it does so inside a function."""
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), []
+    inside = {id(node) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef)) for node in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").split(".")[0] == "zskd"):
+            module = (node.module or "").removeprefix("zskd").removeprefix(".")
+            found += [(name, id(node) in inside) for name in ([module] if module else [a.name for a in node.names])]
+    return found
+
+
+def test_imports_go_down_only_and_stand_at_the_top():
+    order = rooms()
+    wrong = {
+        (module, name): "inside a function" if late else "upwards"
+        for module in order
+        for name, late in arrows(ROOT / "zskd" / f"{module}.py")
+        if name in order and module not in LATE and (late or order.index(name) >= order.index(module))
+    }
+    assert not {k: v for k, v in wrong.items() if k not in KNOWN}, "the first module of each imports the second"
+    assert wrong.keys() >= KNOWN, "these are mended: take them out of KNOWN"
