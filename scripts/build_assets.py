@@ -26,7 +26,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLan
 
 from zskd.core import ASSETS, count_parameters, read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.pretrain import Mixture, Pretrainer, compact_student, mixed_text, objectives, open_encoder
+from zskd.pretraining import Mixture, Pretrainer, compact_student, mixed_text, objectives, open_encoder
 from zskd.students import Shape, Student, trim_vocabulary
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher, fine_tune, load_classifier

@@ -21,7 +21,7 @@ from recipes import HELD, NATURAL
 
 from zskd.core import ASSETS, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.evaluate import agreement, mean_kl
 from zskd.ood import Recipe, _draw, balance, ood_pool
 from zskd.students import Student

@@ -23,7 +23,7 @@ from provenance import made_by
 
 from zskd.core import ASSETS, read_json, write_json
 from zskd.corpora import join_words, load_corpus, split_words
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.evaluate import agreement, mean_kl
 from zskd.ood import Pool, Recipe, TextSample, _between, _pick, _span_of, _trim, builder, ood_pool
 from zskd.students import Student, whole_words

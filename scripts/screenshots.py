@@ -24,7 +24,7 @@ from zskd.adversarial import MaxDivergenceSearch
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.method import MethodExplorer
 from zskd.ood import ood_pool
 from zskd.serve import RunDashboard, serve

@@ -22,7 +22,7 @@ from provenance import made_by
 
 from zskd.core import read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.evaluate import agreement, mean_kl
 from zskd.ood import Pool, Recipe, ood_pool
 from zskd.students import Shape, Student, candidate_shapes

@@ -51,7 +51,7 @@ from zskd.adversarial import GradientSearch, MaskedLMGenerator, MaxDivergenceSea
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.evaluate import agreement, kl_rows
 from zskd.ood import Pool, Recipe, ood_pool
 from zskd.stage2 import Stage2

@@ -28,7 +28,8 @@ from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, Traine
 
 from zskd.core import ASSETS, cpu_has_bf16, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Callback, Distiller
+from zskd.callbacks import Callback
+from zskd.training import Distiller
 from zskd.losses import kl
 from zskd.ood import Pool
 from zskd.students import Student

@@ -25,7 +25,7 @@ from pathlib import Path
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.dashboards import Explorer, Monitor
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.ood import ood_pool
 from zskd.serve import RunDashboard, serve
 from zskd.students import Student

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequ
 from zskd import cli, evaluate
 from zskd.adversarial import MaskedLMGenerator
 from zskd.core import ASSETS, LOCK, UserError, ZskdError, file_digest, writing
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.stage2 import Stage2
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher

@@ -17,14 +17,15 @@ from safetensors.torch import load_file
 
 from zskd.adversarial import MaskedLMGenerator, RandomInfill
 from zskd.core import ASSETS, RunError, UserError, ZskdError
-from zskd.distill import STOP, Callback, Distiller
+from zskd.callbacks import Callback
+from zskd.training import STOP, Distiller
 from zskd.stage2 import Stage2, read_generated
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher
 
 # a server that has the packages imported forks a clean process for each run
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.distill", "transformers.models.albert.modeling_albert"])
+processes.set_forkserver_preload(["zskd.training", "transformers.models.albert.modeling_albert"])
 
 
 def rule(texts):

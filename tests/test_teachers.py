@@ -34,9 +34,9 @@ from transformers import (
 import zskd
 from zskd.cli import explain, main
 from zskd.core import ASSETS, UserError, digest
-from zskd.distill import Distiller
+from zskd.training import Distiller
 from zskd.evaluate import evaluate
-from zskd.hidden import shows_states
+from zskd.methods.hidden import shows_states
 from zskd.ood import Recipe, ood_pool
 from zskd.students import Student, learn_vocabulary
 from zskd.tasks import Examples, Task

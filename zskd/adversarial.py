@@ -155,7 +155,7 @@ class Adversary:
     "Base of all adversaries: makes inputs on which a student differs from its teacher."
 
     learns = False  # whether `learn` does anything
-    backward_queries = 0  # inputs for which gradients of the teacher were taken
+    steps = 0  # of learning so far
 
     def check_teacher(
         self,
@@ -556,7 +556,7 @@ class MaskedLMGenerator(RandomInfill):
             raise UserError(f"last_temperature={last_temperature!r} and clip={clip!r} must be above 0, cooling={cooling!r} at least 1")
         self.last_temperature, self.cooling, self.divergence, self.weights, self.lr, self.clip = last_temperature, cooling, divergence, weights, lr, clip
         self.model, self.first = (copy.deepcopy(self.first).requires_grad_(learned) for learned in (True, False))
-        self.steps, self.backward_queries = 0, 0
+        self.steps = 0
         self.adapted = 0  # steps of `adapt`
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.0)
 
@@ -723,7 +723,7 @@ def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: S
             p.requires_grad_(True)
         student.model.train(training)
     self.steps += 1
-    self.backward_queries += len(rows)
+    teacher.backward_queries += len(rows)
     return {k: v.item() for k, v in parts.items()}
 
 # %% ../nbs/41_adversarial.ipynb #7ed7adc8
@@ -732,7 +732,7 @@ def state_dict(self: MaskedLMGenerator) -> dict[str, torch.Tensor]:
     "Weights, moments of the optimizer, and counters."
     state = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}  # each once, also what the model uses in two places
     state |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
-    return {**state, "counters": torch.tensor([self.steps, self.backward_queries])}
+    return {**state, "counters": torch.tensor([self.steps])}
 
 
 @patch
@@ -742,7 +742,7 @@ def load_state_dict(self: MaskedLMGenerator, state: dict[str, torch.Tensor]) -> 
         for name, p in self.model.named_parameters():
             p.copy_(state[f"model.{name}"])
     load_optimizer(self.optimizer, tensors_under(state, "optimizer"))
-    self.steps, self.backward_queries = state["counters"].tolist()
+    self.steps = int(state["counters"][0])
 
 
 @patch
@@ -819,7 +819,7 @@ class GradientSearch(Adversary):
         "Raises `UserError` for settings that cannot be."
         if not 0 < share <= 1 or divergence not in DIVERGENCES or batch_words < 1:
             raise UserError(f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, batch_words={batch_words!r} at least 1")
-        self.share, self.divergence, self.batch_words, self.backward_queries = share, divergence, batch_words, 0
+        self.share, self.divergence, self.batch_words = share, divergence, batch_words
         self.judge = judge or RandomInfill()
 
     def settings(self) -> dict[str, Any]:
@@ -849,20 +849,8 @@ def exchanges(
     with fast_gradients(teacher.model):  # an estimate anyway: what comes of it is read again
         answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
     slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
-    self.backward_queries += len(masked.rows)
+    teacher.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
-
-
-@patch
-def state_dict(self: GradientSearch) -> dict[str, torch.Tensor]:
-    "The counter."
-    return {"counters": torch.tensor([self.backward_queries])}
-
-
-@patch
-def load_state_dict(self: GradientSearch, state: dict[str, torch.Tensor]) -> None:
-    "Take it back."
-    self.backward_queries = int(state["counters"])
 
 # %% ../nbs/41_adversarial.ipynb #bd5904fa
 @patch

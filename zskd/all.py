@@ -7,22 +7,26 @@ __all__ = []
 
 # %% ../nbs/90_all.ipynb #339ee379
 from .adversarial import *  # noqa: F403
+from .asking import *  # noqa: F403
+from .callbacks import *  # noqa: F403
 from .cards import *  # noqa: F403
+from .checkpoints import *  # noqa: F403
 from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
-from .distill import *  # noqa: F403
 from .evaluate import *  # noqa: F403
-from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
+from .methods.hidden import *  # noqa: F403
 from .ood import *  # noqa: F403
-from .pretrain import *  # noqa: F403
+from .pretraining import *  # noqa: F403
 from .processes import *  # noqa: F403
+from .settings import *  # noqa: F403
 from .stage2 import *  # noqa: F403
 from .students import *  # noqa: F403
 from .tables import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403
-from .track import *  # noqa: F403
+from .tracking import *  # noqa: F403
+from .training import *  # noqa: F403
 from .written import *  # noqa: F403
 
 # %% ../nbs/90_all.ipynb #62894168

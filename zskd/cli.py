@@ -313,8 +313,8 @@ def make_pool(
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
     from zskd.core import read_json
     from zskd.corpora import load_corpus
-    from zskd.distill import count_answers
     from zskd.ood import Pool, Recipe, ood_pool
+    from zskd.training import count_answers
 
     if (folder / "pool.json").exists():
         return Pool.load(folder)
@@ -399,8 +399,8 @@ def train(
     device: str = "auto",  # where to train: auto, cpu, cuda, …
 ) -> Any:  # a `Distiller`, finished
     "Distil. Raises `UserError` for settings out of range, `RunError` for a full disk."
-    from zskd.distill import Distiller
-    from zskd.track import TrackerCallback
+    from zskd.tracking import TrackerCallback
+    from zskd.training import Distiller
 
     run = Distiller(
         teacher, student, pool, out, task=task, cache=cache, resume=resume, callbacks=[TrackerCallback(track)] if track else [], loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
@@ -465,9 +465,9 @@ def ask(
     cache: Path,  # folder of logits
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
-    from zskd.distill import count_answers
     from zskd.ood import scarce_classes
     from zskd.tasks import list_names
+    from zskd.training import count_answers
 
     before = teacher.queries
     with count_answers(teacher):
@@ -751,9 +751,9 @@ def check_training(
 ) -> None:
     "Raise `UserError` for a loss or settings that cannot be, before the teacher is asked anything."
     from zskd.core import UserError, pick_device
-    from zskd.distill import Settings, default_batch_size, hold_out
     from zskd.losses import describe_loss
-    from zskd.track import check_trackers
+    from zskd.settings import Settings, default_batch_size, hold_out
+    from zskd.tracking import check_trackers
 
     asked = _given(take(train, options))
     check_trackers(asked.pop("track", []))
@@ -850,9 +850,9 @@ def evaluate(
 ) -> None:
     "Score a student beside its teacher on real examples of the task."
     from zskd.core import UserError, home_path
-    from zskd.distill import undistilled
     from zskd.evaluate import evaluate as compare
     from zskd.students import Student
+    from zskd.training import undistilled
 
     check_data(data, options["task"])
     if out:
@@ -1161,7 +1161,7 @@ def pretrain(
     given = dict(locals())
     from zskd.core import ASSETS, UserError, count_parameters
     from zskd.corpora import load_corpus
-    from zskd.pretrain import Pretrainer, compact_student, mixed_text, objectives, open_encoder
+    from zskd.pretraining import Pretrainer, compact_student, mixed_text, objectives, open_encoder
 
     check_out(out)
     if not sentences:
@@ -1271,9 +1271,9 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
 # %% ../nbs/80_cli.ipynb #b256c9cb
 def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
     from zskd.adversarial import MaskedLMGenerator
-    from zskd.distill import Distiller
     from zskd.stage2 import Stage2, read_generated
     from zskd.students import Student
+    from zskd.training import Distiller
 
     begun = Student.load(first.out / "student")
     run = Distiller(first.teacher, begun, first.pool, folder, task=first.task, cache=cache, resume=True, seed=first.settings.seed,

@@ -27,13 +27,13 @@ from sklearn.metrics.pairwise import linear_kernel
 
 from .adversarial import class_order
 from .core import RunFolder, UserError, ZskdError, atomic_path, read_object
-from .distill import STOP
 from .evaluate import kl_rows, log_probabilities, reliability
 from .ood import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Row, as_rows
 from .teachers import Teacher
+from .training import STOP
 
 from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 

@@ -87,6 +87,7 @@ class Teacher:
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
         self._scored = scored
         self.queries = 0  # texts asked so far, cached ones not counted
+        self.backward_queries = 0  # texts whose gradients were taken so far
 
     def __repr__(self) -> str:
         size = f", {self.n_params:,} parameters" if self.n_params else ""
