@@ -45,7 +45,7 @@ class Mixture:
         "Some of the inputs."
         return Mixture(*(x[at.to(x.device)] for x in (self.ids, self.weights, self.types, self.mask)))
 
-
+# %% ../nbs/44_asking.ipynb #e788dbe6
 def plain_mixture(
     inputs: dict[str, torch.Tensor],  # `input_ids`, and `attention_mask` and `token_type_ids` where there are any
 ) -> Mixture:
@@ -61,7 +61,7 @@ def _widened(mixture: Mixture, length: int, k: int) -> Mixture:
     ids, weights = (F.pad(x, (0, others, 0, more)) for x in (mixture.ids, mixture.weights))
     return Mixture(ids, weights, F.pad(mixture.types, (0, more)), F.pad(mixture.mask, (0, more)))
 
-
+# %% ../nbs/44_asking.ipynb #d9abf7be
 @patch
 def join(
     self: Mixture,
@@ -72,7 +72,7 @@ def join(
     both = [_widened(m, length, k) for m in (self, other)]
     return Mixture(*(torch.cat([getattr(m, name) for m in both]) for name in ("ids", "weights", "types", "mask")))
 
-
+# %% ../nbs/44_asking.ipynb #232329eb
 @patch
 def mix(
     self: Mixture,
@@ -99,7 +99,7 @@ def vectors(
     ids = (self.ids if numbers is None else numbers.to(self.ids.device)[self.ids]).to(model.device)
     return (model.get_input_embeddings()(ids) * self.weights.to(model.device)[..., None]).sum(2)
 
-
+# %% ../nbs/44_asking.ipynb #a65dbcd0
 @patch
 def inputs(
     self: Mixture,
@@ -110,7 +110,7 @@ def inputs(
     takes = inspect.signature(model.forward).parameters
     return {"inputs_embeds": self.vectors(model), **{k: v.to(model.device) for k, v in known.items() if k in takes}}
 
-
+# %% ../nbs/44_asking.ipynb #b246ac15
 @lru_cache(maxsize=8)
 def piece_numbers(
     student: PreTrainedTokenizerBase,  # its tokenizer
@@ -126,7 +126,7 @@ def piece_numbers(
 class OutOfQueries(RunError):
     "The next question would go over the limit of a run. The run ends before it."
 
-
+# %% ../nbs/44_asking.ipynb #17fbd922
 @dataclass
 class Answer:
     "What a teacher says about some inputs."
@@ -158,7 +158,7 @@ def _embedding_hook(model: PreTrainedModel, change: Callable[[torch.Tensor], tor
         for p in trained:
             p.requires_grad_(True)
 
-
+# %% ../nbs/44_asking.ipynb #c541763f
 def _read(teacher: Teacher, inputs: dict[str, torch.Tensor], states: Sequence[int], grad: bool, vectors: torch.Tensor | None = None) -> Answer:
     "Have the teacher's model read a batch, with other word vectors if some are given."
     read: list[torch.Tensor] = []
@@ -179,7 +179,7 @@ def _check_model(teacher: Teacher, wish: str) -> None:
     if teacher.model is None:
         raise UserError(f"teacher {teacher.name}: is a function, which has no {wish}; use a Hugging Face teacher, or a method that needs logits alone")
 
-
+# %% ../nbs/44_asking.ipynb #e29db65e
 def ask_texts(
     teacher: Teacher,  # any teacher
     rows: list[Row],  # what to ask
@@ -193,7 +193,7 @@ def ask_texts(
     encoded = encode_rows(teacher.tokenizer, rows, teacher.max_length)
     return _read(teacher, encoded.batch(np.arange(len(rows)), teacher.model.device), states, grad)
 
-
+# %% ../nbs/44_asking.ipynb #c96621f9
 def ask_mixture(
     teacher: Teacher,  # a Hugging Face teacher
     mixture: Mixture,  # what to ask

@@ -38,7 +38,7 @@ class RowSource(Protocol):
 
     def rows(self, indices: Sequence[int] | None = None) -> list[Row]: ...
 
-
+# %% ../nbs/45_callbacks.ipynb #e9b4acb7
 class Run:
     "What a callback may use of a run."
 
@@ -85,31 +85,31 @@ def step(self: Run) -> int:
     "Steps done."
     return self.state.step
 
-
+# %% ../nbs/45_callbacks.ipynb #310a79a9
 @patch(as_prop=True)
 def steps(self: Run) -> int:
     "Steps to do."
     return self.state.steps
 
-
+# %% ../nbs/45_callbacks.ipynb #464a1f2f
 @patch(as_prop=True)
 def metrics(self: Run) -> dict[str, float]:
     "The latest evaluation: step, agreement, kl."
     return self.state.metrics
 
-
+# %% ../nbs/45_callbacks.ipynb #ea0482d3
 @patch(as_prop=True)
 def best(self: Run) -> dict[str, float]:
     "The evaluation that is preferred."
     return self.state.best
 
-
+# %% ../nbs/45_callbacks.ipynb #3fb91e26
 @patch(as_prop=True)
 def majority(self: Run) -> float:
     "Agreement of always giving the teacher's most frequent class."
     return self.state.majority
 
-
+# %% ../nbs/45_callbacks.ipynb #a5bb22cf
 @patch(as_prop=True)
 def seconds(self: Run) -> dict[str, float]:
     "Seconds spent so far: label, train."
@@ -126,12 +126,12 @@ def texts(
         return self.pool.rows() if rows is None else self.pool.rows([int(i) for i in rows])
     return self.pool if rows is None else [self.pool[i] for i in rows]
 
-
+# %% ../nbs/45_callbacks.ipynb #541d1903
 def _stop_of(self: Run) -> bool:
     "Whether the run ends after this step; may be set."
     return self.state.stop
 
-
+# %% ../nbs/45_callbacks.ipynb #a73368eb
 def _set_stop(self: Run, stop: bool) -> None:
     self.state.stop = bool(stop)
 
@@ -147,7 +147,7 @@ def affords(
     "Whether the limit of the run allows so many more questions."
     return self.max_queries is None or self.state.queries.extra + n <= self.max_queries
 
-
+# %% ../nbs/45_callbacks.ipynb #95e7036a
 @patch
 def ask(
     self: Run,
@@ -187,7 +187,7 @@ def together(
         out[torch.from_numpy(mine).to(out.device)] = compute(mine).to(out)
     return self.accelerator.reduce(out, "sum")
 
-
+# %% ../nbs/45_callbacks.ipynb #9dc926df
 @patch
 def student_logits(
     self: Run,
@@ -205,7 +205,7 @@ def student_logits(
     model.train()
     return logits
 
-
+# %% ../nbs/45_callbacks.ipynb #faaf0ea8
 @patch
 @contextmanager
 def counting(
@@ -260,7 +260,7 @@ def inputs(self: Batch) -> dict[str, torch.Tensor]:
         return self.mixture.inputs(self.run.student.model)
     return self.original_inputs() if self.changed is None else self.changed
 
-
+# %% ../nbs/45_callbacks.ipynb #86af87d0
 @patch
 def original_inputs(self: Batch) -> dict[str, torch.Tensor]:
     "The inputs as the texts say them, before any callback changed them, in the shape of `inputs`."
@@ -270,7 +270,7 @@ def original_inputs(self: Batch) -> dict[str, torch.Tensor]:
     width = self.changed["input_ids"].shape[1]
     return {k: F.pad(v, (0, width - v.shape[1]), value=self.encoded.pad_id if k == "input_ids" else 0) for k, v in found.items()}
 
-
+# %% ../nbs/45_callbacks.ipynb #7b03715e
 @patch
 def forward_inputs(self: Batch) -> dict[str, torch.Tensor]:
     "The inputs, without a mask where nothing is padded."
@@ -280,7 +280,7 @@ def forward_inputs(self: Batch) -> dict[str, torch.Tensor]:
         inputs.pop("attention_mask", None)
     return inputs
 
-
+# %% ../nbs/45_callbacks.ipynb #21b08d49
 @patch
 def with_inputs(
     self: Batch,
@@ -305,7 +305,7 @@ def take(
     logits = self.teacher_logits[at.to(self.teacher_logits.device)]
     return replace(self, rows=self.rows[places], teacher_logits=logits, places=self.places[places], new_texts=texts, mixture=mixture, changed=changed)
 
-
+# %% ../nbs/45_callbacks.ipynb #d032061c
 def _flat(encoded: Encoded, places: np.ndarray, more: Encoded) -> Encoded:
     "Some of the tokenised inputs, and others after them."
     spans = [slice(encoded.offsets[i], encoded.offsets[i + 1]) for i in places]
@@ -314,7 +314,7 @@ def _flat(encoded: Encoded, places: np.ndarray, more: Encoded) -> Encoded:
     types = np.concatenate([*(encoded.types[s] for s in spans), more.types])
     return Encoded(ids, types, np.concatenate([[0], lengths.cumsum()]), encoded.pad_id)
 
-
+# %% ../nbs/45_callbacks.ipynb #4d5cd921
 def _stacked(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:
     "The inputs of two batches, padded to the longer one."
     width = max(a["input_ids"].shape[1], b["input_ids"].shape[1])
@@ -366,13 +366,13 @@ def soft(
     mixed = replace(self, rows=np.full(len(self), -1), new_texts=texts, mixture=mixture, changed=None)
     return replace(mixed, teacher_logits=self.run.ask(mixed).logits if logits is None else logits)
 
-
+# %% ../nbs/45_callbacks.ipynb #b434f248
 @patch
 def as_mixture(self: Batch) -> Mixture:
     "The inputs as a mixture; one piece in each place where they are ordinary texts."
     return self.mixture or plain_mixture(self.inputs)
 
-
+# %% ../nbs/45_callbacks.ipynb #1dc65995
 @patch
 def share(
     self: Batch,
@@ -431,7 +431,7 @@ def modules(
     "Weights of its own. They are trained, averaged, checkpointed and kept with the best, like the student's; without weight decay. May change the student's model, too."
     return {}
 
-
+# %% ../nbs/45_callbacks.ipynb #a404220b
 @patch
 def finish(
     self: Callback,
@@ -440,13 +440,13 @@ def finish(
 ) -> Student | None:
     "An ordinary student, in the shape of `run.start`, for one that the callback has changed; None: it has not."
 
-
+# %% ../nbs/45_callbacks.ipynb #29f4f927
 @patch
 def state_dict(self: Callback) -> dict[str, torch.Tensor]:  # by name
     "Other tensors to keep in the checkpoint; those of the first process are kept."
     return {}
 
-
+# %% ../nbs/45_callbacks.ipynb #1e21a082
 @patch
 def load_state_dict(
     self: Callback,
@@ -462,7 +462,7 @@ def on_start(
 ) -> None:
     "Before the first step, also of a resumed run."
 
-
+# %% ../nbs/45_callbacks.ipynb #f5c021a8
 @patch
 def on_step(
     self: Callback,
@@ -472,7 +472,7 @@ def on_step(
 ) -> None:
     "After each step."
 
-
+# %% ../nbs/45_callbacks.ipynb #9466bcd7
 @patch
 def on_evaluate(
     self: Callback,
@@ -481,7 +481,7 @@ def on_evaluate(
 ) -> None:
     "After each measurement of agreement on held-out rows."
 
-
+# %% ../nbs/45_callbacks.ipynb #29fd8f77
 @patch
 def on_checkpoint(
     self: Callback,
@@ -489,7 +489,7 @@ def on_checkpoint(
 ) -> None:
     "After a checkpoint was written."
 
-
+# %% ../nbs/45_callbacks.ipynb #da51777a
 @patch
 def on_log(
     self: Callback,
@@ -499,7 +499,7 @@ def on_log(
 ) -> None:
     "After a line was written to the log; called in the first process only."
 
-
+# %% ../nbs/45_callbacks.ipynb #f1c103b7
 @patch
 def on_end(
     self: Callback,
@@ -516,7 +516,7 @@ def named_callbacks(
     numbers = [names[:i].count(name) + 1 for i, name in enumerate(names)]
     return {name if n == 1 else f"{name}-{n}": c for name, n, c in zip(names, numbers, callbacks, strict=True)}
 
-
+# %% ../nbs/45_callbacks.ipynb #c04458b2
 def overrides(
     callback: Callback,  # of any class
     name: str,  # of a method
@@ -557,7 +557,7 @@ def weight_at(
     "The weight of a term in the step to come."
     return weight.at(run.step / max(1, run.steps)) if isinstance(weight, Schedule) else weight
 
-
+# %% ../nbs/45_callbacks.ipynb #3792e0ea
 def check_weight(
     name: str,  # of the callback, for the message
     weight: float | Schedule,  # of a term
@@ -566,7 +566,7 @@ def check_weight(
     if not isinstance(weight, Schedule) and not (isinstance(weight, (int, float)) and 0 < weight < float("inf")):
         raise UserError(f"{name}: weight={weight!r} must be a number above 0 and finite, or a Schedule")
 
-
+# %% ../nbs/45_callbacks.ipynb #59f172dc
 def weight_setting(
     weight: float | Schedule,  # of a term
 ) -> float | dict[str, float]:

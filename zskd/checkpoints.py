@@ -83,7 +83,7 @@ def as_dict(self: RunState) -> dict[str, Any]:  # JSON types
     "As `checkpoint.json` holds it."
     return asdict(self)
 
-
+# %% ../nbs/43_checkpoints.ipynb #0fa6a7b0
 def read_state(
     found: Mapping[str, Any],  # what `Checkpoints.index` gives
     epoch_steps: int = 1,  # steps in an epoch
@@ -150,7 +150,7 @@ def save(
     write_json(self.folder / "checkpoint.json", sealed({**counters, "files": files}))
     self.clear()
 
-
+# %% ../nbs/43_checkpoints.ipynb #405fa139
 @patch
 def clear(self: Checkpoints) -> None:
     "Remove tensors that the index does not name: those of earlier checkpoints, and of one that a kill came before."
@@ -159,7 +159,7 @@ def clear(self: Checkpoints) -> None:
         if old.name not in named:
             old.unlink(missing_ok=True)
 
-
+# %% ../nbs/43_checkpoints.ipynb #1fc15b39
 def _write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> str:
     "Write a safetensors file and return its checksum."
     with atomic_path(path) as tmp:
@@ -181,7 +181,7 @@ def rng_state() -> dict[str, torch.Tensor]:  # uint8 tensors by generator
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
-
+# %% ../nbs/43_checkpoints.ipynb #8a7dc55b
 def set_rng_state(
     state: dict[str, torch.Tensor],  # from `rng_state`
 ) -> None:

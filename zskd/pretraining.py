@@ -39,7 +39,7 @@ SHARES: dict[str, float] = {  # part of the rows by the task whose shape they ha
     "sst2": 0.4, "mnli": 0.2, "qnli": 0.2, "qqp": 0.1, "mrpc": 0.1,
 }  # fmt: skip
 
-
+# %% ../nbs/65_pretraining.ipynb #27e03697
 class Mixture:
     "Pools of single texts and of pairs in one, in an order drawn from a seed."
 
@@ -76,7 +76,7 @@ def rows(
     "Texts and pairs as tuples of one and of two."
     return list(self._rows) if indices is None else [self._rows[i] for i in indices]
 
-
+# %% ../nbs/65_pretraining.ipynb #bb844d8d
 def mixed_text(
     corpus: Corpus,  # plain text
     n: int = 100_000,  # rows
@@ -96,7 +96,7 @@ def mixed_text(
 # %% ../nbs/65_pretraining.ipynb #ae7afc2f
 SIZE = 64  # leading directions in which the encoder's states and sentence vectors are compared
 
-
+# %% ../nbs/65_pretraining.ipynb #40a9ad8a
 class Encoder(Teacher):
     "An encoder to be distilled. It has hidden states and sentence vectors, but no classes. Made by `open_encoder`."
 
@@ -117,7 +117,7 @@ class Encoder(Teacher):
         states = leading_states(self, rows, self.size, cache)
         return sentence_vectors(states, encode_rows(self.tokenizer, rows, self.max_length).lengths)
 
-
+# %% ../nbs/65_pretraining.ipynb #fa408566
 def sentence_vectors(
     states: torch.Tensor,  # [pieces of all inputs, size]
     lengths: np.ndarray,  # int [n], pieces of each input, at least 1
@@ -143,7 +143,7 @@ def open_encoder(
     return Encoder([], _no_classes, _short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
                    tokenizer=tokenizer, max_length=max_length, fast=fast)  # fmt: skip
 
-
+# %% ../nbs/65_pretraining.ipynb #ae488d78
 def _no_classes(rows: list[Row]) -> np.ndarray:
     raise UserError("an encoder answers no classes; distil it with a Pretrainer")
 
@@ -257,7 +257,7 @@ def batch(self: MaskedWords, run: Run, batch: Batch) -> Batch | None:
     at = (torch.rand(ids.shape) < self.share).to(ids.device) & ~torch.isin(ids, special)
     return batch.with_inputs(input_ids=ids.masked_fill(at, run.start.tokenizer.mask_token_id))
 
-
+# %% ../nbs/65_pretraining.ipynb #85f398cd
 @patch
 def masked(
     self: MaskedWords,
@@ -269,7 +269,7 @@ def masked(
     at = (seen == run.start.tokenizer.mask_token_id) & (seen != said)
     return at, said[at]
 
-
+# %% ../nbs/65_pretraining.ipynb #52e30e90
 @patch
 def loss(self: MaskedWords, run: Run, batch: Batch, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor | None:
     "The mean cross-entropy of the masked pieces, times the weight; 0 where none was masked."
@@ -280,7 +280,7 @@ def loss(self: MaskedWords, run: Run, batch: Batch, student_logits: torch.Tensor
     scores = self.scores(run.student.model, batch.hidden_states[-1][at].float())
     return weight * F.cross_entropy(scores, words, reduction="sum") / max(len(words), 1)
 
-
+# %% ../nbs/65_pretraining.ipynb #a7f995f2
 @patch
 def scores(
     self: MaskedWords,
@@ -358,7 +358,7 @@ def compact_student(
     return Student.create(encoder, shape=shape, corpus=corpus, seed=seed, labels=direction_names(encoder.size), max_length=max_length, n_texts=2,
                           sensitivity=False, tokenizer=tokenizer)  # fmt: skip
 
-
+# %% ../nbs/65_pretraining.ipynb #7e990cbb
 def direction_names(
     size: int,  # outputs
 ) -> list[str]:

@@ -21,7 +21,7 @@ __all__ = ['SCHEDULES', 'WINDOW', 'Settings', 'loss_name', 'epoch_batches', 'hol
 # %% ../nbs/42_settings.ipynb #2ea84cf8
 SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}  # our name: the name in transformers
 
-
+# %% ../nbs/42_settings.ipynb #de00718e
 @dataclass(frozen=True)
 class Settings:
     "What decides the result of a `Distiller`, apart from teacher, student and pool."
@@ -79,7 +79,7 @@ def loss_name(
         raise UserError(f"loss: {loss!r} has no name by which a resumed run could know it; give it a name (def), or a line such as 'kl+0.1*logit_mse'")
     return f"{loss.__module__}.{name}"
 
-
+# %% ../nbs/42_settings.ipynb #71da3ce7
 @patch
 def as_dict(self: Settings) -> dict[str, object]:
     "The settings as JSON types; a loss that is a function is named by its module and name."
@@ -88,7 +88,7 @@ def as_dict(self: Settings) -> dict[str, object]:
 # %% ../nbs/42_settings.ipynb #59abc6a4
 WINDOW = 50  # batches that are sorted by length together
 
-
+# %% ../nbs/42_settings.ipynb #46289849
 def epoch_batches(
     lengths: np.ndarray,  # int [n], tokens of each row
     batch_size: int,  # rows per batch

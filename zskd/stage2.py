@@ -93,7 +93,7 @@ def part(
     share = self.share * min(1.0, (begun + 1) / max(1.0, self.ramp * run.steps))
     return rows_of_batch(share, batch_size or run.settings.batch_size, run.world)
 
-
+# %% ../nbs/46_stage2.ipynb #0092619d
 def rows_of_batch(
     share: float,  # that is asked for
     batch_size: int,  # of the run
@@ -102,7 +102,7 @@ def rows_of_batch(
     "The rows of a batch that come nearest to a share of it."
     return min(round(share * batch_size) // world, batch_size // world - 1) * world
 
-
+# %% ../nbs/46_stage2.ipynb #0d69b0d6
 @patch
 def first_step(
     self: Stage2,
@@ -121,7 +121,7 @@ def turn_rows(
     "New texts in a turn."
     return min(n, self.rows or max(1, round(self.share * batch_size * self.student_steps)))
 
-
+# %% ../nbs/46_stage2.ipynb #0ac08ab4
 @patch
 def cost(
     self: Stage2,
@@ -132,7 +132,7 @@ def cost(
     learned = 2 * self.generator_steps * min(n, self.learn_rows) if self.adversary.learns else 0
     return learned + self.adversary.answers(self.turn_rows(batch_size, n))
 
-
+# %% ../nbs/46_stage2.ipynb #e109f91c
 @patch
 def check_rows(
     self: Stage2,
@@ -173,7 +173,7 @@ def turn(
     run.log("adversary", step=step, **found.stats(), **{f"generator_{k}": v for k, v in learned.items()}, **counts)
     return found
 
-
+# %% ../nbs/46_stage2.ipynb #f3ecce7b
 @patch
 def record(
     self: Stage2,
@@ -214,7 +214,7 @@ def batch(self: Stage2, run: Run, batch: Batch) -> Batch | None:
     kept = np.linspace(0, len(batch) - 1, len(batch) - n).round().astype(int)  # spread over all lengths, by which a batch may be sorted
     return batch.take(kept).join([texts[i] for i in at], logits[at])
 
-
+# %% ../nbs/46_stage2.ipynb #98114b54
 @patch
 def affords_turn(
     self: Stage2,
@@ -225,7 +225,7 @@ def affords_turn(
     mine = self.max_queries is None or run.state.queries.adversary + cost <= self.max_queries
     return mine and run.affords(cost)
 
-
+# %% ../nbs/46_stage2.ipynb #946673b0
 def like_lengths(
     rng: np.random.Generator,  # draws
     lengths: np.ndarray,  # int [n], to draw from
@@ -247,7 +247,7 @@ def state_dict(self: Stage2) -> dict[str, torch.Tensor]:
         state |= {f"answers.{i}": torch.from_numpy(np.ascontiguousarray(turn.logits)), f"lengths.{i}": torch.from_numpy(turn.lengths)}
     return state | {f"adversary.{k}": v for k, v in self.adversary.state_dict().items()}
 
-
+# %% ../nbs/46_stage2.ipynb #0dae6bcc
 @patch
 def load_state_dict(self: Stage2, state: dict[str, torch.Tensor]) -> None:
     "Take them back. Raises `RunError` for a checkpoint of version 0.1.0."
@@ -272,7 +272,7 @@ def _records(
                 found.append((line + b"\n", record))
     return found
 
-
+# %% ../nbs/46_stage2.ipynb #71592892
 @patch
 def check_records(
     self: Stage2,
@@ -290,7 +290,7 @@ def check_records(
         with atomic_path(path) as tmp:
             tmp.write_bytes(b"".join(kept))
 
-
+# %% ../nbs/46_stage2.ipynb #5eab3ccc
 @patch
 def on_start(self: Stage2, run: Run) -> None:
     "Bring the file of texts to the step of the checkpoint."

@@ -6,527 +6,45 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast
 from fastcore.basics import patch
-from fastcore.meta import delegates
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import get_scheduler
 
-from .adversarial import Adversary
 from .asking import OutOfQueries
-from .callbacks import Batch, Callback, LogCallback, ProgressCallback, RowSource, Run, named_callbacks, overrides
+from .callbacks import Batch, named_callbacks, overrides
 from .cards import report_facts
-from .checkpoints import Checkpoints, Queries, RunState, read_state, rng_state, set_rng_state
-from zskd.core import (
-    RunError,
-    RunFolder,
-    UserError,
-    changed_files,
-    derive_seed,
-    digest,
-    home_path,
-    is_whole,
-    load_optimizer,
-    optimizer_tensors,
-    pick_device,
-    pick_dtype,
-    read_json,
-    set_seed,
-    sweep,
-    tensors_under,
-    writing,
-)
+from .checkpoints import Checkpoints
+from .core import RunError, UserError, changed_files, derive_seed, home_path, is_whole, read_json, set_seed, tensors_under, writing
 from .evaluate import Report
 from .evaluate import evaluate as score_models
-from .losses import LossSum, _warn_once, describe_loss, parse_loss
-from .methods.hidden import HiddenStates, shows_states
-from .ood import scarce_classes
+from .preparation import PreparedRun
 from .processes import TERMINATED, team, terminate
-from .settings import SCHEDULES, Settings, default_batch_size, ema_decay, epoch_batches, hold_out, loss_name
-from .stage2 import Stage2
+from .settings import ema_decay, epoch_batches
 from .students import Student
-from .tasks import Examples, Row, Task, as_rows, match_labels
-from .teachers import Teacher, token_batches
+from .tasks import Examples
+from .teachers import token_batches
 
 # %% auto #0
-__all__ = ['STOP', 'Distiller', 'count_answers', 'parameter_groups', 'preferred', 'undistilled']
+__all__ = ['STOP', 'Distiller', 'preferred', 'undistilled']
 
-# %% ../nbs/64_training.ipynb #5fa6f211
-class Distiller(Run):
+# %% ../nbs/64_training.ipynb #a207c36c
+class Distiller(PreparedRun):
     "Distill a teacher into a student on a pool of text (Hinton et al. 2015, 1503.02531, on out-of-distribution text)."
 
     results = ("student",)  # folders that a run ends with
-
-    @delegates(Settings)
-    def __init__(
-        self,
-        teacher: Teacher,  # answers
-        student: Student,  # learns; a copy of it is trained
-        pool: RowSource | Sequence[str | Row],  # a `Pool`, or a list of texts or rows
-        out: str | Path,  # the run's folder
-        task: Task | None = None,  # fixes the order of the classes, and is named in the report
-        callbacks: Sequence[Callback] = (),  # what the run does beyond this
-        cache: str | Path | None = None,  # folder of the teacher's logits, and of its hidden states; None: `out/logits`
-        adversary: Adversary | Stage2 | None = None,  # an adversary, or a `Stage2` that holds one; None: the pool alone
-        resume: bool = False,  # go on with an earlier start of the same run
-        device: str = "auto",  # 'auto' takes the GPU that accelerate finds, 'cuda' insists on one, 'cpu' takes none
-        max_queries: int | None = None,  # questions to the teacher during training, gradients counted, at most; the run ends before the step that would go over it
-        **kwargs: Any,  # the fields of `Settings`
-    ):
-        "Raises `UserError` if teacher, student, pool, loss and device do not fit."
-        self.teacher = teacher.for_task(task) if task else teacher
-        self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
-        self.cache, self.resume, self.device, self.max_queries = Path(cache) if cache else self.out / "logits", resume, device, max_queries
-        self.settings, self.state = Settings(**kwargs), RunState(queries=self._first_queries())
-        self.callbacks = [LogCallback(), ProgressCallback(), *callbacks]
-        self.stage2: Stage2 | None = None
-        self.distilled, self.lr, self.rank, self.world, self.is_main = None, 0.0, 0, 1, True
-        self.best_weights: dict[str, torch.Tensor] = {}  # of the student, and of the callbacks' modules under `callback.`
-        self._best_changed, self._lock = False, ExitStack()  # the lock of the folder is held while the run is open
-        self._own: dict[str, torch.nn.Module] = {}  # modules of callbacks, by callback and name
-        self._own_average: dict[str, torch.nn.Module] = {}
-        self._batches: np.ndarray | None = None  # int [batches, batch_size], of this epoch
-        self._chosen = False  # whether a callback chose them
-        self._check(adversary)
-
-    def __repr__(self) -> str:
-        best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
-        return f"Distiller({self.teacher.name!r} -> {self.start.n_params:,} parameters, {len(self.pool):,} rows, step {self.step} of {self.steps}{best})"
-
-
-Distiller.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
-
-# %% ../nbs/64_training.ipynb #3887a02d
-@patch
-def _first_queries(self: Distiller) -> Queries:
-    "What was asked before the run: to choose or to label the pool, and to create the student."
-    made = getattr(self.pool, "made", {})  # a list of texts does not say where it comes from
-    return Queries(pool=made.get("candidates", len(self.pool)), words=self.start.notes.get("word_queries", 0))
-
-
-@patch
-def class_order(self: Distiller) -> list[int]:  # the teacher's column of each of the student's classes
-    "How the teacher's logits are put in the student's order. Raises `UserError` for other classes."
-    return list(match_labels(self.start.labels, self.teacher.labels))
-
-# %% ../nbs/64_training.ipynb #eba3ae65
-@patch
-def _check(self: Distiller, adversary: Adversary | Stage2 | None) -> None:
-    self._check_texts()
-    self.order = self.class_order()
-    self._check_device()
-    self._check_loss()
-    self._check_sizes()
-    for c in self.callbacks:
-        if not isinstance(c, Callback):
-            raise UserError(f"callbacks: {c!r} is no object of a subclass of Callback")
-    self._add_hidden()
-    self._add_stage2(adversary)
-    self._check_callbacks()
-
-
-@patch
-def _check_texts(self: Distiller) -> None:
-    "Whether teacher, student and pool agree on the number of texts per input."
-    pool = self.pool
-    self.n_texts = n_texts = getattr(pool, "n_texts", None) if hasattr(pool, "rows") else len(pool[0]) if pool else None
-    if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
-        raise UserError(f"pool: has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}")
-    if n_texts and n_texts != (meant := self.start.notes.get("n_texts", n_texts)):
-        raise UserError(f"student: its shape is for {meant} text(s) per input, but the pool has {n_texts}; say n_texts={n_texts} in Student.create")
-
-# %% ../nbs/64_training.ipynb #67593067
-@patch
-def _check_sizes(self: Distiller) -> None:
-    "Split the pool, and settle the size of a batch and the number of steps."
-    s = self.settings
-    self.train, self.held = hold_out(len(self.pool), s.held_out, s.seed)
-    if s.batch_size is None:
-        s = self.settings = replace(s, batch_size=default_batch_size(len(self.train)))
-    if len(self.train) < s.batch_size:
-        raise UserError(f"batch_size={s.batch_size}: the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool")
-    self.epoch_steps = len(self.train) // s.batch_size
-    self.state.steps = s.steps or max(1, round(s.epochs * self.epoch_steps))
-    self.evaluate_every = s.evaluate_every or min(max(1, self.state.steps // 20), 1000)
-
-
-@patch
-def _check_callbacks(self: Distiller) -> None:
-    "Whether the callbacks fit the run, and each other."
-    choosing = [name for name, c in named_callbacks(self.callbacks).items() if overrides(c, "rows")]
-    if len(choosing) > 1:
-        raise UserError(f"callbacks: {' and '.join(choosing)} each choose the rows of an epoch; give one of them")
-    if self.max_queries is not None and self.max_queries < 1:
-        raise UserError(f"max_queries={self.max_queries}: must be 1 or more, or None")
-    for c in self.callbacks:
-        c.check(self)
-
-# %% ../nbs/64_training.ipynb #48953f20
-@patch
-def _add_hidden(self: Distiller) -> None:
-    "Settle the weight of the hidden states, and add their callback unless one is given."
-    given, weight = [c for c in self.callbacks if isinstance(c, HiddenStates)], self.settings.hidden
-    if given and weight not in (None, given[0].weight):
-        raise UserError(f"hidden={weight:g} contradicts the callback HiddenStates({given[0].weight}); give one of them")
-    if weight is None:
-        weight = given[0].highest_weight() if given else float(self.n_texts == 2 and shows_states(self.teacher))
-        if self.n_texts == 2 and not weight:
-            _warn_once(f"teacher {self.teacher.name}: shows no hidden states; from answers alone a student of pairs learns more slowly, and less")
-    self.settings = replace(self.settings, hidden=weight)
-    if weight and not given:
-        self.callbacks.append(HiddenStates(weight))
-    if weight:
-        self.about_loss.append(f"{weight:g} * hidden: Mean squared distance of the last hidden states (Jiao et al., 1909.10351, eq. 8)")
-
-# %% ../nbs/64_training.ipynb #c0ffee42
-@patch
-def _add_stage2(self: Distiller, adversary: Adversary | Stage2 | None) -> None:
-    "Add the callback that asks the adversary. Its texts come before what other callbacks make of a batch."
-    if adversary is not None:
-        if not isinstance(adversary, (Adversary, Stage2)):
-            raise UserError(f"adversary: {adversary!r} is neither an Adversary nor a Stage2; give for example MaskedLMGenerator()")
-        self.callbacks.insert(2, adversary if isinstance(adversary, Stage2) else Stage2(adversary))
-    found = [c for c in self.callbacks if isinstance(c, Stage2)]
-    if len(found) > 1:
-        raise UserError(f"callbacks: {len(found)} of them are a Stage2; give one adversary")
-    self.stage2 = found[0] if found else None
-
-
-@patch
-def _check_device(self: Distiller) -> None:
-    device = pick_device(self.device)
-    if device.type not in ("cpu", pick_device().type) or device.index:
-        raise UserError(f"device {self.device!r}: a run takes the GPU that accelerate finds, or none; use 'auto' or 'cpu'")
-
-
-@patch
-def _check_loss(self: Distiller) -> None:
-    "Read the loss, and warn of terms that have no effect with so few classes."
-    loss = self.settings.loss
-    if not isinstance(loss, (str, LossSum)):
-        self.loss_fn, self.about_loss = loss, [loss_name(loss)]
-        return
-    self.loss_fn, self.about_loss = parse_loss(loss), describe_loss(loss, len(self.start.labels)).split("\n")
-    for line in self.about_loss:
-        _warn_once(line.partition("  note: ")[2])
-
-# %% ../nbs/64_training.ipynb #929dba20
-@patch
-def config(self: Distiller) -> dict[str, Any]:  # JSON types
-    "Everything that decides the result; the number of processes and the device are left out."
-    rows_digest = getattr(self.pool, "digest", None) or digest(*as_rows(self.pool))
-    limit = {} if self.max_queries is None else {"max_queries": self.max_queries}
-    return {
-        "stage": "distill",
-        "task": self.task.name if self.task else None,
-        "teacher": {"name": self.teacher.name, "fingerprint": self.teacher.fingerprint, "labels": list(self.teacher.labels or self.start.labels)},
-        "pool": {"rows": len(self.pool), "digest": rows_digest() if callable(rows_digest) else rows_digest},
-        "student": _describe_student(self.start),
-        **self.settings.as_dict(),
-        **limit,
-        "callbacks": {name: c.settings() for name, c in named_callbacks(self.callbacks).items() if c.settings() is not None},
-    }
-
-# %% ../nbs/64_training.ipynb #b7101e50
-def _describe_student(student: Student) -> dict[str, Any]:
-    "The shape of a student, with checksums of its configuration and vocabulary. Not its weights: these may differ by rounding."
-    shape = {k: v for k, v in student.model.config.to_dict().items() if k not in ("transformers_version", "_name_or_path")}
-    vocabulary = sorted(student.tokenizer.get_vocab().items())
-    return {
-        "n_params": student.n_params,
-        "labels": list(student.labels),
-        "max_length": student.max_length,
-        "notes": student.notes,
-        "config": digest(json.dumps(shape, sort_keys=True, default=str))[:16],
-        "vocabulary": digest([f"{piece} {i}" for piece, i in vocabulary])[:16],
-    }
-
-# %% ../nbs/64_training.ipynb #b58c9e31
-@patch
-def log(
-    self: Distiller,
-    event: str,  # what happened
-    **fields: Any,  # JSON types
-) -> None:
-    "Write a line to `log.jsonl`, from one process only."
-    if self.is_main:
-        self.folder.log(event, **fields)
-        for c in self.callbacks:
-            c.on_log(self, event, fields)
-
-
-@patch
-def history(self: Distiller) -> list[dict[str, Any]]:  # one per evaluation, by step
-    "The evaluations so far, from `log.jsonl`; of a step that was repeated after a kill the last one."
-    events = {e["step"]: e for e in RunFolder(self.out).read_log("evaluate")}
-    return [{k: v for k, v in events[step].items() if k not in ("time", "event")} for step in sorted(events)]
-
-# %% ../nbs/64_training.ipynb #68fabae5
-@patch
-def _open(self: Distiller) -> None:
-    cpu = pick_device(self.device).type == "cpu"
-    self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))])
-    self.is_main, self.rank, self.world = self.accelerator.is_main_process, self.accelerator.process_index, self.accelerator.num_processes
-    if self.settings.batch_size % self.world:
-        raise UserError(f"batch_size={self.settings.batch_size}: cannot be shared equally by {self.world} processes; choose a multiple")
-    self.folder = RunFolder(self.out)
-    self.checkpoints = Checkpoints(self.out / "checkpoints")
-    with team().main_first():
-        if self.is_main:
-            self._lock.enter_context(writing(self.out))
-            RunFolder(self.out, self.config(), self.resume)
-            self.checkpoints.clear()
-            sweep(self.cache, older=3600)  # which other runs may share
-    found = self.checkpoints.index
-    if found:
-        self._take_state(found)
-    if "start" in found.get("files", {}):
-        self._take_start(self.checkpoints.load("start"))
-    if found.get("finished"):
-        self._take_result(found)
-
-
-@patch
-def _take_state(self: Distiller, found: dict[str, Any]) -> None:
-    "Go on from the state of a checkpoint."
-    first = self.state.queries
-    self.state = read_state(found, self.epoch_steps)
-    if "queries" not in found:  # version 0.1.0 counted those during training only
-        self.state.queries = replace(self.state.queries, pool=first.pool, words=first.words)
-
-
-@patch
-def _take_result(self: Distiller, found: dict[str, Any]) -> None:
-    "The student of a finished run; what is missing or damaged of its results is written again."
-    distilled = self._student(self.checkpoints.load("student" if "student" in found["files"] else "best"))
-    if self.is_main:
-        self._verify(distilled, found.get("results", {}))
-    self.accelerator.wait_for_everyone()
-    self.distilled = distilled
-
-# %% ../nbs/64_training.ipynb #bb5264e8
-@patch
-def _take_start(self: Distiller, weights: dict[str, torch.Tensor]) -> None:
-    "Put the recorded first weights in place of the given ones, which may differ by rounding only."
-    given = self.start.model.state_dict()
-    if any(not torch.allclose(given[name].cpu(), w, rtol=1e-2, atol=1e-3) for name, w in weights.items()):
-        raise UserError(f"{self.out}: this run started from other weights than the student given; create it with the same seed and arguments")
-    self.start = self._student(weights, self.start.notes)
-
-
-@patch
-def _student(self: Distiller, weights: dict[str, torch.Tensor], notes: dict[str, Any] | None = None, model: torch.nn.Module | None = None) -> Student:
-    "A copy of the student with other weights, or of one whose model a callback has changed."
-    student = copy.copy(self.start)
-    student.model = copy.deepcopy(model or self.start.model)
-    student.model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("callback.")})
-    student.model.eval()
-    if notes is None:
-        best = {f"best_{k}": v for k, v in self.best.items()}
-        cut = {k: v for k, v in getattr(self.pool, "made", {}).items() if k == "cut" and v}
-        notes = {**student.notes, **cut, "teacher": self.teacher.name, "pool_rows": len(self.pool), "n_texts": self.n_texts, **best, "run": self.facts()}
-    student.notes, student.report = dict(notes), None
-    return student
-
-# %% ../nbs/64_training.ipynb #deab2c53
-@patch
-def _load_data(self: Distiller) -> None:
-    began, rows = time.perf_counter(), self.texts()
-    with team().main_first():
-        targets = torch.from_numpy(self.pool_targets(rows)) if self.is_main else torch.zeros(len(rows), len(self.start.labels))
-    if self.world > 1:
-        targets = broadcast(targets.to(self.accelerator.device)).cpu()
-    self.seconds["label"] += time.perf_counter() - began
-    self.targets = targets
-    self._count_answers()
-    self.tokens = self.start.encode(rows)
-    self.lengths = np.diff(self.tokens.offsets)
-    counts = torch.bincount(self.targets[self.held].argmax(1), minlength=self.targets.shape[1])
-    self.state.majority = counts.max().item() / len(self.held)
-
-
-@patch
-def pool_targets(
-    self: Distiller,
-    rows: list[Row],  # of the pool
-) -> np.ndarray:  # float32 [rows, outputs of the student]
-    "What the student learns to give for the rows of the pool: the teacher's logits, in the student's order of classes."
-    return np.ascontiguousarray(self._answers(rows)[:, self.order])
-
-# %% ../nbs/64_training.ipynb #50d0a001
-@patch
-def _count_answers(self: Distiller) -> None:
-    "Count how often the teacher gives each class on the pool, and warn of classes that are rare there."
-    if not self.teacher.labels:  # an encoder, which has none
-        return
-    counts = torch.bincount(self.targets.argmax(1), minlength=self.targets.shape[1]).tolist()
-    self.state.answers = dict(zip(self.start.labels, counts, strict=True))
-    if self.is_main and (scarce := scarce_classes(self.state.answers)):
-        warnings.warn(scarce, stacklevel=2)
-
-# %% ../nbs/64_training.ipynb #a4c83b17
-@contextmanager
-def count_answers(
-    teacher: Teacher,  # about to be asked
-) -> Iterator[None]:
-    "Let an interrupt say how many rows the teacher has answered since; those that a cache holds do not count."
-    before = teacher.queries
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted after {teacher.queries - before:,} new answers of the teacher") from None
-
-# %% ../nbs/64_training.ipynb #fa96e373
-@patch
-def _answers(self: Distiller, rows: list[Row]) -> np.ndarray:  # float32 [n, n_classes]
-    "The teacher's logits: those that chose the rows of the pool, if this teacher gave them, otherwise through its cache."
-    known, asked = getattr(self.pool, "logits", None), getattr(self.pool, "made", {}).get("teacher")
-    if known is not None and asked and asked == self.teacher.fingerprint and tuple(self.pool.labels) == tuple(self.teacher.labels):
-        return known
-    with count_answers(self.teacher):
-        return self.teacher.label(rows, cache=self.cache)
-
-
-def parameter_groups(
-    model: torch.nn.Module,  # the model to train
-    weight_decay: float,  # for matrices; vectors (biases, layer norms) get none
-) -> list[dict[str, Any]]:  # for an optimizer of PyTorch
-    "Parameters in two groups: with and without weight decay."
-    params = [p for p in model.parameters() if p.requires_grad]
-    decayed, plain = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-# %% ../nbs/64_training.ipynb #995af529
-@patch
-def _prepare(self: Distiller) -> None:
-    s = self.settings
-    self._load_data()
-    set_seed(derive_seed(s.seed, "train", self.rank))
-    self.student = self._student(self.start.model.state_dict(), self.start.notes)
-    self.student.model.to(self.accelerator.device).train()
-    if self.accelerator.device.type == "cpu":
-        self.student.model.set_attn_implementation("eager")  # in bfloat16 several times faster there, otherwise as fast
-    self.dtype = pick_dtype(self.accelerator.device, s.precision)
-    self._add_modules()
-    self._add_average()
-    self._add_optimizer()
-    files = self.checkpoints.index.get("files", {})
-    if "best" in files:
-        self.best_weights = self.checkpoints.load("best")
-    if "state" in files:
-        self._restore(self.checkpoints.load("state"))
-    elif self.is_main and "start" not in files:
-        self.checkpoints.save(self.state.as_dict(), start=self.start.model.state_dict())
-
-
-@patch
-def _add_modules(self: Distiller) -> None:
-    "Ask the callbacks for modules of their own. Raises `UserError` if the student's model is changed and nobody changes it back."
-    for name, c in named_callbacks(self.callbacks).items():
-        self._own |= {f"{name}.{key}": module for key, module in c.modules(self).items()}
-    if self._is_changed(self.student.model) and not any(overrides(c, "finish") for c in self.callbacks):
-        raise UserError("callbacks: the student's model was changed, and no callback has a method finish that makes an ordinary student of it; write one")
-
-
-@patch
-def _is_changed(self: Distiller, model: torch.nn.Module) -> bool:
-    "Whether a model has other weights, by name and shape, than the student that was given."
-    shapes = [{k: v.shape for k, v in m.state_dict().items()} for m in (model, self.start.model)]
-    return shapes[0] != shapes[1]
-
-# %% ../nbs/64_training.ipynb #c950b77e
-@patch
-def _add_average(self: Distiller) -> None:
-    "Make the averages that are evaluated and kept: of the student and of the callbacks' modules."
-    self.average, self._own_average = self.student, self._own
-    if self.settings.ema:
-        self.average = copy.copy(self.student)
-        self.average.model = copy.deepcopy(self.student.model).eval().requires_grad_(False)
-        self._own_average = {name: copy.deepcopy(m).requires_grad_(False) for name, m in self._own.items()}
-    averaged = [self.average.model, *self._own_average.values()]
-    trained = [self.student.model, *self._own.values()]
-    self._pairs = tuple([p for m in modules for p in m.parameters()] for modules in (averaged, trained))
-
-
-@patch
-def _add_optimizer(self: Distiller) -> None:
-    s, own = self.settings, [p for m in self._own.values() for p in m.parameters()]
-    groups = parameter_groups(self.student.model, s.weight_decay) + [{"params": own, "weight_decay": 0.0}] * bool(own)
-    optimizer = torch.optim.AdamW(groups, lr=s.lr, fused=True)
-    self._net, self._optimizer = self.accelerator.prepare(self.student.model, optimizer)
-    self._scheduler = get_scheduler(SCHEDULES[s.schedule], optimizer, math.ceil(s.warmup * self.steps), self.steps)
-
-
-def parameter_groups(
-    model: torch.nn.Module,  # the model to train
-    weight_decay: float,  # for matrices; vectors (biases, layer norms) get none
-) -> list[dict[str, Any]]:  # for an optimizer of PyTorch
-    "Parameters in two groups: with and without weight decay."
-    params = [p for p in model.parameters() if p.requires_grad]
-    decayed, plain = [p for p in params if p.ndim > 1], [p for p in params if p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-# %% ../nbs/64_training.ipynb #7e280a0a
-@patch
-def _tensors(self: Distiller) -> dict[str, torch.Tensor]:
-    "What a checkpoint holds of the training, beside the counters."
-    parts = {"model": self.student.model.state_dict(), "optimizer": optimizer_tensors(self._optimizer), "rng": rng_state()}
-    parts |= {f"module.{name}": m.state_dict() for name, m in self._own.items()}
-    if self.settings.ema:
-        parts["average"] = self.average.model.state_dict()
-        parts |= {f"average-module.{name}": m.state_dict() for name, m in self._own_average.items()}
-    parts |= {f"callback.{name}": c.state_dict() for name, c in named_callbacks(self.callbacks).items()}
-    if self._chosen:
-        parts["epoch"] = {"batches": torch.from_numpy(self._batches)}
-    return {f"{part}.{k}": v for part, tensors in parts.items() for k, v in tensors.items()}
-
-
-@patch
-def _averaged_weights(self: Distiller) -> dict[str, torch.Tensor]:
-    "A copy of the averages: the student's, and the callbacks' under `callback.`."
-    parts = {f"callback.{name}.{k}": v for name, m in self._own_average.items() for k, v in m.state_dict().items()}
-    return {k: v.detach().cpu().clone() for k, v in {**self.average.model.state_dict(), **parts}.items()}
-
-# %% ../nbs/64_training.ipynb #68788f05
-@patch
-def _restore(self: Distiller, state: dict[str, torch.Tensor]) -> None:
-    self.student.model.load_state_dict(tensors_under(state, "model"))
-    if self.settings.ema:
-        self.average.model.load_state_dict(tensors_under(state, "average"))
-    for name, module in self._own.items():
-        if not (tensors := tensors_under(state, f"module.{name}")):
-            raise RunError(f"{self.out}: its checkpoint is of version 0.1.0 and holds callbacks that are kept differently now; {self.checkpoints.remedy}")
-        module.load_state_dict(tensors)
-        if self.settings.ema:
-            self._own_average[name].load_state_dict(tensors_under(state, f"average-module.{name}"))
-    load_optimizer(self._optimizer, tensors_under(state, "optimizer"))
-    self._scheduler.last_epoch = self.step
-    for group in self._optimizer.param_groups:
-        group["lr"] = self.settings.lr * self._scheduler.lr_lambdas[0](self.step)
-    for name, c in named_callbacks(self.callbacks).items():
-        c.load_state_dict(tensors_under(state, f"callback.{name}"))
-    if "epoch.batches" in state:
-        self._batches, self._chosen = state["epoch.batches"].numpy(), True
-    if self.rank == 0:
-        set_rng_state(tensors_under(state, "rng"))
 
 # %% ../nbs/64_training.ipynb #61620e7f
 @patch
@@ -542,7 +60,7 @@ def _begin_epoch(self: Distiller, epoch: int) -> None:
         raise UserError(f"rows: a callback chose {len(chosen)} rows for epoch {epoch}; choose at least batch_size={size} among run.train")
     self._batches = chosen[: len(chosen) // size * size].reshape(-1, size)
 
-
+# %% ../nbs/64_training.ipynb #3f022233
 @patch
 def _pool_batch(self: Distiller) -> Batch:
     "The rows of the pool for the step to come, the same in every process."
@@ -606,7 +124,7 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
             total, value = total + term, value + term
     return total, value.detach()
 
-
+# %% ../nbs/64_training.ipynb #2b4455be
 @patch
 def _combine_gradients(self: Distiller) -> torch.Tensor:  # norm of the student's gradient
     "Average the gradients of the callbacks' modules over the processes, as PyTorch does the student's, and clip the student's."
@@ -642,7 +160,7 @@ def preferred(
         return True
     return metrics["agreement"] >= enough and metrics["kl"] < best["kl"]
 
-
+# %% ../nbs/64_training.ipynb #27982216
 @patch
 def measure(
     self: Distiller,
@@ -747,7 +265,7 @@ def save_results(
     "Write what the run was for, a folder for each of `results`."
     student.save(self.out / "student")
 
-
+# %% ../nbs/64_training.ipynb #2ae657b2
 @patch
 def _finished_student(self: Distiller) -> Student:
     "The best student, as an ordinary one. The callbacks' modules get their best weights."
@@ -761,7 +279,7 @@ def _finished_student(self: Distiller) -> Student:
         raise UserError("callbacks: after finish the student's model still has other weights than the student that was given; let finish put them back")
     return student
 
-
+# %% ../nbs/64_training.ipynb #da6d28a1
 @patch
 def _finish(self: Distiller) -> None:
     "Save the best student, then mark the run as finished."
@@ -775,7 +293,7 @@ def _finish(self: Distiller) -> None:
     self.accelerator.free_memory()
     self.distilled = distilled
 
-
+# %% ../nbs/64_training.ipynb #06fd8da5
 @patch
 def _mark(self: Distiller, **roles: dict[str, torch.Tensor]) -> None:
     "Mark the run as finished: after its results are on the disk."
@@ -796,7 +314,7 @@ def _damaged(
     changed = next(iter(changed_files(folder, expected)), None)
     return changed or missing or (None if about and is_whole(about) else "zskd.json")
 
-
+# %% ../nbs/64_training.ipynb #5972ce89
 @patch
 def _same_weights(self: Distiller) -> bool:
     "Whether the student's file holds the best weights; for runs of version 0.1.0, which kept no digests."
@@ -826,7 +344,7 @@ def _verify(self: Distiller, distilled: Student, results: dict[str, dict[str, st
     if damaged or known != self.state.generated:
         self._mark()
 
-
+# %% ../nbs/64_training.ipynb #e085631a
 @patch
 def _take_modules(self: Distiller, distilled: Student) -> None:
     "Give the callbacks' modules their best weights, in a finished run."
@@ -839,6 +357,19 @@ def _take_modules(self: Distiller, distilled: Student) -> None:
             if tensors := tensors_under(best, f"callback.{name}.{key}"):
                 module.load_state_dict(tensors)
 
+# %% ../nbs/64_training.ipynb #4eb4341f
+@patch
+def _take_result(self: Distiller) -> None:
+    "The student of a run that is finished already; what is missing or damaged of its results is written again."
+    found = self.checkpoints.index
+    if not found.get("finished"):
+        return
+    distilled = self._student(self.checkpoints.load("student" if "student" in found["files"] else "best"))
+    if self.is_main:
+        self._verify(distilled, found.get("results", {}))
+    self.accelerator.wait_for_everyone()
+    self.distilled = distilled
+
 # %% ../nbs/64_training.ipynb #eb1fb892
 @patch
 def fit(self: Distiller) -> Student:
@@ -848,6 +379,7 @@ def fit(self: Distiller) -> Student:
     try:
         with team().together():
             self._open()
+            self._take_result()
             if self.distilled is None:
                 self._prepare()
                 for c in self.callbacks:
@@ -883,16 +415,6 @@ def report(
         result.save(self.out)
         student.save(self.out / "student")
     return result
-
-
-@patch
-def facts(self: Distiller) -> dict[str, Any]:  # JSON types: queries, seconds, seed, sources, answers
-    "What a report says of a run beside its scores; kept with the student, so that it can be scored later."
-    made, sources = getattr(self.pool, "made", {}), getattr(self.pool, "sources", None)  # a list of texts does not say where it comes from
-    asked = self.state.queries
-    queries = {"ood": asked.pool, "words": asked.words, "adversarial": asked.extra}
-    seconds = {**self.seconds, "label": self.seconds["label"] + made.get("seconds", 0)}
-    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources), "answers": self.state.answers}
 
 # %% ../nbs/64_training.ipynb #33f0f605
 def undistilled(

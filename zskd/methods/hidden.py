@@ -32,7 +32,7 @@ __all__ = ['SAMPLE', 'piece_ends', 'align_pieces', 'align_rows', 'shows_states',
 # %% ../../nbs/47_hidden.ipynb #050827a2
 _AFTER = 10**9  # more than any text has characters
 
-
+# %% ../../nbs/47_hidden.ipynb #3b1b17bd
 def piece_ends(
     encoding: Encoding,  # of one input, by a fast tokenizer
 ) -> np.ndarray:  # int64 [pieces], growing
@@ -41,7 +41,7 @@ def piece_ends(
     end = np.array(encoding.offsets, dtype=np.int64)[:, 1]
     return np.maximum.accumulate(text) * 2 * _AFTER + np.where(text < 0, _AFTER, end)
 
-
+# %% ../../nbs/47_hidden.ipynb #be5c42a9
 def align_pieces(
     student_ends: np.ndarray,  # int [s], from `piece_ends`
     teacher_ends: np.ndarray,  # int [t], of the same input
@@ -74,7 +74,7 @@ def align_rows(
 # %% ../../nbs/47_hidden.ipynb #12c8cfcb
 SAMPLE = 1000  # rows on which the leading directions are found
 
-
+# %% ../../nbs/47_hidden.ipynb #8055150a
 def shows_states(
     teacher: Teacher,  # any teacher
 ) -> bool:
@@ -85,7 +85,7 @@ def shows_states(
         teacher._shows_states = _states_fit(teacher)
     return teacher._shows_states
 
-
+# %% ../../nbs/47_hidden.ipynb #c648ea35
 def piece_places(
     encoded: Encoded,  # tokenised rows
     rows: Sequence[int] | np.ndarray,  # some of them
@@ -109,7 +109,7 @@ def last_states(
             out[piece_places(encoded, rows)] = states[batch["attention_mask"].bool()].float().cpu()
     return out
 
-
+# %% ../../nbs/47_hidden.ipynb #238aa28f
 def leading_frame(
     states: torch.Tensor,  # [n, D]
     size: int,  # directions, at most D
@@ -221,7 +221,7 @@ def on_start(self: HiddenStates, run: Run) -> None:
     self.at = align_rows(*tokenizers, rows, run.start.max_length, run.teacher.max_length)
     run.seconds["label"] += time.perf_counter() - began
 
-
+# %% ../../nbs/47_hidden.ipynb #cc699dd7
 @patch
 def aligned(
     self: HiddenStates,
