@@ -18,10 +18,11 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .core import RunError, atomic_path, changed_files, file_digest, read_sealed, sealed, write_json
+from .core import RunError, atomic_path, changed_files, file_digest, load_optimizer, optimizer_tensors, read_sealed, sealed, tensors_under, write_json
 
 # %% auto #0
-__all__ = ['Queries', 'RunState', 'read_state', 'Checkpoints', 'rng_state', 'set_rng_state']
+__all__ = ['Queries', 'RunState', 'read_state', 'Checkpoints', 'rng_state', 'set_rng_state', 'training_tensors',
+           'restore_training']
 
 # %% ../nbs/43_checkpoints.ipynb #2a3aab6a
 @dataclass
@@ -194,3 +195,23 @@ def set_rng_state(
     torch.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+# %% ../nbs/43_checkpoints.ipynb #e7b0cc01
+def training_tensors(
+    parts: Mapping[str, Mapping[str, torch.Tensor]],  # tensors of models and callbacks, by part and name
+    optimizer: torch.optim.Optimizer,  # that has made steps
+) -> dict[str, torch.Tensor]:  # `PART.NAME`, with `optimizer` and `rng` among the parts
+    "What a checkpoint keeps of a training: the parts, the optimizer, and the random generators."
+    every = {**parts, "optimizer": optimizer_tensors(optimizer), "rng": rng_state()}
+    return {f"{part}.{name}": tensor for part, tensors in every.items() for name, tensor in tensors.items()}
+
+
+def restore_training(
+    state: dict[str, torch.Tensor],  # from `training_tensors`
+    optimizer: torch.optim.Optimizer,  # of weights of the same shapes
+    generators: bool = True,  # whether this process takes back the random generators
+) -> None:
+    "Put optimizer and random generators back; the other parts are read with `tensors_under`."
+    load_optimizer(optimizer, tensors_under(state, "optimizer"))
+    if generators:
+        set_rng_state(tensors_under(state, "rng"))

@@ -27,9 +27,8 @@ from transformers import get_scheduler
 
 from .adversarial import Adversary
 from .callbacks import Callback, LogCallback, ProgressCallback, RowSource, Run, named_callbacks, overrides
-from .checkpoints import Checkpoints, Queries, RunState, read_state, rng_state, set_rng_state
-from .core import RunError, RunFolder, UserError, derive_seed, digest, load_optimizer, optimizer_tensors, pick_device
-from .core import pick_dtype, set_seed, sweep, tensors_under, writing
+from .checkpoints import Checkpoints, Queries, RunState, read_state, restore_training, training_tensors
+from .core import RunError, RunFolder, UserError, derive_seed, digest, pick_device, pick_dtype, set_seed, sweep, tensors_under, writing
 from .losses import LossSum, _warn_once, describe_loss, parse_loss
 from .methods.hidden import HiddenStates, shows_states
 from .ood import scarce_classes
@@ -438,7 +437,7 @@ def _add_optimizer(self: PreparedRun) -> None:
 @patch
 def _tensors(self: PreparedRun) -> dict[str, torch.Tensor]:
     "What a checkpoint holds of the training, beside the counters."
-    parts = {"model": self.student.model.state_dict(), "optimizer": optimizer_tensors(self._optimizer), "rng": rng_state()}
+    parts = {"model": self.student.model.state_dict()}
     parts |= {f"module.{name}": m.state_dict() for name, m in self._own.items()}
     if self.settings.ema:
         parts["average"] = self.average.model.state_dict()
@@ -446,7 +445,7 @@ def _tensors(self: PreparedRun) -> dict[str, torch.Tensor]:
     parts |= {f"callback.{name}": c.state_dict() for name, c in named_callbacks(self.callbacks).items()}
     if self._chosen:
         parts["epoch"] = {"batches": torch.from_numpy(self._batches)}
-    return {f"{part}.{k}": v for part, tensors in parts.items() for k, v in tensors.items()}
+    return training_tensors(parts, self._optimizer)
 
 # %% ../nbs/63_preparation.ipynb #f1b2929d
 @patch
@@ -462,12 +461,11 @@ def _restore(self: PreparedRun, state: dict[str, torch.Tensor]) -> None:
     if self.settings.ema:
         self.average.model.load_state_dict(tensors_under(state, "average"))
     for name, module in self._own.items():
-        if not (tensors := tensors_under(state, f"module.{name}")):
+        if not (tensors := tensors_under(state, f"module.{name}")) and module.state_dict():
             raise RunError(f"{self.out}: its checkpoint is of version 0.1.0 and holds callbacks that are kept differently now; {self.checkpoints.remedy}")
         module.load_state_dict(tensors)
         if self.settings.ema:
             self._own_average[name].load_state_dict(tensors_under(state, f"average-module.{name}"))
-    load_optimizer(self._optimizer, tensors_under(state, "optimizer"))
     self._scheduler.last_epoch = self.step
     for group in self._optimizer.param_groups:
         group["lr"] = self.settings.lr * self._scheduler.lr_lambdas[0](self.step)
@@ -475,8 +473,7 @@ def _restore(self: PreparedRun, state: dict[str, torch.Tensor]) -> None:
         c.load_state_dict(tensors_under(state, f"callback.{name}"))
     if "epoch.batches" in state:
         self._batches, self._chosen = state["epoch.batches"].numpy(), True
-    if self.rank == 0:
-        set_rng_state(tensors_under(state, "rng"))
+    restore_training(state, self._optimizer, generators=self.rank == 0)
 
 # %% ../nbs/63_preparation.ipynb #a2f03634
 @patch
