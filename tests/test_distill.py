@@ -82,8 +82,8 @@ class More(Callback):
     def settings(self):
         return {"rows": self.rows}
 
-    def extra_rows(self, run, step):
-        return [(f"good film {step} {i}",) if i % 3 else ("dull day",) for i in range(self.rows)], None
+    def batch(self, run, batch):
+        return batch.join([(f"good film {run.step + 1} {i}",) if i % 3 else ("dull day",) for i in range(self.rows)])
 
 
 def adversary_of(kind: str) -> Stage2:
@@ -114,7 +114,7 @@ def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
     try:
         run = distiller(out, *args, **kwargs)
         run.fit()
-        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world, "queries": run.extra_queries}
+        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world, "queries": run.state.queries.extra}
     except (ZskdError, KeyboardInterrupt) as e:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         result = {"error": type(e).__name__, "text": str(e)}
@@ -316,7 +316,7 @@ def test_no_change_of_the_counters_passes(calm, tmp_path):
             with pytest.raises(RunError, match="checkpoint.json: is damaged or was changed .*; delete .*checkpoints and resume, which trains from the start") as e:
                 resumed.fit()
             assert "\n" not in str(e.value)
-    earlier = {k: v for k, v in index.items() if k not in ("sha256", "generated", "stop")}  # as version 0.1.0 wrote it
+    earlier = {k: v for k, v in index.items() if k not in ("sha256", "generated", "stop", "queries", "epoch", "epoch_begin")}  # as version 0.1.0 wrote it
     path.write_text(json.dumps(earlier))
     run(out, resume=True)
     assert identical(out, calm)

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .core import RunError, atomic_path, changed_files, file_digest, load_optimizer, optimizer_tensors, read_sealed, sealed, tensors_under, write_json
+from .core import RunError, atomic_path, changed_files, file_digest, load_optimizer, optimizer_tensors, read_sealed, sealed, write_json
 
 # %% auto #0
 __all__ = ['Queries', 'RunState', 'read_state', 'Checkpoints', 'rng_state', 'set_rng_state', 'training_tensors',
@@ -196,7 +196,7 @@ def set_rng_state(
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
 
-# %% ../nbs/43_checkpoints.ipynb #e7b0cc01
+# %% ../nbs/43_checkpoints.ipynb #08392572
 def training_tensors(
     parts: Mapping[str, Mapping[str, torch.Tensor]],  # tensors of models and callbacks, by part and name
     optimizer: torch.optim.Optimizer,  # that has made steps
@@ -207,11 +207,11 @@ def training_tensors(
 
 
 def restore_training(
-    state: dict[str, torch.Tensor],  # from `training_tensors`
     optimizer: torch.optim.Optimizer,  # of weights of the same shapes
-    generators: bool = True,  # whether this process takes back the random generators
+    moments: dict[str, torch.Tensor],  # the part `optimizer` of `training_tensors`
+    generators: dict[str, torch.Tensor] | None,  # the part `rng`; None leaves the generators alone
 ) -> None:
-    "Put optimizer and random generators back; the other parts are read with `tensors_under`."
-    load_optimizer(optimizer, tensors_under(state, "optimizer"))
-    if generators:
-        set_rng_state(tensors_under(state, "rng"))
+    "Put optimizer and random generators back."
+    load_optimizer(optimizer, moments)
+    if generators is not None:
+        set_rng_state(generators)

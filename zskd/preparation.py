@@ -473,7 +473,7 @@ def _restore(self: PreparedRun, state: dict[str, torch.Tensor]) -> None:
         c.load_state_dict(tensors_under(state, f"callback.{name}"))
     if "epoch.batches" in state:
         self._batches, self._chosen = state["epoch.batches"].numpy(), True
-    restore_training(state, self._optimizer, generators=self.rank == 0)
+    restore_training(self._optimizer, tensors_under(state, "optimizer"), tensors_under(state, "rng") if self.rank == 0 else None)
 
 # %% ../nbs/63_preparation.ipynb #a2f03634
 @patch
