@@ -29,7 +29,7 @@ from zskd.teachers import Teacher
 from zskd.tracking import TrackerCallback
 from zskd.training import Distiller
 
-WORDS = "good bad fine dull day film plot the a was of and".split()
+WORDS = ["good", "bad", "fine", "dull", "day", "film", "plot", "the", "a", "was", "of", "and"]
 STEPS, KILL = 7, 5  # a checkpoint is written after every third step
 
 processes = multiprocessing.get_context("forkserver")

@@ -78,12 +78,14 @@ class PreparedRun(Run):
         self._chosen = False  # whether a callback chose them
         self._check(adversary)
 
-    def __repr__(self) -> str:
-        best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
-        return f"{type(self).__name__}({self.teacher.name!r} -> {self.start.n_params:,} parameters, {len(self.pool):,} rows, step {self.step} of {self.steps}{best})"
-
 
 PreparedRun.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
+
+# %% ../nbs/63_preparation.ipynb #f02fa42b
+@patch
+def __repr__(self: PreparedRun) -> str:
+    best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
+    return f"{type(self).__name__}({self.teacher.name!r} -> {self.start.n_params:,} parameters, {len(self.pool):,} rows, step {self.step} of {self.steps}{best})"
 
 # %% ../nbs/63_preparation.ipynb #3887a02d
 @patch

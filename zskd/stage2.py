@@ -61,22 +61,29 @@ class Stage2(Callback):
             if not isinstance(n, int) or n < least:
                 raise UserError(f"{name}={n!r}: must be a whole number, at least {least}")
         self.adversary, self.share, self.start, self.ramp, self.generator_steps, self.student_steps = adversary, share, start, ramp, generator_steps, student_steps
-        self.rows, self.memory, self.learn_rows, self.max_queries = rows, memory, learn_rows, max_queries
+        self.new_texts, self.memory, self.learn_rows, self.max_queries = rows, memory, learn_rows, max_queries
         self.turns: list[Turn] = []  # the last ones
 
-    def settings(self) -> dict[str, Any]:
-        names = ("share", "start", "ramp", "generator_steps", "student_steps", "rows", "memory", "learn_rows", "max_queries")
-        return {"adversary": {"kind": type(self.adversary).__name__, **self.adversary.settings()}, **{name: getattr(self, name) for name in names}}
+# %% ../nbs/46_stage2.ipynb #cf2fd517
+@patch
+def settings(self: Stage2) -> dict[str, Any]:
+    "The adversary with its own settings, and those of the turns."
+    names = ("share", "start", "ramp", "generator_steps", "student_steps", "memory", "learn_rows", "max_queries")
+    adversary = {"kind": type(self.adversary).__name__, **self.adversary.settings()}
+    return {"adversary": adversary, **{name: getattr(self, name) for name in names}, "rows": self.new_texts}
 
-    def check(self, run: Run) -> None:
-        if not run.teacher.labels:
-            raise UserError(f"adversary: teacher {run.teacher.name} is an encoder, which names no classes to differ on; leave the adversary out")
-        if run.start.notes.get("n_texts", run.n_texts) and not run.n_texts:
-            raise UserError("pool: is empty; an adversary has nothing to start from")
-        if self.turns or self.adversary.steps:
-            raise UserError("adversary: has been used by another run, from which it knows texts; make a new one")
-        self.check_rows(run.settings.batch_size, len(run.train))
-        self.adversary.check(run.teacher, run.start)
+
+@patch
+def check(self: Stage2, run: Run) -> None:
+    "Raise `UserError` for an encoder, an empty pool, an adversary that was used before, and settings that do not fit the run."
+    if not run.teacher.labels:
+        raise UserError(f"adversary: teacher {run.teacher.name} is an encoder, which names no classes to differ on; leave the adversary out")
+    if run.start.notes.get("n_texts", run.n_texts) and not run.n_texts:
+        raise UserError("pool: is empty; an adversary has nothing to start from")
+    if self.turns or self.adversary.steps:
+        raise UserError("adversary: has been used by another run, from which it knows texts; make a new one")
+    self.check_rows(run.settings.batch_size, len(run.train))
+    self.adversary.check(run.teacher, run.start)
 
 # %% ../nbs/46_stage2.ipynb #5ac94a10
 @patch
@@ -119,7 +126,7 @@ def turn_rows(
     n: int,  # rows that the run trains on
 ) -> int:
     "New texts in a turn."
-    return min(n, self.rows or max(1, round(self.share * batch_size * self.student_steps)))
+    return min(n, self.new_texts or max(1, round(self.share * batch_size * self.student_steps)))
 
 # %% ../nbs/46_stage2.ipynb #0ac08ab4
 @patch
