@@ -49,7 +49,7 @@ class Run:
     start: Student  # as it was given
     student: Student  # in training, on the run's device
     average: Student  # with the running average of its weights; `student` itself where none is kept
-    distilled: Student | None  # the result
+    distilled: Student | None = None  # the result
     callbacks: list[Callback]
     pool: RowSource | list[Row]
     n_texts: int | None  # texts per row; None if single texts and pairs are mixed
@@ -58,14 +58,15 @@ class Run:
     tokens: Encoded  # all rows of the pool in the student's pieces
     lengths: np.ndarray  # int, pieces of each row
     targets: torch.Tensor  # float32 [rows of the pool, outputs], what the student learns to give
+    about_loss: list[str]  # what the loss is made of, a line for each term
     out: Path  # the run's folder
     cache: Path  # folder of the teacher's logits and hidden states
     accelerator: Accelerator  # its `device` is the run's
-    rank: int  # number of this process
-    world: int  # how many processes there are
-    is_main: bool  # whether this process writes
-    max_queries: int | None  # questions to the teacher during training, at most
-    lr: float  # of the latest step
+    rank: int = 0  # number of this process
+    world: int = 1  # how many processes there are
+    is_main: bool = True  # whether this process writes
+    max_queries: int | None = None  # questions to the teacher during training, at most
+    lr: float = 0.0  # of the latest step
 
     def log(self, event: str, **fields: Any) -> None:
         "Write a line to `log.jsonl`, from one process only."
@@ -75,9 +76,11 @@ class Run:
         "What decides the result, as JSON types."
         raise NotImplementedError
 
-    def facts(self) -> dict[str, Any]:
-        "What a report says of the run."
-        raise NotImplementedError
+# %% ../nbs/45_callbacks.ipynb #96673118
+@patch
+def facts(self: Run) -> dict[str, Any]:  # JSON types
+    "What a report says of the run: queries, seconds, seed, sources, answers."
+    raise NotImplementedError
 
 # %% ../nbs/45_callbacks.ipynb #5c406020
 @patch(as_prop=True)

@@ -10,9 +10,9 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,33 @@ from .ood import scarce_classes
 from .processes import team
 from .settings import SCHEDULES, Settings, default_batch_size, hold_out, loss_name
 from .stage2 import Stage2
-from .students import Student
+from .students import Encoded, Student
 from .tasks import Row, Task, as_rows, match_labels
 from .teachers import Teacher
 
 # %% auto #0
-__all__ = ['PreparedRun', 'count_answers', 'parameter_groups']
+__all__ = ['EpochRows', 'Tools', 'PreparedRun', 'count_answers', 'parameter_groups']
+
+# %% ../nbs/63_preparation.ipynb #cd0ae07c
+@dataclass
+class EpochRows:
+    "The rows of the epoch that a run is in."
+
+    batches: np.ndarray | None = None  # int [batches, batch_size]; None before the first step
+    chosen: bool = False  # whether a callback chose them
+
+
+@dataclass
+class Tools:
+    "What the training works with. None of it is kept as it is: a checkpoint holds its tensors."
+
+    net: torch.nn.Module | None = None  # the student's model, as accelerate wraps it
+    own: dict[str, torch.nn.Module] = field(default_factory=dict)  # the callbacks' modules, by callback and name
+    own_average: dict[str, torch.nn.Module] = field(default_factory=dict)  # their averages
+    pairs: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]] = ((), ())  # averages, and what is averaged
+    optimizer: torch.optim.Optimizer | None = None
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
+    dtype: torch.dtype = torch.float32  # of the arithmetic
 
 # %% ../nbs/63_preparation.ipynb #5fa6f211
 class PreparedRun(Run):
@@ -67,21 +88,24 @@ class PreparedRun(Run):
         self.start, self.pool, self.task, self.out = student, pool if hasattr(pool, "rows") else as_rows(pool), task, Path(out)
         self.cache, self.resume, self.device, self.max_queries = Path(cache) if cache else self.out / "logits", resume, device, max_queries
         self.settings, self.state = Settings(**kwargs), RunState(queries=self._first_queries())
+        self.n_texts, self.order = self._check_texts(), self.class_order()
+        self.loss_fn, self.about_loss = self._read_loss()
+        self.train, self.held = hold_out(len(self.pool), self.settings.held_out, self.settings.seed)
+        self.epoch_steps, self.evaluate_every = self._settle_steps()
         self.callbacks = [LogCallback(), ProgressCallback(), *callbacks]
-        self.stage2: Stage2 | None = None
-        self.distilled, self.lr, self.rank, self.world, self.is_main = None, 0.0, 0, 1, True
+        self.student = self.average = student  # until the training begins
         self.best_weights: dict[str, torch.Tensor] = {}  # of the student, and of the callbacks' modules under `callback.`
-        self._best_changed, self._lock = False, ExitStack()  # the lock of the folder is held while the run is open
-        self._own: dict[str, torch.nn.Module] = {}  # modules of callbacks, by callback and name
-        self._own_average: dict[str, torch.nn.Module] = {}
-        self._batches: np.ndarray | None = None  # int [batches, batch_size], of this epoch
-        self._chosen = False  # whether a callback chose them
-        self._check(adversary)
-
-
-PreparedRun.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
+        self.folder, self.checkpoints = RunFolder(self.out), Checkpoints(self.out / "checkpoints")
+        self.tokens, self.lengths, self.targets = Encoded(*(np.zeros(n, np.int64) for n in (0, 0, 1))), np.zeros(0, np.int64), torch.zeros(0, len(student.labels))
+        self._best_changed, self._lock = False, ExitStack()
+        self._epoch, self._tools = EpochRows(), Tools()
+        self._check_device()
+        self.stage2 = self._complete_callbacks(adversary)
 
 # %% ../nbs/63_preparation.ipynb #f02fa42b
+PreparedRun.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
+
+
 @patch
 def __repr__(self: PreparedRun) -> str:
     best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
@@ -102,43 +126,40 @@ def class_order(self: PreparedRun) -> list[int]:  # the teacher's column of each
 
 # %% ../nbs/63_preparation.ipynb #eba3ae65
 @patch
-def _check(self: PreparedRun, adversary: Adversary | Stage2 | None) -> None:
-    self._check_texts()
-    self.order = self.class_order()
-    self._check_device()
-    self._check_loss()
-    self._check_sizes()
+def _complete_callbacks(self: PreparedRun, adversary: Adversary | Stage2 | None) -> Stage2 | None:
+    "Add the callbacks that the settings ask for, and check all."
     for c in self.callbacks:
         if not isinstance(c, Callback):
             raise UserError(f"callbacks: {c!r} is no object of a subclass of Callback")
     self._add_hidden()
-    self._add_stage2(adversary)
+    stage2 = self._add_stage2(adversary)
     self._check_callbacks()
+    return stage2
 
-# %% ../nbs/63_preparation.ipynb #c2c737dd
+# %% ../nbs/63_preparation.ipynb #65312524
 @patch
-def _check_texts(self: PreparedRun) -> None:
+def _check_texts(self: PreparedRun) -> int | None:  # texts per row; None if they are mixed
     "Whether teacher, student and pool agree on the number of texts per input."
     pool = self.pool
-    self.n_texts = n_texts = getattr(pool, "n_texts", None) if hasattr(pool, "rows") else len(pool[0]) if pool else None
+    n_texts = getattr(pool, "n_texts", None) if hasattr(pool, "rows") else len(pool[0]) if pool else None
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"pool: has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}")
     if n_texts and n_texts != (meant := self.start.notes.get("n_texts", n_texts)):
         raise UserError(f"student: its shape is for {meant} text(s) per input, but the pool has {n_texts}; say n_texts={n_texts} in Student.create")
+    return n_texts
 
 # %% ../nbs/63_preparation.ipynb #67593067
 @patch
-def _check_sizes(self: PreparedRun) -> None:
-    "Split the pool, and settle the size of a batch and the number of steps."
+def _settle_steps(self: PreparedRun) -> tuple[int, int]:  # steps in an epoch, and from one evaluation to the next
+    "Settle the size of a batch and the number of steps."
     s = self.settings
-    self.train, self.held = hold_out(len(self.pool), s.held_out, s.seed)
     if s.batch_size is None:
         s = self.settings = replace(s, batch_size=default_batch_size(len(self.train)))
     if len(self.train) < s.batch_size:
         raise UserError(f"batch_size={s.batch_size}: the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool")
-    self.epoch_steps = len(self.train) // s.batch_size
-    self.state.steps = s.steps or max(1, round(s.epochs * self.epoch_steps))
-    self.evaluate_every = s.evaluate_every or min(max(1, self.state.steps // 20), 1000)
+    epoch_steps = len(self.train) // s.batch_size
+    self.state.steps = s.steps or max(1, round(s.epochs * epoch_steps))
+    return epoch_steps, s.evaluate_every or min(max(1, self.state.steps // 20), 1000)
 
 # %% ../nbs/63_preparation.ipynb #f2684306
 @patch
@@ -171,7 +192,7 @@ def _add_hidden(self: PreparedRun) -> None:
 
 # %% ../nbs/63_preparation.ipynb #c0ffee42
 @patch
-def _add_stage2(self: PreparedRun, adversary: Adversary | Stage2 | None) -> None:
+def _add_stage2(self: PreparedRun, adversary: Adversary | Stage2 | None) -> Stage2 | None:
     "Add the callback that asks the adversary. Its texts come before what other callbacks make of a batch."
     if adversary is not None:
         if not isinstance(adversary, (Adversary, Stage2)):
@@ -180,7 +201,7 @@ def _add_stage2(self: PreparedRun, adversary: Adversary | Stage2 | None) -> None
     found = [c for c in self.callbacks if isinstance(c, Stage2)]
     if len(found) > 1:
         raise UserError(f"callbacks: {len(found)} of them are a Stage2; give one adversary")
-    self.stage2 = found[0] if found else None
+    return found[0] if found else None
 
 # %% ../nbs/63_preparation.ipynb #6e1aff4b
 @patch
@@ -191,15 +212,15 @@ def _check_device(self: PreparedRun) -> None:
 
 # %% ../nbs/63_preparation.ipynb #e7e56df8
 @patch
-def _check_loss(self: PreparedRun) -> None:
+def _read_loss(self: PreparedRun) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], list[str]]:  # the loss, and lines about it
     "Read the loss, and warn of terms that have no effect with so few classes."
     loss = self.settings.loss
     if not isinstance(loss, (str, LossSum)):
-        self.loss_fn, self.about_loss = loss, [loss_name(loss)]
-        return
-    self.loss_fn, self.about_loss = parse_loss(loss), describe_loss(loss, len(self.start.labels)).split("\n")
-    for line in self.about_loss:
+        return loss, [loss_name(loss)]
+    about = describe_loss(loss, len(self.start.labels)).split("\n")
+    for line in about:
         _warn_once(line.partition("  note: ")[2])
+    return parse_loss(loss), about
 
 # %% ../nbs/63_preparation.ipynb #929dba20
 @patch
@@ -260,8 +281,6 @@ def _open(self: PreparedRun) -> None:
     self.is_main, self.rank, self.world = self.accelerator.is_main_process, self.accelerator.process_index, self.accelerator.num_processes
     if self.settings.batch_size % self.world:
         raise UserError(f"batch_size={self.settings.batch_size}: cannot be shared equally by {self.world} processes; choose a multiple")
-    self.folder = RunFolder(self.out)
-    self.checkpoints = Checkpoints(self.out / "checkpoints")
     with team().main_first():
         if self.is_main:
             self._lock.enter_context(writing(self.out))
@@ -385,7 +404,7 @@ def _prepare(self: PreparedRun) -> None:
     self.student.model.to(self.accelerator.device).train()
     if self.accelerator.device.type == "cpu":
         self.student.model.set_attn_implementation("eager")  # in bfloat16 several times faster there, otherwise as fast
-    self.dtype = pick_dtype(self.accelerator.device, s.precision)
+    self._tools.dtype = pick_dtype(self.accelerator.device, s.precision)
     self._add_modules()
     self._add_average()
     self._add_optimizer()
@@ -402,7 +421,7 @@ def _prepare(self: PreparedRun) -> None:
 def _add_modules(self: PreparedRun) -> None:
     "Ask the callbacks for modules of their own. Raises `UserError` if the student's model is changed and nobody changes it back."
     for name, c in named_callbacks(self.callbacks).items():
-        self._own |= {f"{name}.{key}": module for key, module in c.modules(self).items()}
+        self._tools.own |= {f"{name}.{key}": module for key, module in c.modules(self).items()}
     if self._is_changed(self.student.model) and not any(overrides(c, "finish") for c in self.callbacks):
         raise UserError("callbacks: the student's model was changed, and no callback has a method finish that makes an ordinary student of it; write one")
 
@@ -417,43 +436,43 @@ def _is_changed(self: PreparedRun, model: torch.nn.Module) -> bool:
 @patch
 def _add_average(self: PreparedRun) -> None:
     "Make the averages that are evaluated and kept: of the student and of the callbacks' modules."
-    self.average, self._own_average = self.student, self._own
+    self.average, self._tools.own_average = self.student, self._tools.own
     if self.settings.ema:
         self.average = copy.copy(self.student)
         self.average.model = copy.deepcopy(self.student.model).eval().requires_grad_(False)
-        self._own_average = {name: copy.deepcopy(m).requires_grad_(False) for name, m in self._own.items()}
-    averaged = [self.average.model, *self._own_average.values()]
-    trained = [self.student.model, *self._own.values()]
-    self._pairs = tuple([p for m in modules for p in m.parameters()] for modules in (averaged, trained))
+        self._tools.own_average = {name: copy.deepcopy(m).requires_grad_(False) for name, m in self._tools.own.items()}
+    averaged = [self.average.model, *self._tools.own_average.values()]
+    trained = [self.student.model, *self._tools.own.values()]
+    self._tools.pairs = tuple([p for m in modules for p in m.parameters()] for modules in (averaged, trained))
 
 # %% ../nbs/63_preparation.ipynb #c64a9354
 @patch
 def _add_optimizer(self: PreparedRun) -> None:
-    s, own = self.settings, [p for m in self._own.values() for p in m.parameters()]
+    s, own = self.settings, [p for m in self._tools.own.values() for p in m.parameters()]
     groups = parameter_groups(self.student.model, s.weight_decay) + [{"params": own, "weight_decay": 0.0}] * bool(own)
     optimizer = torch.optim.AdamW(groups, lr=s.lr, fused=True)
-    self._net, self._optimizer = self.accelerator.prepare(self.student.model, optimizer)
-    self._scheduler = get_scheduler(SCHEDULES[s.schedule], optimizer, math.ceil(s.warmup * self.steps), self.steps)
+    self._tools.net, self._tools.optimizer = self.accelerator.prepare(self.student.model, optimizer)
+    self._tools.scheduler = get_scheduler(SCHEDULES[s.schedule], optimizer, math.ceil(s.warmup * self.steps), self.steps)
 
 # %% ../nbs/63_preparation.ipynb #7e280a0a
 @patch
 def _tensors(self: PreparedRun) -> dict[str, torch.Tensor]:
     "What a checkpoint holds of the training, beside the counters."
     parts = {"model": self.student.model.state_dict()}
-    parts |= {f"module.{name}": m.state_dict() for name, m in self._own.items()}
+    parts |= {f"module.{name}": m.state_dict() for name, m in self._tools.own.items()}
     if self.settings.ema:
         parts["average"] = self.average.model.state_dict()
-        parts |= {f"average-module.{name}": m.state_dict() for name, m in self._own_average.items()}
+        parts |= {f"average-module.{name}": m.state_dict() for name, m in self._tools.own_average.items()}
     parts |= {f"callback.{name}": c.state_dict() for name, c in named_callbacks(self.callbacks).items()}
-    if self._chosen:
-        parts["epoch"] = {"batches": torch.from_numpy(self._batches)}
-    return training_tensors(parts, self._optimizer)
+    if self._epoch.chosen:
+        parts["epoch"] = {"batches": torch.from_numpy(self._epoch.batches)}
+    return training_tensors(parts, self._tools.optimizer)
 
 # %% ../nbs/63_preparation.ipynb #f1b2929d
 @patch
 def _averaged_weights(self: PreparedRun) -> dict[str, torch.Tensor]:
     "A copy of the averages: the student's, and the callbacks' under `callback.`."
-    parts = {f"callback.{name}.{k}": v for name, m in self._own_average.items() for k, v in m.state_dict().items()}
+    parts = {f"callback.{name}.{k}": v for name, m in self._tools.own_average.items() for k, v in m.state_dict().items()}
     return {k: v.detach().cpu().clone() for k, v in {**self.average.model.state_dict(), **parts}.items()}
 
 # %% ../nbs/63_preparation.ipynb #68788f05
@@ -462,20 +481,20 @@ def _restore(self: PreparedRun, state: dict[str, torch.Tensor]) -> None:
     self.student.model.load_state_dict(tensors_under(state, "model"))
     if self.settings.ema:
         self.average.model.load_state_dict(tensors_under(state, "average"))
-    for name, module in self._own.items():
+    for name, module in self._tools.own.items():
         if not (tensors := tensors_under(state, f"module.{name}")) and module.state_dict():
             raise RunError(f"{self.out}: its checkpoint is of version 0.1.0 and holds callbacks that are kept differently now; {self.checkpoints.remedy}")
         module.load_state_dict(tensors)
         if self.settings.ema:
-            self._own_average[name].load_state_dict(tensors_under(state, f"average-module.{name}"))
-    self._scheduler.last_epoch = self.step
-    for group in self._optimizer.param_groups:
-        group["lr"] = self.settings.lr * self._scheduler.lr_lambdas[0](self.step)
+            self._tools.own_average[name].load_state_dict(tensors_under(state, f"average-module.{name}"))
+    self._tools.scheduler.last_epoch = self.step
+    for group in self._tools.optimizer.param_groups:
+        group["lr"] = self.settings.lr * self._tools.scheduler.lr_lambdas[0](self.step)
     for name, c in named_callbacks(self.callbacks).items():
         c.load_state_dict(tensors_under(state, f"callback.{name}"))
     if "epoch.batches" in state:
-        self._batches, self._chosen = state["epoch.batches"].numpy(), True
-    restore_training(self._optimizer, tensors_under(state, "optimizer"), tensors_under(state, "rng") if self.rank == 0 else None)
+        self._epoch.batches, self._epoch.chosen = state["epoch.batches"].numpy(), True
+    restore_training(self._tools.optimizer, tensors_under(state, "optimizer"), tensors_under(state, "rng") if self.rank == 0 else None)
 
 # %% ../nbs/63_preparation.ipynb #a2f03634
 @patch

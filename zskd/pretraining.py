@@ -328,7 +328,7 @@ def save_encoder(
     model = copy.deepcopy(student.model.base_model)
     weights, model.config.num_labels = model.state_dict(), 2  # the directions are not its classes
     if words is not None:
-        weights = {f"albert.{k}": v for k, v in weights.items()} | {f"predictions.{k}": v for k, v in words.head.state_dict().items()}
+        weights = {f"albert.{k}": v for k, v in weights.items()} | {f"predictions.{k}": v.cpu() for k, v in words.head.state_dict().items()}
         model = AlbertForMaskedLM(model.config)
     with model_folder(folder) as tmp:
         model.save_pretrained(tmp, state_dict=weights)

@@ -51,26 +51,26 @@ class Distiller(PreparedRun):
 def _begin_epoch(self: Distiller, epoch: int) -> None:
     "Put the rows of an epoch in order: those that a callback chooses, or all in random order."
     chosen = next((c.rows(self, epoch) for c in self.callbacks if overrides(c, "rows")), None)
-    self._chosen = chosen is not None
-    if not self._chosen:
-        self._batches = self.train[epoch_batches(self.lengths[self.train], self.settings.batch_size, self.settings.seed, epoch)]
+    self._epoch.chosen = chosen is not None
+    if not self._epoch.chosen:
+        self._epoch.batches = self.train[epoch_batches(self.lengths[self.train], self.settings.batch_size, self.settings.seed, epoch)]
         return
     size, chosen = self.settings.batch_size, np.asarray(chosen, dtype=np.int64)
     if len(chosen) < size or not np.isin(chosen, self.train).all():
         raise UserError(f"rows: a callback chose {len(chosen)} rows for epoch {epoch}; choose at least batch_size={size} among run.train")
-    self._batches = chosen[: len(chosen) // size * size].reshape(-1, size)
+    self._epoch.batches = chosen[: len(chosen) // size * size].reshape(-1, size)
 
 # %% ../nbs/64_training.ipynb #3f022233
 @patch
 def _pool_batch(self: Distiller) -> Batch:
     "The rows of the pool for the step to come, the same in every process."
     state = self.state
-    if self._batches is None and state.epoch >= 0:  # resumed; an order that a callback chose is in the checkpoint
+    if self._epoch.batches is None and state.epoch >= 0:  # resumed; an order that a callback chose is in the checkpoint
         self._begin_epoch(state.epoch)
-    if state.epoch < 0 or state.step - state.epoch_begin >= len(self._batches):
+    if state.epoch < 0 or state.step - state.epoch_begin >= len(self._epoch.batches):
         self._begin_epoch(state.epoch + 1)
         state.epoch, state.epoch_begin = state.epoch + 1, state.step
-    rows = self._batches[state.step - state.epoch_begin]
+    rows = self._epoch.batches[state.step - state.epoch_begin]
     return Batch(self, rows, self.targets[rows].to(self.accelerator.device), self.tokens, rows)
 
 # %% ../nbs/64_training.ipynb #8ad9851b
@@ -87,8 +87,8 @@ def _train_step(self: Distiller) -> float:  # the loss
     batch = batch.share(self.rank, self.world).with_inputs()  # this process's share
 
     wanted = {"output_hidden_states": True} if any(c.hidden_states for c in self.callbacks) else {}
-    with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
-        answer = self._net(**batch.forward_inputs(), **wanted)
+    with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self._tools.dtype == torch.bfloat16):
+        answer = self._tools.net(**batch.forward_inputs(), **wanted)
     batch.hidden_states = answer.hidden_states or ()
     total, value = self._batch_loss(batch, answer.logits.float())
     self.accelerator.backward(total)
@@ -97,13 +97,13 @@ def _train_step(self: Distiller) -> float:  # the loss
     loss, norm = torch.stack([value, norm]).tolist()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise RunError(f"{self.out}: the loss is {loss} and its gradient {norm} at step {self.step + 1}; start again with a lower lr (it was {self.settings.lr})")
-    self.lr = self._optimizer.param_groups[0]["lr"]
-    self._optimizer.step()
-    self._optimizer.zero_grad()
-    self._scheduler.step()
+    self.lr = self._tools.optimizer.param_groups[0]["lr"]
+    self._tools.optimizer.step()
+    self._tools.optimizer.zero_grad()
+    self._tools.scheduler.step()
     if self.settings.ema:
         with torch.no_grad():
-            torch._foreach_lerp_(*self._pairs, 1 - ema_decay(self.step, self.settings.ema))
+            torch._foreach_lerp_(*self._tools.pairs, 1 - ema_decay(self.step, self.settings.ema))
     self.state.step += 1
     return loss
 
@@ -129,7 +129,7 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
 def _combine_gradients(self: Distiller) -> torch.Tensor:  # norm of the student's gradient
     "Average the gradients of the callbacks' modules over the processes, as PyTorch does the student's, and clip the student's."
     if self.world > 1:
-        for p in (p for m in self._own.values() for p in m.parameters()):
+        for p in (p for m in self._tools.own.values() for p in m.parameters()):
             p.grad = self.accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
     return self.accelerator.clip_grad_norm_(self.student.model.parameters(), self.settings.clip or math.inf)
 
@@ -269,7 +269,7 @@ def save_results(
 @patch
 def _finished_student(self: Distiller) -> Student:
     "The best student, as an ordinary one. The callbacks' modules get their best weights."
-    for name, module in self._own.items():
+    for name, module in self._tools.own.items():
         module.load_state_dict(tensors_under(self.best_weights, f"callback.{name}"))
     student = self._student(self.best_weights, model=copy.deepcopy(self.average.model).cpu() if self._is_changed(self.average.model) else None)
     for c in reversed(self.callbacks):
