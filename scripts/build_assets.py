@@ -27,14 +27,14 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLan
 
 from zskd.core import ASSETS, count_parameters, read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.pretrain import Mixture, Pretrainer, compact_student, mixed_text, objectives, open_encoder
-from zskd.shapes import Shape
-from zskd.students import Student
-from zskd.vocabularies import trim_vocabulary
-from zskd.tasks import TASKS
 from zskd.fine_tuning import fine_tune
 from zskd.models import load_classifier
+from zskd.pretraining import MixedPool, Pretrainer, compact_student, mixed_text, objectives, open_encoder
+from zskd.shapes import Shape
+from zskd.students import Student
+from zskd.tasks import TASKS
 from zskd.teachers import Teacher
+from zskd.vocabularies import trim_vocabulary
 
 MAX_LENGTH = 128
 VOCABULARY = 8000
@@ -142,14 +142,14 @@ def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
     return {"parameters": stored.n_params, "accuracy": accuracy, "fine_tuning": {k: result[k] for k in ("accuracy", "f1")}}
 
 
-def pretrained(encoder: Teacher, start: Student, rows: Mixture, out: Path, **settings: Any) -> Pretrainer:
+def pretrained(encoder: Teacher, start: Student, rows: MixedPool, out: Path, **settings: Any) -> Pretrainer:
     """Start or continue a run of general distillation and finish it; keep the encoder's states for the next."""
     run = Pretrainer(encoder, start, rows, out, resume=out.exists(), cache=out.parent / "states", batch_size=64, **settings)
     run.fit()
     return run
 
 
-def build_small(encoder: Teacher, rows: Mixture, work: Path) -> dict:
+def build_small(encoder: Teacher, rows: MixedPool, work: Path) -> dict:
     """The compact encoder that `zskd pretrain --rows 300000 --epochs 5` makes: at most 757,000 parameters with a classifier of three classes."""
     start = compact_student(encoder, 757_000, [text for row in rows.rows(range(50_000)) for text in row])
     run = pretrained(encoder, start, rows, work / "small", epochs=5, lr=2e-3, precision="auto", **objectives())
@@ -157,7 +157,7 @@ def build_small(encoder: Teacher, rows: Mixture, work: Path) -> dict:
                  objective="the encoder's last hidden states in their 64 leading directions, and the nearness of sentences in a batch (weight 0.1).")  # fmt: skip
 
 
-def build_wide(encoder: Teacher, rows: Mixture, work: Path, other: list[str]) -> dict:
+def build_wide(encoder: Teacher, rows: MixedPool, work: Path, other: list[str]) -> dict:
     """A compact encoder with the embedded teacher's vocabulary that also names masked words: first the encoder's states, then both."""
     start = compact_student(encoder, 2_300_000, None, tokenizer=AutoTokenizer.from_pretrained(ASSETS / "teacher"), shape=WIDE)
     settings = {"lr": 1e-3, "precision": "bf16", "held_out": 2000}

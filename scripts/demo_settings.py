@@ -21,12 +21,12 @@ from recipes import HELD, NATURAL
 
 from zskd.core import ASSETS, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Distiller
 from zskd.metrics import agreement, mean_kl
 from zskd.pools import Recipe, _draw, balance, ood_pool
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
+from zskd.training import Distiller
 
 RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "demo_settings.json"
 SETTINGS = [  # rows kept, candidates for each, epochs

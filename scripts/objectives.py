@@ -17,10 +17,10 @@ from six_tasks import COMPACT_SHAPE, PAIR_TRAINING, make_rows, make_teacher, sho
 
 from zskd.core import read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Distiller
-from zskd.pretrain import Pretrainer, mixed_text, objectives, open_encoder
+from zskd.pretraining import Pretrainer, mixed_text, objectives, open_encoder
 from zskd.students import Student
 from zskd.tasks import TASKS
+from zskd.training import Distiller
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "objectives.json"
 ROWS = 300_000  # as for the encoders in the package

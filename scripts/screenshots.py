@@ -24,7 +24,6 @@ from zskd.adversaries import MaxDivergenceSearch
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer
-from zskd.distill import Distiller
 from zskd.method import MethodExplorer
 from zskd.pools import ood_pool
 from zskd.serve import RunDashboard, serve
@@ -32,6 +31,7 @@ from zskd.stage2 import Stage2
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
+from zskd.training import Distiller
 task = TASKS["sst2"]
 teacher = Teacher.load(ASSETS / "teacher").for_task(task)
 pool = ood_pool(task, load_corpus("sample"), 12_000, teacher, cache="logits")

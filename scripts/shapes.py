@@ -22,13 +22,13 @@ from provenance import made_by
 
 from zskd.core import read_json, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Distiller
 from zskd.metrics import agreement, mean_kl
 from zskd.pools import Pool, Recipe, ood_pool
 from zskd.shapes import Shape, candidate_shapes
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
+from zskd.training import Distiller
 
 RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "shapes.json"
 HELD = 3000

@@ -26,15 +26,16 @@ import torch
 from provenance import made_by
 from transformers import AutoTokenizer, DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments, pipeline
 
+from zskd.callbacks import Callback
 from zskd.core import ASSETS, cpu_has_bf16, write_json
 from zskd.corpora import load_corpus
-from zskd.distill import Callback, Distiller
 from zskd.losses import kl
+from zskd.models import load_classifier
 from zskd.pools import Pool
 from zskd.students import Student
-from zskd.models import load_classifier
 from zskd.teachers import AHEAD, Teacher
 from zskd.tokens import batch_tokens, token_batches
+from zskd.training import Distiller
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "nbs" / "benchmarks" / "results" / "speed.json"

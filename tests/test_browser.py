@@ -25,12 +25,12 @@ from pathlib import Path
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.dashboards import Explorer, Monitor
-from zskd.distill import Distiller
 from zskd.pools import ood_pool
 from zskd.serve import RunDashboard, serve
 from zskd.students import Student
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
+from zskd.training import Distiller
 teacher = Teacher.load(ASSETS / "teacher").for_task(TASKS["sst2"])
 rows = TASKS["sst2"].validation("demo").rows[:60]
 student = Student.create(teacher, n_params=60_000, corpus=[text for text, in rows], init="random", sensitivity=False)

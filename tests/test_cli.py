@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from zskd import cli, teachers
-from zskd.core import ASSETS, RunError
+from zskd.core import ASSETS
+from zskd.errors import RunError
 from zskd.pools import Pool
 from zskd.teachers import BLOCK
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from zskd.core import RunError, UserError
 from zskd.corpora import load_corpus
+from zskd.errors import RunError, UserError
 from zskd.pools import ood_pool
 from zskd.tasks import TASKS
 
@@ -91,8 +91,8 @@ def test_sampling_memory_is_bounded(tmp_path):
     """A pool's sample of the text holds as many sentences as it may, not as many as there are."""
     code = """
         import sys, tracemalloc
-        from zskd.corpora import load_corpus
         from zskd.builders import sample_blocks
+        from zskd.corpora import load_corpus
         tracemalloc.start()
         blocks = sample_blocks(load_corpus(sys.argv[1]), 3_000)
         print(sum(map(len, blocks)), tracemalloc.get_traced_memory()[1] / 2**20)
@@ -212,8 +212,8 @@ def test_unreadable_file(tmp_path):
 
 def test_unreachable_hub_names_a_local_way():
     code = """
-        from zskd.core import RunError
         from zskd.corpora import load_corpus
+        from zskd.errors import RunError
         for name in ("wikitext-103", "nobody/nothing:de"):
             try:
                 load_corpus(name)

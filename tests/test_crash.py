@@ -21,14 +21,14 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from zskd import cli, evaluate
+from zskd.core import ASSETS, LOCK, file_digest, writing
+from zskd.errors import UserError, ZskdError
 from zskd.generator import MaskedLMGenerator
-from zskd.core import ASSETS, LOCK, UserError, file_digest, writing
-from zskd.errors import ZskdError
-from zskd.distill import Distiller
-from zskd.stage2 import Stage2
 from zskd.shapes import Shape
+from zskd.stage2 import Stage2
 from zskd.students import Student
 from zskd.teachers import Teacher
+from zskd.training import Distiller
 
 SOME = 25  # points that are tried without `--flags slow`
 State = dict[str, bytes | None]  # files and folders (None) below a place

@@ -10,8 +10,9 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from zskd import cli
-from zskd.core import ASSETS, UserError
+from zskd.core import ASSETS
 from zskd.corpora import load_corpus, split_sentences, split_words
+from zskd.errors import UserError
 
 SMALL = ["--n", "120", "--steps", "4", "--batch-size", "16", "--preset", "bert-tiny", "--init", "random", "--device", "cpu"]
 PROSE = [f"The {a} {b} was {c} and the {d} stood near it." for a in "old new small long".split() for b in "mill road ship hall".split() for c in "open full dark".split() for d in "tree wall".split()]

@@ -16,18 +16,19 @@ import torch
 from safetensors.torch import load_file
 
 from zskd.adversaries import RandomInfill
+from zskd.callbacks import Callback
+from zskd.core import ASSETS
+from zskd.errors import RunError, UserError, ZskdError
 from zskd.generator import MaskedLMGenerator
-from zskd.core import ASSETS, RunError, UserError
-from zskd.errors import ZskdError
-from zskd.distill import STOP, Callback, Distiller
-from zskd.stage2 import Stage2, read_generated
 from zskd.shapes import Shape
+from zskd.stage2 import Stage2, read_generated
 from zskd.students import Student
 from zskd.teachers import Teacher
+from zskd.training import STOP, Distiller
 
 # a server that has the packages imported forks a clean process for each run
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.distill", "transformers.models.albert.modeling_albert"])
+processes.set_forkserver_preload(["zskd.training", "transformers.models.albert.modeling_albert"])
 
 
 def rule(texts):
@@ -84,8 +85,8 @@ class More(Callback):
     def settings(self):
         return {"rows": self.rows}
 
-    def extra_rows(self, run, step):
-        return [(f"good film {step} {i}",) if i % 3 else ("dull day",) for i in range(self.rows)], None
+    def batch(self, run, batch):
+        return batch.join([(f"good film {run.step + 1} {i}",) if i % 3 else ("dull day",) for i in range(self.rows)])
 
 
 def adversary_of(kind: str) -> Stage2:
@@ -116,7 +117,7 @@ def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
     try:
         run = distiller(out, *args, **kwargs)
         run.fit()
-        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world, "queries": run.extra_queries}
+        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world, "queries": run.state.queries.extra}
     except (ZskdError, KeyboardInterrupt) as e:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         result = {"error": type(e).__name__, "text": str(e)}
@@ -318,7 +319,7 @@ def test_no_change_of_the_counters_passes(calm, tmp_path):
             with pytest.raises(RunError, match="checkpoint.json: is damaged or was changed .*; delete .*checkpoints and resume, which trains from the start") as e:
                 resumed.fit()
             assert "\n" not in str(e.value)
-    earlier = {k: v for k, v in index.items() if k not in ("sha256", "generated", "stop")}  # as version 0.1.0 wrote it
+    earlier = {k: v for k, v in index.items() if k not in ("sha256", "generated", "stop", "queries", "epoch", "epoch_begin")}  # as version 0.1.0 wrote it
     path.write_text(json.dumps(earlier))
     run(out, resume=True)
     assert identical(out, calm)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from zskd.core import RunError, UserError
-from zskd.evaluate import Report, evaluate
+from zskd.evaluate import evaluate
+from zskd.errors import RunError, UserError
+from zskd.evaluate import Report
 from zskd.metrics import agreement, ece, mean_kl, reliability
 from zskd.tasks import TASKS, Examples, Task
 

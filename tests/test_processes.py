@@ -25,7 +25,7 @@ TUTORIAL = Path(__file__).parents[1] / "nbs" / "tutorials" / "processes.ipynb"
 TEACHER = ["--teacher", ASSETS / "teacher", "--task", "sst2"]
 # a server that has the packages imported forks a clean process for each part of a run
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.cli", "zskd.distill", "zskd.pools", "transformers.models.albert.modeling_albert", "transformers.models.bert.modeling_bert"])
+processes.set_forkserver_preload(["zskd.cli", "zskd.training", "zskd.pools", "transformers.models.albert.modeling_albert", "transformers.models.bert.modeling_bert"])
 
 
 STARTED = []

@@ -197,7 +197,7 @@ def made(tmp_path_factory):
 
 def test_the_extra_docs_makes_every_page(made):
     assert [p for p in PAGES if not (made / p.relative_to(NBS)).exists()] == []
-    assert "Distiller" in (made / "50_distill.ipynb").read_text("utf-8") and "passes over the pool" in (made / "50_distill.ipynb").read_text("utf-8")
+    assert "Distiller" in (made / "64_training.ipynb").read_text("utf-8") and "passes over the pool" in (made / "64_training.ipynb").read_text("utf-8")
     project = yaml.safe_load((made / "_quarto.yml").read_text("utf-8"))
     assert all((made / name).exists() for name in [*project["project"]["resources"], *project["metadata-files"], "styles.css", "colab.html"])
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from zskd.core import UserError
+from zskd.errors import UserError
 from zskd.tasks import TASKS, match_labels, read_examples, score
 
 HEADERS = {  # task: (columns, labels in the file) as the GLUE archives and the hub's exports have them

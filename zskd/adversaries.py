@@ -16,8 +16,9 @@ import torch
 from fastcore.basics import patch
 
 from .builders import BUILDERS, TextSample
-from .core import UserError, derive_seed
+from .core import derive_seed
 from .corpora import split_words
+from .errors import UserError
 from .masked import MaskedRows, MaskFiller, SharedWords
 from .metrics import agreement, kl_each
 from .students import Student
@@ -137,7 +138,7 @@ class Adversary:
     "Base of all adversaries: makes inputs on which a student differs from its teacher."
 
     learns = False  # whether `learn` does anything
-    backward_queries = 0  # inputs for which gradients of the teacher were taken
+    steps = 0  # of learning so far
 
     def check_teacher(
         self,

@@ -7,24 +7,27 @@ __all__ = []
 
 # %% ../nbs/90_all.ipynb #339ee379
 from .adversaries import *  # noqa: F403
+from .asking import *  # noqa: F403
 from .builders import *  # noqa: F403
+from .callbacks import *  # noqa: F403
 from .cards import *  # noqa: F403
+from .checkpoints import *  # noqa: F403
 from .core import *  # noqa: F403
 from .corpora import *  # noqa: F403
-from .distill import *  # noqa: F403
 from .errors import *  # noqa: F403
 from .evaluate import *  # noqa: F403
 from .fine_tuning import *  # noqa: F403
 from .generator import *  # noqa: F403
-from .hidden import *  # noqa: F403
 from .losses import *  # noqa: F403
 from .masked import *  # noqa: F403
+from .methods.hidden import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .models import *  # noqa: F403
 from .pools import *  # noqa: F403
-from .pretrain import *  # noqa: F403
+from .pretraining import *  # noqa: F403
 from .processes import *  # noqa: F403
 from .search import *  # noqa: F403
+from .settings import *  # noqa: F403
 from .shapes import *  # noqa: F403
 from .stage2 import *  # noqa: F403
 from .starts import *  # noqa: F403
@@ -33,7 +36,8 @@ from .tables import *  # noqa: F403
 from .tasks import *  # noqa: F403
 from .teachers import *  # noqa: F403
 from .tokens import *  # noqa: F403
-from .track import *  # noqa: F403
+from .tracking import *  # noqa: F403
+from .training import *  # noqa: F403
 from .vocabularies import *  # noqa: F403
 from .written import *  # noqa: F403
 

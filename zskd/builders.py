@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .core import ASSETS, UserError, progress
+from .core import ASSETS, progress
 from .corpora import Corpus, join_words, split_sentences, split_words
+from .errors import UserError
 from .models import load_masked_lm
 from .tasks import Row
 

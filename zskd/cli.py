@@ -223,7 +223,7 @@ def known_task(
     label_column: str | None = None,  # as in `open_teacher`
 ) -> Any:  # a `Task`, or None where none is named
     "The known task of this name. Raises `UserError` if there is none, or if a task of one's own is described beside it."
-    from zskd.core import UserError
+    from zskd.errors import UserError
     from zskd.tasks import get_task
 
     own = next(iter(_given({"texts": texts, "relation": relation, "columns": columns})), None)
@@ -267,7 +267,7 @@ def new_names(
     labels: tuple[str, ...],  # names of the teacher's classes
 ) -> dict[str, str]:  # the teacher's name -> the other
     "Which class gets which name. Raises `UserError` for what is not of the form NAME=CLASS, or names one class twice."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     names: dict[str, str] = {}
     for pair in given:
@@ -315,7 +315,7 @@ def shape_of(
     columns: list[str] | None = None,  # that hold the texts
 ) -> Any:  # a `Task`; one that is not known has two classes without a meaning
     "The task that shapes a pool without a teacher. Raises `UserError` if nothing tells it."
-    from zskd.core import UserError
+    from zskd.errors import UserError
     from zskd.tasks import Task
 
     known, told = known_task(task, texts, relation, columns), told_texts(relation, columns) if texts is None else texts
@@ -328,7 +328,8 @@ def has_pool(
     folder: Path,  # where a pool is kept
 ) -> bool:
     "Whether a pool was made there already. Raises `UserError` if its `pool.json` is missing."
-    from zskd.core import UserError, holds_files
+    from zskd.core import holds_files
+    from zskd.errors import UserError
 
     if (folder / "pool.json").exists():
         return True
@@ -355,8 +356,8 @@ def make_pool(
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
     from zskd.core import read_json
     from zskd.corpora import load_corpus
-    from zskd.distill import count_answers
     from zskd.pools import Pool, Recipe, ood_pool
+    from zskd.preparation import count_answers
 
     if has_pool(folder):
         return Pool.load(folder)
@@ -400,7 +401,7 @@ def make_adversary(
 ) -> Any:  # a `Stage2`, or None
     "What --adversary asks for. Raises `UserError` for another name, and for options that have no effect."
     from zskd.adversaries import MaxDivergenceSearch, RandomInfill
-    from zskd.core import UserError
+    from zskd.errors import UserError
     from zskd.generator import MaskedLMGenerator
     from zskd.search import GradientSearch
     from zskd.stage2 import Stage2
@@ -443,8 +444,8 @@ def train(
     device: str = "auto",  # where to train: auto, cpu, cuda, …
 ) -> Any:  # a `Distiller`, finished
     "Distil. Raises `UserError` for settings out of range, `RunError` for a full disk."
-    from zskd.distill import Distiller
-    from zskd.track import TrackerCallback
+    from zskd.tracking import TrackerCallback
+    from zskd.training import Distiller
 
     run = Distiller(
         teacher, student, pool, out, task=task, cache=cache, resume=resume, callbacks=[TrackerCallback(track)] if track else [], loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
@@ -481,7 +482,8 @@ def claim(
     remedy: str = "choose another folder or repeat the old settings",  # what to do about another run's folder
 ) -> None:
     "Take a folder for a run, or find it taken by the same one. Raises `UserError` otherwise, `RunError` if its `command.json` is damaged."
-    from zskd.core import UserError, holds_files, read_sealed, sealed, write_json
+    from zskd.core import holds_files, read_sealed, sealed, write_json
+    from zskd.errors import UserError
 
     asked = {"teacher": teacher.fingerprint, **{k: v for k, v in options.items() if k not in MAY_CHANGE}}
     asked = json.loads(json.dumps(asked))
@@ -522,8 +524,8 @@ def ask(
     cache: Path,  # folder of logits
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
-    from zskd.distill import count_answers
     from zskd.metrics import scarce_classes
+    from zskd.preparation import count_answers
     from zskd.tasks import list_names
 
     before = teacher.queries
@@ -598,7 +600,8 @@ def check_labelled(
     known: Any,  # a known `Task`, or None
 ) -> None:
     "Raise `UserError` if a teacher's training data or classes are not given, or if it would be scored on what it learned from."
-    from zskd.core import UserError, home_path
+    from zskd.core import home_path
+    from zskd.errors import UserError
 
     if known and labels:
         raise UserError(f"--labels: is for a task of your own, but --task {known.name} is given; leave one of them out")
@@ -722,7 +725,8 @@ def check_out(
     empty: bool = False,  # whether it must not hold anything yet
 ) -> None:
     "Raise `UserError` if there is a file of this name, or a folder that holds something where it must not."
-    from zskd.core import UserError, holds_files
+    from zskd.core import holds_files
+    from zskd.errors import UserError
 
     if Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"{out}: is a file, not a folder; choose another {flag}")
@@ -735,7 +739,8 @@ def check_apart(
     student: str,  # folder
 ) -> None:
     "Raise `UserError` for a student that is compared with itself, or with a copy."
-    from zskd.core import UserError, home_path
+    from zskd.core import home_path
+    from zskd.errors import UserError
 
     folders = home_path(teacher), home_path(student)
     notes = [(folder / "zskd.json").read_bytes() if (folder / "zskd.json").is_file() else folder.resolve() for folder in folders]
@@ -748,7 +753,8 @@ def check_data(
     task: str | None,  # the task that is to be scored, if it is a known one
 ) -> None:
     "Raise `UserError` if there is no such file or folder, or if it is not the task's."
-    from zskd.core import UserError, home_path
+    from zskd.core import home_path
+    from zskd.errors import UserError
 
     if data == "demo" and task != "sst2":
         raise UserError("--data demo: holds SST-2 sentences; add --task sst2, or give your own data")
@@ -770,7 +776,7 @@ def check_pool(
     options: dict[str, Any],  # of `zskd distill`
 ) -> None:
     "Raise `UserError` for options that make a pool where one is given, for two recipes, or for fewer candidates than rows."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     idle = first_given(make_pool, options, but=("seed", "skip_bad_lines"))
     if pool and idle:
@@ -809,7 +815,7 @@ def check_no_teacher(
     options: dict[str, Any],  # of `zskd pool`
 ) -> None:
     "Raise `UserError` for an option that only a teacher could heed, where there is none."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     idle = "logits" if logits else first_given(open_teacher, options, but=options_of(shape_of))
     if idle:
@@ -822,7 +828,7 @@ def check_rows(
     task: Any,  # a `Task`
 ) -> None:
     "Raise `UserError` for a pool that is not for this task."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     if rows is not None and rows.n_texts != task.n_texts:
         raise UserError(f"{pool}: has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give the right --pool, --task or --texts")
@@ -835,10 +841,12 @@ def check_training(
     rows: int | None = None,  # of the pool, where it is there already; otherwise --rows
 ) -> None:
     "Raise `UserError` for a loss or settings that cannot be, before the teacher is asked anything."
-    from zskd.core import UserError, pick_device
-    from zskd.distill import Settings, default_batch_size, hold_out
+    from zskd.core import pick_device
+    from zskd.errors import UserError
     from zskd.losses import describe_loss
-    from zskd.track import check_trackers
+    from zskd.pools import hold_out
+    from zskd.settings import Settings, default_batch_size
+    from zskd.tracking import check_trackers
 
     asked = _given(take(train, options))
     check_trackers(asked.pop("track", []))
@@ -874,7 +882,7 @@ def check_size(
     **others: Any,  # do not matter for the size
 ) -> None:
     "Raise `UserError` for a student's size that cannot be."
-    from zskd.core import UserError
+    from zskd.errors import UserError
     from zskd.shapes import PRESETS, best_shape
 
     if sum(size is not None for size in (ratio, params, preset)) > 1:
@@ -934,10 +942,11 @@ def evaluate(
     **options: Any,
 ) -> None:
     "Score a student beside its teacher on real examples of the task."
-    from zskd.core import UserError, home_path
-    from zskd.distill import undistilled
+    from zskd.core import home_path
+    from zskd.errors import UserError
     from zskd.evaluate import evaluate as compare
     from zskd.students import Student
+    from zskd.training import undistilled
 
     check_data(data, options["task"])
     if out:
@@ -971,8 +980,9 @@ def export(
     "Write a student as ONNX, and compare what the export answers with what the student does."
     from itertools import islice
 
-    from zskd.core import UserError, home_path
+    from zskd.core import home_path
     from zskd.corpora import load_corpus
+    from zskd.errors import UserError
     from zskd.students import Student
 
     try:
@@ -1003,7 +1013,8 @@ def command_of(
     run: str,  # folder of a run
 ) -> list[str]:  # `demo` or `distill` and what it was told; empty for a run that no command made
     "The command that made a run. Raises `UserError` with the way out if its `command.json` is damaged."
-    from zskd.core import RunError, UserError, home_path, read_sealed
+    from zskd.core import home_path, read_sealed
+    from zskd.errors import RunError, UserError
 
     file = home_path(run) / "command.json"
     try:
@@ -1031,7 +1042,7 @@ def read_command(
     words: list[str],  # as `command_of` gives them
 ) -> dict[str, Any]:  # by name; empty without words
     "The options of a command that made a run. Raises `UserError` if this version does not know one of them."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     if not words:
         return {}
@@ -1048,7 +1059,8 @@ def going_on(
     folder: str | None,  # where its command was given; it is carried out there again
 ) -> Callable[[], None] | None:  # None for a run that no command made, or one that was given elsewhere
     "What resumes a run by the command that made it. It raises `RunError` if that fails, `KeyboardInterrupt` if it was stopped."
-    from zskd.core import RunError, home_path
+    from zskd.core import home_path
+    from zskd.errors import RunError
 
     words = command_of(run) if folder else []
     if not words or Path(folder, home_path(make_parser().parse_args(words).out)).resolve() != home_path(run).resolve():
@@ -1117,7 +1129,7 @@ def dashboard(
     **options: Any,
 ) -> None:
     "Show teacher and student of a run side by side, in a browser."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     if pages is None:
         print("starting; the address of the page follows", flush=True)
@@ -1165,8 +1177,8 @@ def make_writer(
     seed: int,  # of the sentences that are rewritten
 ) -> Any:  # a `Writer`
     "What --model and --rewrite ask for. Raises `UserError` if neither is given."
-    from zskd.core import UserError
     from zskd.corpora import load_corpus
+    from zskd.errors import UserError
     from zskd.masked import MaskFiller
     from zskd.written import CausalWriter, InfillWriter
 
@@ -1199,7 +1211,7 @@ def write(
     seed: int = 0,  # of every random choice
 ) -> None:
     "Have a language model write plain text, for pools to be made of."
-    from zskd.core import UserError
+    from zskd.errors import UserError
     from zskd.written import write_corpus
 
     given = dict(locals())
@@ -1239,10 +1251,12 @@ def pretrain(
 ) -> None:
     "Distil an encoder into a compact one on plain text, for students to start from."
     given = dict(locals())
-    from zskd.core import ASSETS, UserError, count_parameters
+    from zskd.core import ASSETS, count_parameters
     from zskd.corpora import load_corpus
-    from zskd.distill import Settings, hold_out
-    from zskd.pretrain import Pretrainer, compact_student, mixed_text, objectives, open_encoder
+    from zskd.errors import UserError
+    from zskd.pools import hold_out
+    from zskd.pretraining import Pretrainer, compact_student, mixed_text, objectives, open_encoder
+    from zskd.settings import Settings
 
     check_out(out)
     settings = Settings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, precision=precision)  # a mistake shows before anything is read
@@ -1284,7 +1298,8 @@ def clear(
     folder: Path,  # folder of a demo
 ) -> None:
     "Remove what an earlier demo wrote, and nothing else. Raises `UserError` if the folder holds no demo."
-    from zskd.core import UserError, holds_files
+    from zskd.core import holds_files
+    from zskd.errors import UserError
 
     if not holds_files(folder):
         return
@@ -1357,10 +1372,10 @@ def _demo_pool(task: Any, model: Any, folder: Path, cache: Path, settings: dict[
 
 # %% ../nbs/80_cli.ipynb #b256c9cb
 def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
-    from zskd.distill import Distiller
     from zskd.generator import MaskedLMGenerator
     from zskd.stage2 import Stage2, read_generated
     from zskd.students import Student
+    from zskd.training import Distiller
 
     begun = Student.load(first.out / "student")
     run = Distiller(first.teacher, begun, first.pool, folder, task=first.task, cache=cache, resume=True, seed=first.settings.seed,
@@ -1449,8 +1464,7 @@ def explain(
         if how.startswith("--"):
             how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
         return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
-    from zskd.core import RunError, UserError
-    from zskd.errors import out_of_memory
+    from zskd.errors import RunError, UserError, out_of_memory
 
     if isinstance(error, (UserError, RunError)):
         return 2 if isinstance(error, UserError) else 1, in_flags(str(error), name)
@@ -1629,7 +1643,7 @@ def check_given(
     options: dict[str, Any],  # its arguments
 ) -> None:
     "Raise `UserError` for an option whose value is empty, as when a shell's variable is not set."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     for key, value in options.items():
         texts = value if isinstance(value, list) else [value]
@@ -1641,7 +1655,7 @@ def check_seed(
     options: dict[str, Any],  # of any command
 ) -> None:
     "Raise `UserError` for a seed below 0."
-    from zskd.core import UserError
+    from zskd.errors import UserError
 
     if options.get("seed", 0) < 0:
         raise UserError(f"--seed {options['seed']}: must be 0 or more")

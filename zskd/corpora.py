@@ -19,7 +19,8 @@ from types import CodeType
 
 from fastcore.basics import patch
 
-from .core import ASSETS, RunError, UserError, digest, file_digest, home_path
+from .core import ASSETS, digest, file_digest, home_path
+from .errors import RunError, UserError
 from .tables import Notices, mend, no_column, read_blocks, table_kind, table_rows
 
 # %% auto #0

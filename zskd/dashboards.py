@@ -25,18 +25,31 @@ from fastcore.basics import patch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
+from zskd.plots import (
+    agreement_fig,
+    as_label,
+    dark_looks,
+    distribution_fig,
+    figure_html,
+    nothing,
+    probability_fig,
+    reliability_fig,
+    shift_fig,
+    simplex_fig,
+    training_fig,
+    words_html,
+)
+
 from .adversaries import class_order
-from .core import RunFolder, UserError, atomic_path, read_object
-from .distill import STOP
-from .errors import ZskdError
+from .core import RunFolder, atomic_path, read_object
+from .errors import UserError, ZskdError
 from .metrics import kl_rows, log_probabilities, reliability
 from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Row, as_rows, as_texts
 from .teachers import Teacher
-
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
+from .training import STOP
 
 try:
     import ipywidgets as widgets

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from .core import UserError, atomic_path, one_line, read_json, versions, write_json
+from .core import atomic_path, one_line, read_json, versions, write_json
 from .corpora import source_name
+from .errors import UserError
 from .metrics import agreement, ece, kl_rows, log_probabilities, mean_kl, reliability, scarce_classes
 from .tasks import Examples, Row, majority, match_labels, score
 

@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from .cards import shareable
-from .core import RunError, UserError, home_path, read_object, sealed, write_json
+from .core import home_path, read_object, sealed, write_json
+from .errors import RunError, UserError
 from .evaluate import latency
 from .metrics import agreement, log_probabilities
 from .models import model_folder

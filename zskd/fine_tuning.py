@@ -29,7 +29,8 @@ from transformers import (
     set_seed,
 )
 
-from .core import UserError, home_path, pick_device, pick_dtype, write_json
+from .core import home_path, pick_device, pick_dtype, write_json
+from .errors import UserError
 from .models import claim_folder, give_pad_token, load_classifier, model_folder, short_name
 from .tasks import Examples, Row, Task, score
 from .teachers import Teacher, reading_lengths

@@ -18,7 +18,8 @@ from fastcore.basics import patch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .adversaries import DIVERGENCES, RandomInfill, class_order
-from .core import UserError, derive_seed, load_optimizer, optimizer_tensors, progress, tensors_under
+from .core import derive_seed, load_optimizer, optimizer_tensors, progress, tensors_under
+from .errors import UserError
 from .masked import MaskedRows, SharedWords, mask_rows, shared_words, word_counts, wordpiece_numbers
 from .models import fast_gradients, model_folder, reading_limit
 from .students import Student
@@ -62,7 +63,7 @@ class MaskedLMGenerator(RandomInfill):
             raise UserError(f"last_temperature={last_temperature!r} and clip={clip!r} must be above 0, cooling={cooling!r} at least 1")
         self.last_temperature, self.cooling, self.divergence, self.weights, self.lr, self.clip = last_temperature, cooling, divergence, weights, lr, clip
         self.model, self.first = (copy.deepcopy(self.first).requires_grad_(learned) for learned in (True, False))
-        self.steps, self.backward_queries = 0, 0
+        self.steps = 0
         self.adapted = 0  # steps of `adapt`
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.0)
 
@@ -251,7 +252,7 @@ def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: S
             p.requires_grad_(True)
         student.model.train(training)
     self.steps += 1
-    self.backward_queries += len(rows)
+    teacher.backward_queries += len(rows)
     return {k: v.item() for k, v in parts.items()}
 
 # %% ../nbs/42_generator.ipynb #7ed7adc8
@@ -260,7 +261,8 @@ def state_dict(self: MaskedLMGenerator) -> dict[str, torch.Tensor]:
     "Weights, moments of the optimizer, and counters."
     state = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}  # each once, also what the model uses in two places
     state |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
-    return {**state, "counters": torch.tensor([self.steps, self.backward_queries])}
+    return {**state, "counters": torch.tensor([self.steps])}
+
 
 # %% ../nbs/42_generator.ipynb #347e7a8f
 @patch
@@ -270,7 +272,7 @@ def load_state_dict(self: MaskedLMGenerator, state: dict[str, torch.Tensor]) -> 
         for name, p in self.model.named_parameters():
             p.copy_(state[f"model.{name}"])
     load_optimizer(self.optimizer, tensors_under(state, "optimizer"))
-    self.steps, self.backward_queries = state["counters"].tolist()
+    self.steps = int(state["counters"][0])
 
 # %% ../nbs/42_generator.ipynb #7d0e3b7a
 @patch

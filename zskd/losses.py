@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .core import UserError
+from .errors import UserError
 from .metrics import kl_divergence
 
 # %% auto #0
 __all__ = ['LOSSES', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'logit_l1', 'hard_ce', 'dkd', 'nkd', 'dist',
-           'standardized_kl', 'pkd', 'hidden_cosine', 'minilm_relations', 'LossTerm', 'LossSum', 'parse_loss',
-           'describe_loss']
+           'standardized_kl', 'pkd', 'hidden_cosine', 'minilm_relations', 'nearness', 'neighbours', 'LossTerm',
+           'LossSum', 'parse_loss', 'describe_loss']
 
 # %% ../nbs/40_losses.ipynb #aef0578f
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -336,6 +336,29 @@ HIDDEN_LOSSES: dict[str, Callable[..., Tensor]] = {
     "hidden_cosine": hidden_cosine,
     "minilm_relations": minilm_relations,
 }  # the losses that compare hidden states, by name; they stand apart because they need more than logits
+
+# %% ../nbs/40_losses.ipynb #030128e6
+def nearness(
+    vectors: Tensor,  # `[inputs, size]`
+    temperature: float = 0.05,  # of the distribution
+) -> Tensor:  # float32 `[inputs, inputs]`, log probabilities; that of a vector itself is so low that it does not count
+    "How near each vector is to each other one by cosine, as a distribution over the others."
+    unit = F.normalize(vectors.float(), dim=1)
+    same = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    return (unit @ unit.T / temperature).masked_fill(same, -1e4).log_softmax(-1)
+
+
+def neighbours(
+    student_logits: Tensor,  # `[inputs, size]`, the student's vectors
+    teacher_logits: Tensor,  # `[inputs, size]`, the teacher's
+    temperature: float = 0.05,  # of both distributions
+) -> Tensor:  # mean over inputs, in nats
+    "KL between the distributions of nearness in a batch, the teacher's first (SEED, 2101.04731, eq. 4)."
+    log_p, log_q = nearness(teacher_logits, temperature), nearness(student_logits, temperature)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+LOSSES["neighbours"] = neighbours
 
 # %% ../nbs/40_losses.ipynb #7f0c2b6e
 def _number(x: float) -> str:

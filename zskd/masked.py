@@ -20,7 +20,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
-from .core import ASSETS, UserError, derive_seed, pick_device
+from .core import ASSETS, derive_seed, pick_device
+from .errors import UserError
 from .models import fast_arithmetic, load_masked_lm, reading_limit
 from .tasks import Row
 from .tokens import text_engine, token_batches

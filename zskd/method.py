@@ -17,8 +17,8 @@ import torch
 from fastcore.basics import patch
 
 from .adversaries import Generated, RandomInfill, class_order
-from .core import UserError
 from .dashboards import Figure, after_a_pause, marked, widgets, with_menu, with_words, write_page
+from .errors import UserError
 from .losses import parse_loss
 from .metrics import kl_rows
 from .plots import STUDENT, as_label, described, probability_fig

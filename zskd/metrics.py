@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from scipy.special import log_softmax, softmax
 
-from .core import UserError, one_line
+from .core import one_line
+from .errors import UserError
 from .tasks import Row
 
 # %% auto #0

@@ -28,8 +28,8 @@ from transformers import (
     logging,
 )
 
-from .core import RunError, UserError, digest, home_path, pick_dtype, read_json
-from .errors import out_of_memory
+from .core import digest, home_path, pick_dtype, read_json
+from .errors import RunError, UserError, out_of_memory
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'check_model_folder', 'weights_digest', 'first_line', 'open_model', 'pad_id',

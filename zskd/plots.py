@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .core import UserError
+from .errors import UserError
 from .metrics import ece_of, kl_rows, log_probabilities
 
 try:

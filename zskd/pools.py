@@ -25,8 +25,9 @@ from fastcore.basics import patch
 from scipy.special import softmax
 
 from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, word_overlap
-from .core import RunError, UserError, derive_seed, digest, file_digest, one_line, read_json, read_sealed, sealed, write_json
+from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, sealed, write_json
 from .corpora import Corpus, load_corpus, no_sentence, source_name, split_words
+from .errors import RunError, UserError
 from .metrics import Classifier, scarce_classes
 from .tasks import Row, Task, get_task, list_names
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 
 from .adversaries import DIVERGENCES, Adversary, RandomInfill, class_order
-from .core import UserError
+from .errors import UserError
 from .generator import both_answer, check_gradients, common_limit
 from .masked import MaskedRows, SharedWords, mask_rows, shared_words, word_counts
 from .models import fast_gradients
@@ -39,7 +39,7 @@ class GradientSearch(Adversary):
         "Raises `UserError` for settings that cannot be."
         if not 0 < share <= 1 or divergence not in DIVERGENCES or batch_words < 1:
             raise UserError(f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, batch_words={batch_words!r} at least 1")
-        self.share, self.divergence, self.batch_words, self.backward_queries = share, divergence, batch_words, 0
+        self.share, self.divergence, self.batch_words = share, divergence, batch_words
         self.judge = judge or RandomInfill()
 
     def settings(self) -> dict[str, Any]:
@@ -69,20 +69,8 @@ def exchanges(
     with fast_gradients(teacher.model):  # an estimate anyway: what comes of it is read again
         answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
     slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
-    self.backward_queries += len(masked.rows)
+    teacher.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
-
-# %% ../nbs/43_search.ipynb #5179f70b
-@patch
-def state_dict(self: GradientSearch) -> dict[str, torch.Tensor]:
-    "The counter."
-    return {"counters": torch.tensor([self.backward_queries])}
-
-# %% ../nbs/43_search.ipynb #e1f94f1c
-@patch
-def load_state_dict(self: GradientSearch, state: dict[str, torch.Tensor]) -> None:
-    "Take it back."
-    self.backward_queries = int(state["counters"])
 
 # %% ../nbs/43_search.ipynb #bd5904fa
 @patch

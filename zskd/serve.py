@@ -29,8 +29,9 @@ import numpy as np
 from fastcore.basics import patch
 
 from .adversaries import class_order
-from .core import UserError, home_path, read_object
+from .core import home_path, read_object
 from .dashboards import PLOTLY_JS, Answers, Comparison, Explorer, LikeTexts, Monitor, SearchViewer, widgets
+from .errors import UserError
 from .method import Batch, MethodExplorer
 from .models import claim_folder
 from .pools import Pool

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fastcore.basics import patch
 from transformers import AlbertConfig, BertConfig, PretrainedConfig
 
-from .core import UserError
+from .errors import UserError
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'PRESETS', 'Shape', 'label_maps', 'candidate_shapes', 'require_positive', 'best_shape', 'preset_config',

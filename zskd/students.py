@@ -25,23 +25,10 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from zskd.core import (
-    ASSETS,
-    RunError,
-    UserError,
-    changed_files,
-    count_parameters,
-    derive_seed,
-    file_digests,
-    home_path,
-    is_whole,
-    read_object,
-    sealed,
-    write_json,
-)
-
 from .cards import is_own, shareable, write_card
+from .core import ASSETS, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, sealed, write_json
 from .corpora import Corpus, load_corpus
+from .errors import RunError, UserError
 from .metrics import Classifier
 from .models import give_pad_token, load_classifier, model_folder, reading_limit
 from .shapes import PREFERENCES, Shape, best_shape, label_maps, preset_config, require_positive, shape_of

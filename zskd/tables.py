@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .core import RunError, UserError
+from .errors import RunError, UserError
 
 # %% auto #0
 __all__ = ['READABLE', 'Found', 'read_lines', 'read_blocks', 'Notices', 'mend', 'other_separator', 'no_column', 'table_kind',

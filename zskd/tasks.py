@@ -19,8 +19,9 @@ import numpy as np
 from fastcore.basics import patch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews_corrcoef
 
-from .core import ASSETS, RunError, UserError, home_path, one_line
+from .core import ASSETS, home_path, one_line
 from .core import digest as sha256
+from .errors import RunError, UserError
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0

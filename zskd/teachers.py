@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .core import RunError, UserError, atomic_path, count_parameters, digest, pick_device, pick_dtype, progress
-from .errors import out_of_memory
+from .core import atomic_path, count_parameters, digest, pick_device, pick_dtype, progress
+from .errors import RunError, UserError, out_of_memory
 from .metrics import Classifier
 from .models import class_names, first_line, load_on_device, pad_id, reading_limit, short_name, weights_digest
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels, plain_name
@@ -63,6 +63,7 @@ class Teacher(Classifier):
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
         self._scored = scored
         self.queries = 0  # texts asked so far, cached ones not counted
+        self.backward_queries = 0  # texts whose gradients were taken so far
 
     def __repr__(self) -> str:
         size = f", {self.n_params:,} parameters" if self.n_params else ""

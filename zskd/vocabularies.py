@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .core import UserError
+from .errors import UserError
 
 # %% auto #0
 __all__ = ['MOST_PIECES', 'wordpiece_spec', 'make_tokenizer', 'special_tokens', 'piece_counts', 'trim_vocabulary', 'check_pieces',

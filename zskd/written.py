@@ -15,8 +15,9 @@ from fastcore.basics import patch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from .builders import sample_blocks
-from .core import RunError, UserError, atomic_path, derive_seed, digest, progress, writing
+from .core import atomic_path, derive_seed, digest, progress, writing
 from .corpora import Corpus, load_corpus, split_sentences
+from .errors import RunError, UserError
 from .masked import MaskFiller
 from .models import open_model, reading_limit, weights_digest
 
