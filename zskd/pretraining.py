@@ -25,12 +25,12 @@ from .corpora import Corpus
 from .errors import UserError
 from .losses import minilm_relations, nearness
 from .methods.hidden import HiddenStates, leading_states
-from .models import model_folder, reading_limit, weights_digest
+from .models import load_on_device, model_folder, reading_limit, short_name, weights_digest
 from .pools import Pool, ood_pool
 from .shapes import Shape, best_shape
 from .students import Student
 from .tasks import TASKS, Row
-from .teachers import Teacher, _on_device, _short_name
+from .teachers import Teacher
 from .tokens import encode_rows
 from .training import Distiller
 
@@ -140,12 +140,12 @@ def open_encoder(
     "An encoder as something to distil. Raises `UserError` for a bad folder or a tokenizer that is not fast, `RunError` if the hub cannot be reached."
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    model, fast, tokenizer = _on_device(name, where, dtype, "encoder", trained=False)
+    model, fast, tokenizer = load_on_device(name, where, dtype, "encoder", trained=False)
     if not tokenizer.is_fast:
         raise UserError(f"{name}: has no fast tokenizer, so its pieces cannot be found in the text; give another encoder")
     max_length = min(max_length, reading_limit(model, tokenizer))
     fingerprint = digest("encoder", weights_digest(model.base_model), tokenizer.backend_tokenizer.to_str(), str(max_length), str(dtype))
-    return Encoder([], _no_classes, _short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
+    return Encoder([], _no_classes, short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
                    tokenizer=tokenizer, max_length=max_length, fast=fast)  # fmt: skip
 
 # %% ../nbs/65_pretraining.ipynb #ae488d78
