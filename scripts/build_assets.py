@@ -26,14 +26,14 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, DataCollatorForLan
 
 from zskd.core import ASSETS, count_parameters, read_json, write_json
 from zskd.corpora import load_corpus
+from zskd.fine_tuning import fine_tune
+from zskd.models import load_classifier
 from zskd.pretrain import Mixture, Pretrainer, compact_student, mixed_text, objectives, open_encoder
 from zskd.shapes import Shape
 from zskd.students import Student
-from zskd.vocabularies import trim_vocabulary
 from zskd.tasks import TASKS
-from zskd.fine_tuning import fine_tune
-from zskd.models import load_classifier
 from zskd.teachers import Teacher
+from zskd.vocabularies import trim_vocabulary
 
 MAX_LENGTH = 128
 VOCABULARY = 8000

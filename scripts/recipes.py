@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 from provenance import made_by
 
+from zskd.builders import TextSample, _between, _pick, _span_of, _trim, builder
 from zskd.core import ASSETS, read_json, write_json
 from zskd.corpora import join_words, load_corpus, split_words
 from zskd.distill import Distiller
 from zskd.metrics import agreement, mean_kl
-from zskd.builders import TextSample, _between, _pick, _span_of, _trim, builder
 from zskd.pools import Pool, Recipe, ood_pool
 from zskd.students import Student
-from zskd.vocabularies import whole_words
 from zskd.tasks import TASKS, Row
 from zskd.teachers import Teacher
+from zskd.vocabularies import whole_words
 
 RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "recipes.json"
 NATURAL = {"sentence": 0.4, "span": 0.4, "clause": 0.15, "word": 0.05}

@@ -48,16 +48,16 @@ from provenance import made_by
 from safetensors.numpy import load_file, save_file
 
 from zskd.adversaries import MaxDivergenceSearch, RandomInfill, class_order
-from zskd.generator import MaskedLMGenerator
-from zskd.search import GradientSearch
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.distill import Distiller
+from zskd.generator import MaskedLMGenerator
 from zskd.metrics import agreement, kl_rows
 from zskd.pools import Pool, Recipe, ood_pool
-from zskd.stage2 import Stage2
+from zskd.search import GradientSearch
 from zskd.shapes import Shape
+from zskd.stage2 import Stage2
 from zskd.students import Student
 from zskd.tasks import TASKS, Task, score
 from zskd.teachers import Teacher

@@ -30,9 +30,9 @@ from zskd.core import ASSETS, cpu_has_bf16, write_json
 from zskd.corpora import load_corpus
 from zskd.distill import Callback, Distiller
 from zskd.losses import kl
+from zskd.models import load_classifier
 from zskd.pools import Pool
 from zskd.students import Student
-from zskd.models import load_classifier
 from zskd.teachers import AHEAD, Teacher
 from zskd.tokens import batch_tokens, token_batches
 

@@ -21,12 +21,12 @@ import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
 from zskd import cli, evaluate
-from zskd.generator import MaskedLMGenerator
 from zskd.core import ASSETS, LOCK, UserError, file_digest, writing
-from zskd.errors import ZskdError
 from zskd.distill import Distiller
-from zskd.stage2 import Stage2
+from zskd.errors import ZskdError
+from zskd.generator import MaskedLMGenerator
 from zskd.shapes import Shape
+from zskd.stage2 import Stage2
 from zskd.students import Student
 from zskd.teachers import Teacher
 

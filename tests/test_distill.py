@@ -4,8 +4,8 @@ import json
 import multiprocessing
 import os
 import resource
-import signal
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path
@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file
 
 from zskd.adversaries import RandomInfill
-from zskd.generator import MaskedLMGenerator
 from zskd.core import ASSETS, RunError, UserError
-from zskd.errors import ZskdError
 from zskd.distill import STOP, Callback, Distiller
-from zskd.stage2 import Stage2, read_generated
+from zskd.errors import ZskdError
+from zskd.generator import MaskedLMGenerator
 from zskd.shapes import Shape
+from zskd.stage2 import Stage2, read_generated
 from zskd.students import Student
 from zskd.teachers import Teacher
 

@@ -16,7 +16,7 @@ LATE = {"cli", "_site"}
 def rooms() -> list[str]:
     """The modules in the order of their notebooks."""
     sources = ["".join(json.loads(p.read_text(encoding="utf-8"))["cells"][0]["source"]) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
-    return [re.search(r"default_exp (\S+)", source)[1] for source in sources]
+    return [found[1] for source in sources if (found := re.search(r"default_exp (\S+)", source))]
 
 
 def arrows(path: Path) -> list[tuple[str, bool]]:

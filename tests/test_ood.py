@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zskd.builders import BUILDERS, TextSample, sample_blocks
 from zskd.core import RunError, UserError, sealed
 from zskd.corpora import Corpus, load_corpus
-from zskd.builders import BUILDERS, TextSample, sample_blocks
 from zskd.pools import Pool, Recipe, draw_rows, ood_pool
 from zskd.tasks import TASKS
 

@@ -22,12 +22,11 @@ from transformers import (
 )
 
 from zskd.core import RunError, UserError, count_parameters
-from zskd.shapes import EMBEDDED
-from zskd.students import Student, embedded_start
-from zskd.vocabularies import learn_vocabulary, trim_vocabulary
-from zskd.tasks import Task
 from zskd.fine_tuning import fine_tune
+from zskd.students import EMBEDDED, Student, embedded_start
+from zskd.tasks import Task
 from zskd.teachers import Teacher
+from zskd.vocabularies import learn_vocabulary, trim_vocabulary
 
 TEXTS = ["the cat sat on the mat", "a dog ran to the river", "nobody knows the answer to it", "two men read a book"] * 5
 LABELS = ["yes", "no", "maybe"]

@@ -37,12 +37,12 @@ from zskd.core import ASSETS, UserError, digest
 from zskd.distill import Distiller
 from zskd.evaluate import evaluate
 from zskd.hidden import shows_states
+from zskd.models import load_classifier, load_masked_lm, reading_limit, weights_digest
 from zskd.pools import Recipe, ood_pool
 from zskd.students import Student
-from zskd.vocabularies import learn_vocabulary
 from zskd.tasks import Examples, Task
-from zskd.models import load_classifier, load_masked_lm, reading_limit, weights_digest
 from zskd.teachers import Teacher, _choose_padding, _reader_of
+from zskd.vocabularies import learn_vocabulary
 from zskd.written import CausalWriter
 
 WORDS = ["the", "a", "of", "and", "river", "winter", "film", "bridge", "song", "is", "was", "good", "bad", "old", "quiet", "near", "far", "slowly", "never", "we", "they", "saw", "heard", ".", ",", "?"]
