@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import kl_div, log_softmax
 
-from zskd.evaluate import evaluate
 from zskd.errors import RunError, UserError
-from zskd.evaluate import Report
+from zskd.evaluate import Report, evaluate
 from zskd.metrics import agreement, ece, mean_kl, reliability
 from zskd.tasks import TASKS, Examples, Task
 

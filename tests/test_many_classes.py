@@ -6,8 +6,8 @@ import pytest
 
 from zskd.cards import model_card
 from zskd.cli import ask
-from zskd.evaluate import evaluate
 from zskd.errors import UserError
+from zskd.evaluate import evaluate
 from zskd.pools import ood_pool
 from zskd.students import Student
 from zskd.tasks import TASKS, Examples, Task

@@ -19,5 +19,13 @@ from .cli import main
 #| eval: false
 #| eval: false
 #| eval: false
+#| eval: false
+#| eval: false
+#| eval: false
+#| eval: false
+#| eval: false
+#| eval: false
+#| eval: false
+#| eval: false
 if __name__ == "__main__":
     sys.exit(main())

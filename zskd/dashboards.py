@@ -25,6 +25,10 @@ from fastcore.basics import patch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 
+from .adversaries import class_order
+from .core import RunFolder, atomic_path, read_object
+from .errors import UserError, ZskdError
+from .metrics import kl_rows, log_probabilities, reliability
 from zskd.plots import (
     agreement_fig,
     as_label,
@@ -39,11 +43,6 @@ from zskd.plots import (
     training_fig,
     words_html,
 )
-
-from .adversaries import class_order
-from .core import RunFolder, atomic_path, read_object
-from .errors import UserError, ZskdError
-from .metrics import kl_rows, log_probabilities, reliability
 from .pools import Pool
 from .stage2 import read_generated
 from .students import Student

@@ -298,11 +298,16 @@ def reading_limit(
     return int(min(limits))
 
 # %% ../nbs/16_models.ipynb #1641817a
-def class_names(model: PreTrainedModel) -> list[str]:
+def class_names(
+    model: PreTrainedModel,  # a classifier
+) -> list[str]:
+    "Names of the classes, in the order of the logits."
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 
-def short_name(name: str | Path) -> str:
+def short_name(
+    name: str | Path,  # folder, or hub name
+) -> str:
     "What to call a model in reports: the last part of a folder's path, or the whole name of a model of the hub."
     folder = home_path(name)
     return folder.absolute().name if folder.is_dir() else str(name)

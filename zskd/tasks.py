@@ -109,7 +109,12 @@ class TextPool(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, indices: Iterable[int] | None = None) -> list[Row]: ...
+    def rows(
+        self,
+        indices: Iterable[int] | None = None,  # which rows; None: all
+    ) -> list[Row]:
+        "Some of the rows, or all."
+        ...
 
 # %% ../nbs/10_tasks.ipynb #2ae0c05a
 def as_texts(

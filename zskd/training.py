@@ -23,21 +23,11 @@ from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from zskd.core import (
-    changed_files,
-    derive_seed,
-    home_path,
-    is_whole,
-    read_json,
-    set_seed,
-    tensors_under,
-    writing,
-)
-
 from .asking import OutOfQueries
 from .callbacks import Batch, named_callbacks, overrides
 from .cards import report_facts
 from .checkpoints import Checkpoints
+from .core import changed_files, derive_seed, home_path, is_whole, read_json, set_seed, tensors_under, writing
 from .errors import RunError, UserError
 from .evaluate import Report
 from .evaluate import evaluate as score_models
