@@ -29,20 +29,7 @@ from .adversaries import class_order
 from .core import RunFolder, atomic_path, read_object
 from .errors import UserError, ZskdError
 from .metrics import kl_rows, log_probabilities, reliability
-from zskd.plots import (
-    agreement_fig,
-    as_label,
-    dark_looks,
-    distribution_fig,
-    figure_html,
-    nothing,
-    probability_fig,
-    reliability_fig,
-    shift_fig,
-    simplex_fig,
-    training_fig,
-    words_html,
-)
+from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
