@@ -427,7 +427,8 @@ def test_a_notebook_says_what_it_is(path):
 
 
 def modules():
-    return [m.name for m in pkgutil.iter_modules(zskd.__path__) if not m.name.startswith("_") and m.name != "all"]
+    names = [m.name.removeprefix("zskd.") for m in pkgutil.walk_packages(zskd.__path__, "zskd.") if not m.ispkg]
+    return [name for name in names if not name.startswith("_") and name != "all"]
 
 
 @pytest.mark.parametrize("name", modules())

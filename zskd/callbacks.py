@@ -38,7 +38,9 @@ class RowSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, indices: Sequence[int] | None = None) -> list[Row]: ...
+    def rows(self, indices: Sequence[int] | None = None) -> list[Row]:
+        "Some of the rows, or all."
+        ...
 
 # %% ../nbs/47_callbacks.ipynb #e9b4acb7
 class Run:

@@ -29,7 +29,6 @@ from .adversaries import class_order
 from .core import RunFolder, atomic_path, read_object
 from .errors import UserError, ZskdError
 from .metrics import kl_rows, log_probabilities, reliability
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
@@ -44,6 +43,8 @@ try:
     from anywidget import AnyWidget
 except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
+
+from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 
 # %% auto #0
 __all__ = ['FIGURE_JS', 'PLOTLY_JS', 'ORDERS', 'FIGURES', 'FORMULAS', 'SILENT', 'STATES', 'PAGE', 'Figure', 'with_words',

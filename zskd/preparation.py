@@ -198,10 +198,10 @@ def _add_hidden(self: PreparedRun) -> None:
 def _add_stage2(self: PreparedRun, adversary: Adversary | Stage2 | None) -> Stage2 | None:
     "Add the callback that asks the adversary. Its texts come before what other callbacks make of a batch."
     if adversary is not None:
-        if not isinstance(adversary, (Adversary, Stage2)):
+        if not isinstance(adversary, (Adversary, Callback)):
             raise UserError(f"adversary: {adversary!r} is neither an Adversary nor a Stage2; give for example MaskedLMGenerator()")
-        self.callbacks.insert(2, adversary if isinstance(adversary, Stage2) else Stage2(adversary))
-    found = [c for c in self.callbacks if isinstance(c, Stage2)]
+        self.callbacks.insert(2, adversary if isinstance(adversary, Callback) else Stage2(adversary))
+    found = [c for c in self.callbacks if hasattr(c, "adversary")]
     if len(found) > 1:
         raise UserError(f"callbacks: {len(found)} of them are a Stage2; give one adversary")
     return found[0] if found else None
