@@ -72,18 +72,6 @@ def exchanges(
     teacher.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
 
-# %% ../nbs/43_search.ipynb #5179f70b
-@patch
-def state_dict(self: GradientSearch) -> dict[str, torch.Tensor]:
-    "The counter."
-    return {"counters": torch.tensor([self.backward_queries])}
-
-# %% ../nbs/43_search.ipynb #e1f94f1c
-@patch
-def load_state_dict(self: GradientSearch, state: dict[str, torch.Tensor]) -> None:
-    "Take it back."
-    self.backward_queries = int(state["counters"])
-
 # %% ../nbs/43_search.ipynb #bd5904fa
 @patch
 def propose(self: GradientSearch, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray | None]:
