@@ -222,8 +222,8 @@ class FinishPage:
         self.site = Site(cfg.doc_host.rstrip("/") + cfg.doc_baseurl.rstrip("/"), f"{cfg.git_url}/blob/{cfg.branch}", root)
         self.root = cfg.config_path
         self.symbols = import_module(f"{cfg.lib_path.name}._modidx").d["syms"]
-        module = re.search(r"#\| *default_exp (\w+)", here.read_text(encoding="utf-8"))
-        self.module = cfg.lib_path / f"{module[1]}.py" if module else None
+        module = re.search(r"#\| *default_exp ([\w.]+)", here.read_text(encoding="utf-8"))
+        self.module = cfg.lib_path / f"{module[1].replace('.', '/')}.py" if module else None
         for cell in self.nb.cells:
             self._finish(cell)
         self.nb.cells[:] = in_order(self.nb.cells, self.module.read_text(encoding="utf-8") if self.module else "")
