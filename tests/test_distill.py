@@ -22,9 +22,7 @@ from zskd.stage2 import Stage2, read_generated
 from zskd.students import Shape, Student
 from zskd.teachers import Teacher
 
-# a server that has the packages imported forks a clean process for each run
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.distill", "transformers.models.albert.modeling_albert"])
+processes = multiprocessing.get_context("forkserver")  # the server of the root's conftest.py forks a clean process for each run
 
 
 def rule(texts):
