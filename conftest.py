@@ -22,9 +22,13 @@ os.chdir(get_config().config_path)
 passed, seconds = test_nb(Path(path), get_config().tst_flags.split(), flags.split(), basepath=get_config().config_path)
 sys.exit(0 if passed else 1)
 """
-# A server that has imported the package and what it needs forks a clean process for each notebook, which saves it some seconds of imports.
+# A server that has imported the package and what it needs forks a clean process for each notebook, and for each command of the tests,
+# which saves some seconds of imports each time. There is one server for each process of pytest, so this is the only list.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["nbdev.test", "pandas", "plotly.graph_objects", "zskd.all", "zskd.serve", "zskd.pretrain", "zskd.export"])
+processes.set_forkserver_preload(
+    ["nbdev.test", "pandas", "plotly.graph_objects", "zskd.all", "zskd.cli", "zskd.serve", "zskd.pretraining", "zskd.export"]
+    + [f"transformers.models.{name}.modeling_{name}" for name in ("albert", "bert")]
+)
 # Tests use no network, draw no progress bars, and say nothing that is not about the test.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

@@ -1,6 +1,9 @@
 "What several files of tests use."
 
+from collections.abc import Iterator
+
 import pytest
+from commands import Command
 
 
 @pytest.fixture
@@ -15,3 +18,29 @@ def call(capsys):
         return code, got.out, got.err
 
     return call
+
+
+@pytest.fixture
+def start() -> Iterator:
+    "Starts a command as a process of its own, which does not outlive the test: words, and `folder`, `env`, `limit` (bytes a file may have)."
+    started: list[Command] = []
+
+    def start(*words, **more) -> Command:
+        started.append(Command(words, **more))
+        return started[-1]
+
+    yield start
+    for command in started:
+        command.close()
+
+
+@pytest.fixture
+def run(start):
+    "A command as a process of its own: exit code, standard output, standard error."
+
+    def run(*words, **more) -> tuple[int, str, str]:
+        command = start(*words, **more)
+        out, err = command.communicate()
+        return command.returncode, out, err
+
+    return run

@@ -1,15 +1,17 @@
 """The dashboards in a real browser: served, beside a busy machine too, and as pages of their own."""
 import json
-import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from commands import Command
 
 from zskd.core import ASSETS
 
@@ -59,22 +61,27 @@ def browser():
 def finished(tmp_path_factory):
     "A folder with a finished run, and the pages of its dashboards, the explorer once more with a long text."
     folder = tmp_path_factory.mktemp("finished")
-    subprocess.run([sys.executable, "-c", RUN], check=True, cwd=folder, env={**os.environ, "TQDM_DISABLE": "1"})
+    process = Command(("-c", RUN), folder)
+    _, errors = process.communicate()
+    process.close()
+    assert process.returncode == 0, errors[-2000:]
     return folder
 
 
 @contextmanager
 def served(words, folder):
     "The address that a process prints, and the process."
-    with open(folder / "errors.log", "w") as errors:
-        process = subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
+    process, errors = Command(words, folder), []
+    threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True).start()
     try:
         address = next((found[0] for line in process.stdout if (found := re.search(r"http://\S+token=\S+", line))), None)
-        assert address, (folder / "errors.log").read_text()[-2000:]
+        assert address, "".join(errors)[-2000:]
         yield address, process.pid
     finally:
-        process.terminate()
-        process.wait(30)
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+        process.close()
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +97,7 @@ def run(finished, tmp_path_factory):
 @pytest.fixture(scope="module")
 def dashboard(run):
     "What `zskd dashboard` serves."
-    command = "import sys; from zskd.cli import main; sys.exit(main())"
-    words = ["-c", command, "dashboard", run, "--teacher", ASSETS / "teacher", "--task", "sst2", "--data", "demo", "--most", 60, "--no-browser"]
+    words = ["dashboard", run, "--teacher", ASSETS / "teacher", "--task", "sst2", "--data", "demo", "--most", 60, "--no-browser"]
     with served(words, run.parent) as found:
         yield found
 

@@ -1,8 +1,6 @@
 """The command line as people meet it: whole processes, exit codes, one line for each mistake, a full disk, Ctrl-C."""
 import json
-import os
 import re
-import resource
 import shlex
 import shutil
 import signal
@@ -27,13 +25,6 @@ from zskd.teachers import BLOCK
 
 ZSKD = str(Path(sys.executable).parent / "zskd")
 SMALL = ["--rows", "300", "--steps", "6", "--batch-size", "32", "--preset", "bert-tiny", "--init", "random"]
-
-
-def run(*words, **kwargs):
-    "A command as a process of its own: exit code, standard output, standard error."
-    kwargs.setdefault("stdin", subprocess.DEVNULL)
-    done = subprocess.run([ZSKD, *map(str, words)], capture_output=True, text=True, timeout=600, **kwargs)
-    return done.returncode, done.stdout, done.stderr
 
 
 def one_line(err, *parts):
@@ -114,12 +105,19 @@ def finished(models, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS))
-def test_help_shows_an_example(name):
+def test_help_shows_an_example(run, name):
     code, out, err = run(name, "--help")
     assert (code, err) == (0, "") and "example" in out and f"  zskd {name}" in out
 
 
-def test_top():
+def test_the_script_that_is_installed(tmp_path):
+    "The only test that pays for the imports of a new interpreter; the others fork their processes."
+    done = subprocess.run([ZSKD, "distill", "--teacher", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=600)
+    assert (done.returncode, done.stdout) == (2, "")
+    one_line(done.stderr, "zskd distill:", "nowhere", "no such folder")
+
+
+def test_top(run):
     code, out, _ = run("--help")
     assert code == 0 and all(name in out for name in cli.COMMANDS)
     assert run("--version")[1].startswith("zskd 0.")
@@ -132,75 +130,71 @@ def test_top():
     one_line(err, "--rows", "many", "zskd pool --help")
 
 
-def test_mistake_as_a_process(tmp_path):
+def test_mistake_as_a_process(run, tmp_path):
     words = ["distill", "--teacher", tmp_path / "nowhere", "--out", tmp_path / "run"]
     code, out, err = run(*words)
     assert (code, out) == (2, "")
     one_line(err, "zskd distill:", "nowhere", "no such folder")
-    code, _, err = run(*words, env={**os.environ, "ZSKD_DEBUG": "1"})
+    code, _, err = run(*words, env={"ZSKD_DEBUG": "1"})
     assert code == 2 and "Traceback" in err
 
 
-def test_full_disk_as_a_process(tmp_path, models):
+def test_full_disk_as_a_process(call, run, tmp_path, models):
     "No file may grow past a limit, which a process sees as it sees a full disk."
-
-    def limit(size):
-        return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
     words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", tmp_path / "run"]
-    code, _, err = run(*words, preexec_fn=limit(300_000))  # enough for the pool, not for the student
+    code, _, err = run(*words, limit=300_000)  # enough for the pool, not for the student
     assert code == 1
     one_line(err, "zskd distill:", tmp_path / "run", "space")
     assert not list(tmp_path.rglob("*.tmp"))
-    code, _, err = run(*words, "--resume")  # with space again, it goes on
+    code, _, err = call(*words, "--resume")  # with space again, it goes on
     assert code == 0, err
-    code, _, err = run("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool", preexec_fn=limit(5_000))
+    code, _, err = run("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool", limit=5_000)
     assert code == 1 and not (tmp_path / "pool").exists()
     one_line(err, "pool", "space")
-    assert run("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool")[0] == 0
-    code, _, err = run("label", "--teacher", models / "good", "--pool", tmp_path / "pool", preexec_fn=limit(1_000))
+    assert call("pool", "--task", "sst2", "--rows", 300, "--out", tmp_path / "pool")[0] == 0
+    code, _, err = run("label", "--teacher", models / "good", "--pool", tmp_path / "pool", limit=1_000)
     assert code == 1 and not list((tmp_path / "logits").iterdir())
     one_line(err, tmp_path / "logits", "space")
     score = ["evaluate", "--teacher", models / "good", "--task", "sst2", "--data", "demo", "--student", tmp_path / "run" / "student"]
-    code, _, err = run(*score, "--limit", 20, "--out", tmp_path / "scores", preexec_fn=limit(1_000))
+    code, _, err = run(*score, "--limit", 20, "--out", tmp_path / "scores", limit=1_000)
     assert code == 1 and not list((tmp_path / "scores").glob("*"))
     one_line(err, tmp_path / "scores", "space")
 
 
-def test_labelling_is_killed_and_goes_on(tmp_path):
+def test_labelling_is_killed_and_goes_on(call, start, models, tmp_path):
     pool, logits = tmp_path / "pool", tmp_path / "logits"
-    assert run("pool", "--task", "sst2", "--rows", BLOCK + 1500, "--out", pool)[0] == 0
-    words = ["label", "--teacher", ASSETS / "teacher", "--pool", pool]
-    process = subprocess.Popen([ZSKD, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert call("pool", "--task", "sst2", "--rows", BLOCK + 1500, "--out", pool)[0] == 0
+    words = ["label", "--teacher", models / "good", "--task", "sst2", "--pool", pool]
+    process = start(*words)
     until = time.monotonic() + 300
-    while not list(logits.glob("*.safetensors")) and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.02)
-    process.kill()
+    while not list(logits.glob("*.safetensors")) and process.returncode is None and time.monotonic() < until:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert len(list(logits.glob("*.safetensors"))) == 1
-    code, out, err = run(*words)
+    code, out, err = call(*words)
     assert code == 0, err
     assert f"{BLOCK + 1500:,} rows, 1,500 of them asked now" in out
 
 
-def test_interrupt_and_resume_as_a_process(tmp_path, models):
+def test_interrupt_and_resume_as_a_process(call, start, tmp_path, models):
     out = tmp_path / "run"
     words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", out]
     words[words.index("--steps") + 1] = "600"
-    process = subprocess.Popen([ZSKD, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = start(*words)
     until = time.monotonic() + 300
     log = out / "log.jsonl"
-    while not (log.exists() and '"event": "step"' in log.read_text()) and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
+    while not (log.exists() and '"event": "step"' in log.read_text()) and process.returncode is None and time.monotonic() < until:
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(300)
     assert process.returncode == 1
     one_line(err, "interrupted", "zskd distill", "--resume", str(out))
     assert (out / "checkpoints" / "checkpoint.json").exists()
     saved = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
     assert 0 < saved < 600
     assert f"interrupted at step {saved} of 600; go on with: " in err
-    code, printed, err = run(*shlex.split(err.split("go on with: zskd ")[1]))  # the command that it told
+    code, printed, err = call(*shlex.split(err.split("go on with: zskd ")[1]))  # the command that it told
     assert code == 0, err
     assert "of 600" in printed and (out / "student" / "model.safetensors").exists()
 
@@ -867,9 +861,9 @@ def test_dashboard_as_pages(call, finished, models, tmp_path):
     one_line(err, "no-weights")
 
 
-def test_dashboard_is_served(finished):
+def test_dashboard_is_served(finished, start):
     "The page asks for its token, and Ctrl-C ends it in peace."
-    served = subprocess.Popen([ZSKD, "dashboard", finished[0], "--no-browser", "--most", "30"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    served = start("dashboard", finished[0], "--no-browser", "--most", "30")
     address = next((found[0] for line in served.stdout if (found := re.search(r"http://127\S+token=\S+", line))), None)
     assert address
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -881,6 +875,17 @@ def test_dashboard_is_served(finished):
     assert served.wait(60) == 0
 
 
+@pytest.fixture
+def forked(run, monkeypatch):
+    "What the monitor's button starts is forked as well."
+
+    def carry_out(command, cwd, **_):
+        code, out, err = run(*command[3:], folder=cwd)
+        return subprocess.CompletedProcess(command, code, out, err)
+
+    monkeypatch.setattr(cli.subprocess, "run", carry_out)
+
+
 def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
     "The monitor's button gives the command again that made the run, where that was given."
     run = finished[0]
@@ -889,6 +894,9 @@ def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
     assert (run / "student" / "model.safetensors").read_bytes() == weights
     shutil.copytree(run, tmp_path / "copy")
     assert cli.going_on(tmp_path / "copy", tmp_path) is None and cli.going_on(run, None) is None and cli.going_on(tmp_path, tmp_path) is None
+
+
+def test_a_run_that_fails_from_its_dashboard(forked, tmp_path):
     (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
     with pytest.raises(RunError, match="nowhere"):
         cli.going_on(tmp_path, tmp_path)()
@@ -907,7 +915,7 @@ def test_two_visitors_do_not_resume_a_run_twice(tmp_path, monkeypatch):
         first.result(60)
 
 
-def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(models, tmp_path):
+def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(forked, models, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
     words = ["zskd", "distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--steps", 100_000, "--out", out]
@@ -916,7 +924,7 @@ def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(models, tmp_pat
         going = pool.submit(cli.going_on(out, tmp_path))
         until = time.time() + 120
         while not going.done() and time.time() < until and '"event": "step"' not in ((out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""):
-            time.sleep(0.2)
+            time.sleep(0.05)
         (out / "stop").touch()
         assert isinstance(going.exception(60), KeyboardInterrupt)
 

@@ -26,9 +26,7 @@ from zskd.students import Student
 from zskd.teachers import Teacher
 from zskd.training import STOP, Distiller
 
-# a server that has the packages imported forks a clean process for each run
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.training", "transformers.models.albert.modeling_albert"])
+processes = multiprocessing.get_context("forkserver")  # the server of the root's conftest.py forks a clean process for each run
 
 
 def rule(texts):

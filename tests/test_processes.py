@@ -23,9 +23,7 @@ from zskd.students import Student
 
 TUTORIAL = Path(__file__).parents[1] / "nbs" / "tutorials" / "processes.ipynb"
 TEACHER = ["--teacher", ASSETS / "teacher", "--task", "sst2"]
-# a server that has the packages imported forks a clean process for each part of a run
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.cli", "zskd.training", "zskd.pools", "transformers.models.albert.modeling_albert", "transformers.models.bert.modeling_bert"])
+processes = multiprocessing.get_context("forkserver")  # the server of the root's conftest.py forks a clean process for each part of a run
 
 
 STARTED = []
