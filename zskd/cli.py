@@ -314,7 +314,7 @@ def make_pool(
     from zskd.core import read_json
     from zskd.corpora import load_corpus
     from zskd.ood import Pool, Recipe, ood_pool
-    from zskd.training import count_answers
+    from zskd.preparation import count_answers
 
     if (folder / "pool.json").exists():
         return Pool.load(folder)
@@ -466,8 +466,8 @@ def ask(
 ) -> dict[str, int]:  # how often it answers each class
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
     from zskd.ood import scarce_classes
+    from zskd.preparation import count_answers
     from zskd.tasks import list_names
-    from zskd.training import count_answers
 
     before = teacher.queries
     with count_answers(teacher):
