@@ -100,15 +100,14 @@ class PreparedRun(Run):
         self.best_weights: dict[str, torch.Tensor] = {}  # of the student, and of the callbacks' modules under `callback.`
         self.folder, self.checkpoints = RunFolder(self.out), Checkpoints(self.out / "checkpoints")
         self.tokens, self.lengths, self.targets = Encoded(*(np.zeros(n, np.int64) for n in (0, 0, 1))), np.zeros(0, np.int64), torch.zeros(0, len(student.labels))
-        self._best_changed, self._lock = False, ExitStack()
-        self._epoch, self._tools = EpochRows(), Tools()
+        self._epoch, self._tools, self._best_changed, self._lock = EpochRows(), Tools(), False, ExitStack()
         self._check_device()
         self.stage2 = self._complete_callbacks(adversary)
 
-# %% ../nbs/63_preparation.ipynb #f02fa42b
+
 PreparedRun.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
 
-
+# %% ../nbs/63_preparation.ipynb #f02fa42b
 @patch
 def __repr__(self: PreparedRun) -> str:
     best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
