@@ -19,7 +19,7 @@ from .builders import BUILDERS, TextSample
 from .core import derive_seed
 from .corpora import split_words
 from .errors import UserError
-from .masked import MaskFiller, MaskedRows, SharedWords
+from .masked import MaskedRows, MaskFiller, SharedWords
 from .metrics import agreement, kl_each
 from .students import Student
 from .tasks import Row, as_rows, match_labels

@@ -44,7 +44,7 @@ try:
 except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html
+from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
 
 # %% auto #0
 __all__ = ['FIGURE_JS', 'PLOTLY_JS', 'ORDERS', 'FIGURES', 'FORMULAS', 'SILENT', 'STATES', 'PAGE', 'Figure', 'with_words',
