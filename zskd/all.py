@@ -24,6 +24,7 @@ from .methods.hidden import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .models import *  # noqa: F403
 from .pools import *  # noqa: F403
+from .preparation import *  # noqa: F403
 from .pretraining import *  # noqa: F403
 from .processes import *  # noqa: F403
 from .search import *  # noqa: F403
