@@ -28,7 +28,7 @@ def work(words: list[str], pipes: list[Connection], folder: str, env: dict[str, 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    if words[0] == "-c":
+    if words[:1] == ["-c"]:
         sys.exit(exec(words[1], {"__name__": "__main__"}))
     sys.argv = ["zskd", *words]
     sys.exit(cli.main())

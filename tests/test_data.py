@@ -215,7 +215,7 @@ def test_damaged_records_of_a_run_end_in_one_line(one_answer, call, capsys):
             try:
                 code, err = again(), capsys.readouterr().err
             except Exception as e:
-                code, err = 2, f"zskd: {e}\n" if type(e).__module__ == "zskd.core" else pytest.fail(f"{file} {text[:40]}: {e!r}")
+                code, err = 2, f"zskd: {e}\n" if type(e).__module__ == "zskd.errors" else pytest.fail(f"{file} {text[:40]}: {e!r}")
             line = err.strip().splitlines()[-1]
             assert code in (1, 2) and file.rpartition("/")[2] in line and any(way in line for way in ("put the", "choose another", "begin", "delete it")), (file, text[:40], line)
         (run / file).write_text(good)

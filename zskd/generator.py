@@ -116,16 +116,9 @@ def common_limit(
 @patch
 def masked(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
     "Inputs with masks, in the pieces that all three models know."
-    shared = self._words(teacher, student)
+    shared = self._shared(teacher, student)
     return mask_rows(rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), common_limit(student, teacher.model, self.model)), shared
 
-
-# %% ../nbs/42_generator.ipynb #f1d28301
-@patch
-def masked(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
-    "Inputs with masks, in the pieces that all three models know."
-    shared = self._shared(teacher, student)
-    return mask_rows(rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), student.max_length), shared
 
 # %% ../nbs/42_generator.ipynb #65675c2e
 def straight_through(
