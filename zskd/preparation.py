@@ -39,7 +39,7 @@ from .settings import SCHEDULES, Settings, default_batch_size, loss_name
 from .stage2 import Stage2
 from .students import Student
 from .tasks import Row, Task, as_rows, match_labels
-from .teachers import Teacher
+from .teachers import Teacher, stored_logits
 from .tokens import Encoded
 
 # %% auto #0
@@ -381,8 +381,8 @@ def count_answers(
 @patch
 def _answers(self: PreparedRun, rows: list[Row]) -> np.ndarray:  # float32 [n, n_classes]
     "The teacher's logits: those that chose the rows of the pool, if this teacher gave them, otherwise through its cache."
-    known, asked = getattr(self.pool, "logits", None), getattr(self.pool, "made", {}).get("teacher")
-    if known is not None and asked and asked == self.teacher.fingerprint and tuple(self.pool.labels) == tuple(self.teacher.labels):
+    known = stored_logits(self.pool, self.teacher)
+    if known is not None:
         return known
     with count_answers(self.teacher):
         return self.teacher.logits(rows, cache=self.cache, desc="label")

@@ -119,11 +119,11 @@ def _counted_logits(self: Teacher, rows: list[Row]) -> np.ndarray:
 
 # %% ../nbs/30_teachers.ipynb #e2402bee
 def stored_logits(
-    rows: TextPool,  # a pool, or what looks like one
+    rows: TextPool | Sequence[str | Row],  # a pool, or texts that were never answered
     teacher: Teacher,  # who might have answered it
 ) -> np.ndarray | None:  # float32 [n, n_classes]; None where it holds none of this teacher's
     "The logits that a pool holds, if this teacher gave them."
-    if not teacher.fingerprint or rows.logits is None or rows.made.get("teacher") != teacher.fingerprint:
+    if not teacher.fingerprint or getattr(rows, "logits", None) is None or rows.made.get("teacher") != teacher.fingerprint:
         return None
     return rows.logits if tuple(rows.labels) == tuple(teacher.labels) else None
 
