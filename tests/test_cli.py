@@ -683,7 +683,7 @@ def test_a_generator_that_reads_little(call, models, tmp_path):
 
 def test_pretrain_and_start_from_it(call, models, tmp_path):
     out = tmp_path / "compact"
-    words = ["pretrain", "--encoder", "demo", "--params", 150_000, "--rows", 400, "--epochs", 1, "--words", 0.1, "--out", out]
+    words = ["pretrain", "--encoder", "demo", "--params", 150_000, "--rows", 200, "--epochs", 1, "--words", 0.1, "--out", out]
     code, text, err = call(*words)
     assert code == 0 and f"{out}/encoder" in text, err
     weights = (out / "encoder" / "model.safetensors").read_bytes()
@@ -930,7 +930,7 @@ def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(forked, models,
 
 
 def test_demo_in_small(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
+    monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 200, "epochs": 1, "batch_size": 32})
     monkeypatch.setattr(cli, "DEMO_SEARCH", {**cli.DEMO_SEARCH, "steps": 8, "batch_size": 16})
     out = tmp_path / "demo"
     code, text, err = call("demo", "--out", out)
