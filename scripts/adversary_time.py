@@ -72,7 +72,13 @@ def measured(name: str, args: argparse.Namespace) -> dict[str, Any]:
         stage2 = ADVERSARIES[kind]()
         last = steps - int(stage2.start * steps)  # steps with an adversary
         turns = -(-last // stage2.student_steps)
-        found[kind] = {"mixed_step_s": mixed, "turn_s": turn, "turns": turns, "steps_with_adversary": last, "run_s": (steps - last) * plain + last * mixed + turns * turn}  # fmt: skip
+        found[kind] = {
+            "mixed_step_s": mixed,
+            "turn_s": turn,
+            "turns": turns,
+            "steps_with_adversary": last,
+            "run_s": (steps - last) * plain + last * mixed + turns * turn,
+        }
     return found
 
 

@@ -126,9 +126,17 @@ def build_teacher(base: str, data: str, paragraphs: list[str]) -> dict:
     model.bert.encoder.layer = torch.nn.ModuleList([model.bert.encoder.layer[i] for i in LAYERS])
     tables = model.bert.embeddings
     tables.word_embeddings = torch.nn.Embedding.from_pretrained(tables.word_embeddings.weight.data[kept], freeze=False)
-    tables.position_embeddings = torch.nn.Embedding.from_pretrained(tables.position_embeddings.weight.data[:MAX_LENGTH].clone(), freeze=False)
-    model.config.update({"num_hidden_layers": len(LAYERS), "vocab_size": len(kept), "max_position_embeddings": MAX_LENGTH,
-                         "pad_token_id": small.pad_token_id})  # fmt: skip
+    tables.position_embeddings = torch.nn.Embedding.from_pretrained(
+        tables.position_embeddings.weight.data[:MAX_LENGTH].clone(), freeze=False
+    )
+    model.config.update(
+        {
+            "num_hidden_layers": len(LAYERS),
+            "vocab_size": len(kept),
+            "max_position_embeddings": MAX_LENGTH,
+            "pad_token_id": small.pad_token_id,
+        }
+    )
     with tempfile.TemporaryDirectory() as start:
         model.save_pretrained(start)
         small.save_pretrained(start)
@@ -153,8 +161,14 @@ def build_small(encoder: Teacher, rows: MixedPool, work: Path) -> dict:
     """The compact encoder that `zskd pretrain --rows 300000 --epochs 5` makes: at most 757,000 parameters with a classifier of three classes."""
     start = compact_student(encoder, 757_000, [text for row in rows.rows(range(50_000)) for text in row])
     run = pretrained(encoder, start, rows, work / "small", epochs=5, lr=2e-3, precision="auto", **objectives())
-    return noted("small", run, vocabulary="those pieces of the encoder that this text uses most.", shape=start.notes["shape"], steps=f"{run.steps:,} of 64 rows.",
-                 objective="the encoder's last hidden states in their 64 leading directions, and the nearness of sentences in a batch (weight 0.1).")  # fmt: skip
+    return noted(
+        "small",
+        run,
+        vocabulary="those pieces of the encoder that this text uses most.",
+        shape=start.notes["shape"],
+        steps=f"{run.steps:,} of 64 rows.",
+        objective="the encoder's last hidden states in their 64 leading directions, and the nearness of sentences in a batch (weight 0.1).",
+    )
 
 
 def build_wide(encoder: Teacher, rows: MixedPool, work: Path, other: list[str]) -> dict:
@@ -163,12 +177,20 @@ def build_wide(encoder: Teacher, rows: MixedPool, work: Path, other: list[str]) 
     settings = {"lr": 1e-3, "precision": "bf16", "held_out": 2000}
     first = pretrained(encoder, start, rows, work / "wide-states", steps=2000, evaluate_every=166, **settings, **objectives())
     again = Student.create(encoder, init=work / "wide-states" / "encoder", labels=encoder.labels, n_texts=2)
-    run = pretrained(encoder, again, rows, work / "wide", steps=6000, evaluate_every=500, ema=None, **settings, **objectives(words=1.0, share=0.2))
-    made = noted("wide", run, shape=str(WIDE), steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows each; the encoder is that of step {run.best['step']:,}.",
-                 vocabulary="that of the embedded SST-2 teacher, whose pieces were counted in Wikipedia and in the SST-2 training sentences.",
-                 objective="the encoder's last hidden states in their 64 leading directions, the nearness of sentences in a batch (weight 0.1); then "
-                           "masked words as well (weight 1, a fifth of the pieces). The head that names them is kept: "
-                           "`AutoModelForMaskedLM.from_pretrained(folder)`.")  # fmt: skip
+    run = pretrained(
+        encoder, again, rows, work / "wide", steps=6000, evaluate_every=500, ema=None, **settings, **objectives(words=1.0, share=0.2)
+    )
+    made = noted(
+        "wide",
+        run,
+        shape=str(WIDE),
+        steps=f"{first.steps:,}, then {run.steps:,} with masked words, of 64 rows each; the encoder is that of step {run.best['step']:,}.",
+        vocabulary="that of the embedded SST-2 teacher, whose pieces were counted in Wikipedia and in the SST-2 training sentences.",
+        objective="the encoder's last hidden states in their 64 leading directions, the nearness of sentences in a batch (weight 0.1); "
+        "then "
+        "masked words as well (weight 1, a fifth of the pieces). The head that names them is kept: "
+        "`AutoModelForMaskedLM.from_pretrained(folder)`.",
+    )
     return {**made, "masked_words": masked_words(ASSETS / "compact-wide", other)}
 
 
@@ -176,10 +198,17 @@ def noted(step: str, run: Pretrainer, **facts: str) -> dict:
     """Store a run's encoder in float16, with its model card; return its entry for `assets.json`."""
     folder = ASSETS / f"compact-{step}"
     shutil.copytree(run.out / "encoder", folder, dirs_exist_ok=True)
-    save_file({name: w.half() for name, w in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: w.half() for name, w in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors", {"format": "pt"}
+    )
     write_json(folder / "config.json", read_json(folder / "config.json") | {"dtype": "float16"})
-    (folder / "tokenizer.json").write_text(json.dumps(read_json(folder / "tokenizer.json"), ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-    write_json(folder / "zskd.json", {"max_length": run.distilled.max_length, "notes": {"shape": facts["shape"], "vocab": facts["vocabulary"].rstrip(".")}})
+    (folder / "tokenizer.json").write_text(
+        json.dumps(read_json(folder / "tokenizer.json"), ensure_ascii=False, separators=(",", ":")), encoding="utf-8"
+    )
+    write_json(
+        folder / "zskd.json",
+        {"max_length": run.distilled.max_length, "notes": {"shape": facts["shape"], "vocab": facts["vocabulary"].rstrip(".")}},
+    )
     made = {"parameters": count_parameters(run.distilled.model.base_model), "rows": len(run.pool), "held_out": run.best}
     text = CARD.format(name=f"compact-{step}", step=step, **made, **facts)
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -200,7 +229,11 @@ def masked_words(folder: Path, texts: list[str]) -> dict[str, float]:
         right.append(scores.argmax(-1)[at] == batch["labels"][at])
         truth.append(batch["labels"][at])
     pieces = torch.cat(truth)
-    return {"pieces": len(pieces), "named": torch.cat(right).float().mean().item(), "commonest": (pieces.mode().values == pieces).float().mean().item()}
+    return {
+        "pieces": len(pieces),
+        "named": torch.cat(right).float().mean().item(),
+        "commonest": (pieces.mode().values == pieces).float().mean().item(),
+    }
 
 
 if __name__ == "__main__":

@@ -38,9 +38,16 @@ def main() -> None:
             minutes = (time.perf_counter() - start) / 60
             report, stages = (read_json(f"{out}/demo/{name}.json") for name in ("report", "stages"))
         runs.append({"seed": seed, "minutes": round(minutes, 2), "stages": stages, **{k: report[k] for k in KEPT}})
-    write_json(RESULT, {"command": f"python scripts/demo_seeds.py --data GLUE --seeds {' '.join(map(str, args.seeds))}", **made_by(),
-                        "median_pct_of_teacher": median(r["pct_of_teacher"] for r in runs), "most_minutes": max(r["minutes"] for r in runs),
-                        "runs": runs})  # fmt: skip
+    write_json(
+        RESULT,
+        {
+            "command": f"python scripts/demo_seeds.py --data GLUE --seeds {' '.join(map(str, args.seeds))}",
+            **made_by(),
+            "median_pct_of_teacher": median(r["pct_of_teacher"] for r in runs),
+            "most_minutes": max(r["minutes"] for r in runs),
+            "runs": runs,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -30,8 +30,14 @@ from zskd.training import Distiller
 
 RESULT = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "demo_settings.json"
 SETTINGS = [  # rows kept, candidates for each, epochs
-    (26_000, 1.5, 5), (20_000, 1.3, 6.5), (20_000, 1.1, 6.5), (16_000, 1.5, 8), (16_000, 1.25, 8), (16_000, 1.25, 6), (12_000, 1.5, 8),
-]  # fmt: skip
+    (26_000, 1.5, 5),
+    (20_000, 1.3, 6.5),
+    (20_000, 1.1, 6.5),
+    (16_000, 1.5, 8),
+    (16_000, 1.25, 8),
+    (16_000, 1.25, 6),
+    (12_000, 1.5, 8),
+]
 
 
 def main() -> None:
@@ -62,10 +68,17 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as out:
             run = Distiller(answers, student, [rows[i] for i in chosen], out, epochs=epochs, batch_size=256, lr=3e-3, seed=args.seed)
             said = run.fit().logits(held.rows())
-        tried.append({
-            "rows": n, "candidates": len(asked), "epochs": epochs, "steps": run.steps, "agreement": agreement(said, truth), "kl": mean_kl(truth, said),
-            "cpu_seconds": {"answers": round(labelling * len(asked)), "student": round(time.process_time() - began)},
-        })  # fmt: skip
+        tried.append(
+            {
+                "rows": n,
+                "candidates": len(asked),
+                "epochs": epochs,
+                "steps": run.steps,
+                "agreement": agreement(said, truth),
+                "kl": mean_kl(truth, said),
+                "cpu_seconds": {"answers": round(labelling * len(asked)), "student": round(time.process_time() - began)},
+            }
+        )
         command = f"python scripts/demo_settings.py --held-out {' '.join(Path(f).name for f in args.held_out)} --seed {args.seed}"
         write_json(RESULT, {"command": command, **made_by(), "held_out_rows": HELD, "tried": tried})
     sys.stdout.write(RESULT.read_text("utf-8"))

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
 """Write the generated part of the documentation: a page for each command of `zskd` (nbs/commands), and llms.txt, a list of all pages.
 
-    python scripts/make_pages.py            write them
-    python scripts/make_pages.py --check    exit 1 if one of them is out of date
+python scripts/make_pages.py            write them
+python scripts/make_pages.py --check    exit 1 if one of them is out of date
 """
+
 from __future__ import annotations
 
 import argparse
@@ -61,11 +62,25 @@ def command_page(
     for step in command.steps:
         table = options_table(step, seen)
         if table:
-            tables.append(f"## Options to {step.__name__.replace('_', ' ')}\n\n{options_in_code(inspect.getdoc(step).split('. Raises')[0].rstrip('.'))}.\n\n{table}")
-    again = f"After Ctrl-C, continue with {f'`{command.resumes}`' if command.resumes.startswith('--') else command.resumes}.\n\n" if command.resumes else ""
+            tables.append(
+                "## Options to "
+                f"{step.__name__.replace('_', ' ')}\n\n{options_in_code(inspect.getdoc(step).split('. Raises')[0].rstrip('.'))}.\n\n{table}"
+            )
+    again = (
+        f"After Ctrl-C, continue with {f'`{command.resumes}`' if command.resumes.startswith('--') else command.resumes}.\n\n"
+        if command.resumes
+        else ""
+    )
     examples = "\n".join(command.examples)
-    end = "See also [command line](../cli.html), which explains the reasons. Exit status: 0 if everything was done, 2 for a mistake in the input, 1 for a failure."
-    return f'---\ntitle: "zskd {name}"\ndescription: "{options_in_code(about)}"\n---\n\n{MADE}\n\n```bash\n{examples}\n```\n\n{again}' + "\n\n".join([*tables, end]) + "\n"
+    end = (
+        "See also [command line](../cli.html), which explains the reasons. Exit status: 0 if everything was done, 2 for a mistake in "
+        "the input, 1 for a failure."
+    )
+    return (
+        f'---\ntitle: "zskd {name}"\ndescription: "{options_in_code(about)}"\n---\n\n{MADE}\n\n```bash\n{examples}\n```\n\n{again}'
+        + "\n\n".join([*tables, end])
+        + "\n"
+    )
 
 
 def front(

@@ -7,6 +7,7 @@ Both keep the links of the notebook; this script then makes them start at the to
     python scripts/make_readme.py            write README.md
     python scripts/make_readme.py --check    exit 1 if README.md differs from the notebook
 """
+
 from __future__ import annotations
 
 import argparse
@@ -27,9 +28,15 @@ NOTEBOOK = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
 MARK = "<!-- Made from nbs/index.ipynb by scripts/make_readme.py. Edit the notebook, not this file. -->"
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
-CODE = r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ {0,3}(?P=fence)|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"  # a block, or within a line
+CODE = (
+    r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ "
+    r"{0,3}(?P=fence)|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"
+)  # a block, or within a line
 LINK = re.compile(CODE + r"|(?P<head>\]\(|(?:href|src)=\")(?P<target>[^)\s\"]+)", re.MULTILINE)
-SOURCES = {p.relative_to(ROOT / "nbs").with_name(page_file(p.name)).as_posix(): p.relative_to(ROOT / "nbs").as_posix() for p in (ROOT / "nbs").rglob("[!._]*.ipynb")}
+SOURCES = {
+    p.relative_to(ROOT / "nbs").with_name(page_file(p.name)).as_posix(): p.relative_to(ROOT / "nbs").as_posix()
+    for p in (ROOT / "nbs").rglob("[!._]*.ipynb")
+}
 RESULT_TYPES = ("text/markdown", "text/plain")  # in order of preference
 
 
@@ -72,7 +79,8 @@ def texts(
 def from_root(
     target: str,  # target of a link in the notebook
 ) -> str:  # the same, as seen from the top of the repository
-    "A relative link of a notebook in nbs/ is one folder deeper in the README. Links to pictures that Quarto puts next to the README stay as they are."
+    """A relative link of a notebook in nbs/ is one folder deeper in the README. Links to pictures that Quarto puts next to the README stay
+    as they are."""
     if re.match(r"[a-z][a-z0-9+.-]*:|#|/|index_files/", target):
         return target
     path, mark, place = target.partition("#")
@@ -148,7 +156,9 @@ def check() -> str | None:  # what is wrong, None if nothing is
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if README.md is out of date")
-    parser.add_argument("--tool", choices=("auto", "quarto", "nbconvert"), default="auto", help="tool that writes it (default: Quarto if installed)")
+    parser.add_argument(
+        "--tool", choices=("auto", "quarto", "nbconvert"), default="auto", help="tool that writes it (default: Quarto if installed)"
+    )
     args = parser.parse_args()
     if args.check:
         problem = check()

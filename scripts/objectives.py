@@ -43,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", required=True, help="folder or hub name of the encoder")
     parser.add_argument("--data", required=True, help="folder with the tasks' TSV files; read for MNLI's score only")
-    parser.add_argument("--corpus", required=True, nargs="+", help="text files of the general distillation; MNLI's pool is made from the first")
+    parser.add_argument(
+        "--corpus", required=True, nargs="+", help="text files of the general distillation; MNLI's pool is made from the first"
+    )
     parser.add_argument("--work", default="runs/six", type=Path, help="folder of `scripts/six_tasks.py`")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--steps", type=int, default=3000, help="of general distillation")
@@ -61,13 +63,32 @@ def main() -> None:
 def measured(arm: str, encoder, rows, args: argparse.Namespace) -> dict:
     """Run one arm: distil its encoder, distil a student of MNLI from it, and return the scores of both."""
     task = TASKS["mnli"]
-    start = Student.create(encoder, init="random" if arm in BLANK else "teacher", shape=COMPACT_SHAPE, labels=encoder.labels, n_texts=2,
-                           corpus=[t for row in rows.rows(range(50_000)) for t in row], sensitivity=False)  # fmt: skip
+    start = Student.create(
+        encoder,
+        init="random" if arm in BLANK else "teacher",
+        shape=COMPACT_SHAPE,
+        labels=encoder.labels,
+        n_texts=2,
+        corpus=[t for row in rows.rows(range(50_000)) for t in row],
+        sensitivity=False,
+    )
     best = None
     if ARMS[arm] is not None:
         out = args.work / ("words" if arm == "words" else f"objectives/{arm.replace(' ', '-')}")
-        run = Pretrainer(encoder, start, rows, out, resume=out.exists(), cache=args.work / "states", batch_size=64, steps=args.steps, lr=2e-3,
-                         precision="auto", evaluate_every=args.steps, **objectives(**ARMS[arm]))  # fmt: skip
+        run = Pretrainer(
+            encoder,
+            start,
+            rows,
+            out,
+            resume=out.exists(),
+            cache=args.work / "states",
+            batch_size=64,
+            steps=args.steps,
+            lr=2e-3,
+            precision="auto",
+            evaluate_every=args.steps,
+            **objectives(**ARMS[arm]),
+        )
         run.fit()
         init, best = out / "encoder", run.best
     else:
@@ -76,11 +97,20 @@ def measured(arm: str, encoder, rows, args: argparse.Namespace) -> dict:
     pool = make_rows(task, teacher, "wiki", args)
     student = Student.create(teacher, init=init, n_texts=2)
     folder = args.work / "runs" / f"objective-{arm.replace(' ', '-')}"
-    distiller = Distiller(teacher, student, pool, folder, task=task, cache=args.work / "logits", resume=folder.exists(), seed=0, **PAIR_TRAINING)
+    distiller = Distiller(
+        teacher, student, pool, folder, task=task, cache=args.work / "logits", resume=folder.exists(), seed=0, **PAIR_TRAINING
+    )
     distiller.fit()
     report = distiller.report(task.validation(args.data)).data
-    return {"weights": ARMS[arm], "start": "random" if arm in BLANK else "sliced from the encoder", "steps": args.steps if ARMS[arm] else 0, "sentences": best,
-            "held_out": distiller.best, "pct_of_teacher": report["pct_of_teacher"], "agreement": report["agreement"]}  # fmt: skip
+    return {
+        "weights": ARMS[arm],
+        "start": "random" if arm in BLANK else "sliced from the encoder",
+        "steps": args.steps if ARMS[arm] else 0,
+        "sentences": best,
+        "held_out": distiller.best,
+        "pct_of_teacher": report["pct_of_teacher"],
+        "agreement": report["agreement"],
+    }
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ def pack(base: str | Path, teachers: list[Path], file: str | Path) -> None:
             tensors[f"{name}:codes"], tensors[f"{name}:steps"] = squeeze(codes, bits_of(name)), steps
         else:
             tensors[name] = weight - start.get(name, torch.zeros(()))
-    save_file(tensors, file, metadata={name: (Path(teachers[0]) / name).read_text("utf-8") for name in ("config.json", "tokenizer_config.json")})
+    save_file(
+        tensors, file, metadata={name: (Path(teachers[0]) / name).read_text("utf-8") for name in ("config.json", "tokenizer_config.json")}
+    )
 
 
 def unpack(base: str | Path, file: str | Path, teacher: str | Path) -> None:
@@ -102,7 +104,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["pack", "unpack"])
     parser.add_argument("--base", required=True, help="folder of the encoder that the teacher was made from")
-    parser.add_argument("--teacher", required=True, nargs="+", help="folder of the teacher; if several are packed, their weights are averaged")
+    parser.add_argument(
+        "--teacher", required=True, nargs="+", help="folder of the teacher; if several are packed, their weights are averaged"
+    )
     parser.add_argument("--file", required=True, help="the small file")
     args = parser.parse_args()
     if args.what == "pack":

@@ -105,11 +105,16 @@ def attempt(teacher: Teacher, name: str, held: Pool, truth: np.ndarray, args: ar
     trained = time.process_time()
     names = np.array(held.columns["builder"])
     return {
-        "recipe": RECIPES[name], "rows": args.n, "steps": args.steps, "shape": student.notes["shape"],
-        "pieces_per_row": round(float(run.lengths.mean()), 1), "agreement": agreement(logits, truth), "kl": mean_kl(truth, logits),
+        "recipe": RECIPES[name],
+        "rows": args.n,
+        "steps": args.steps,
+        "shape": student.notes["shape"],
+        "pieces_per_row": round(float(run.lengths.mean()), 1),
+        "agreement": agreement(logits, truth),
+        "kl": mean_kl(truth, logits),
         "agreement_by_builder": {b: agreement(logits[names == b], truth[names == b]) for b in NATURAL},
         "cpu_seconds": {"pool": round(labelled - began), "student": round(trained - labelled)},
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

@@ -40,7 +40,10 @@ run = lambda: Distiller(teacher, student, pool, "run", task=task, cache="logits"
 """
 VIEWS = {  # what is shown, and the height of the picture
     "explorer": ('Explorer(teacher, Student.load("run/student"), pool, "a moving film , never dull")', 640),
-    "comparison": ('Comparison({"film reviews": Answers.ask(teacher, Student.load("run/student"), (e := task.validation("demo")).rows, e.labels)})', 1000),
+    "comparison": (
+        'Comparison({"film reviews": Answers.ask(teacher, Student.load("run/student"), (e := task.validation("demo")).rows, e.labels)})',
+        1000,
+    ),
     "search_viewer": ('SearchViewer.of_run("run")', 760),
     "monitor": ('Monitor("run")', 900),
     "method": ('MethodExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
@@ -58,7 +61,9 @@ def main() -> None:
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, (code, height) in views.items():
             words = f"{RUN}serve(lambda say: lambda: {code}, browser=False, token=False)"
-            server = subprocess.Popen([sys.executable, "-c", words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            server = subprocess.Popen(
+                [sys.executable, "-c", words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
             try:
                 address = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
                 page = browser.new_page(viewport={"width": 800, "height": height})

@@ -86,10 +86,15 @@ def attempt(teacher: Teacher, shape: Shape, pool: Pool, held: Pool, args: argpar
         run = Distiller(teacher, student, pool, out, cache=args.cache, **settings)
         logits = run.fit().logits(held.rows())
     return {
-        "shape": student.notes["shape"], "params": student.n_params, "rows": len(pool), "steps": args.steps,
-        "pieces_per_row": round(float(run.lengths.mean()), 1), "agreement": agreement(logits, truth), "kl": mean_kl(truth, logits),
+        "shape": student.notes["shape"],
+        "params": student.n_params,
+        "rows": len(pool),
+        "steps": args.steps,
+        "pieces_per_row": round(float(run.lengths.mean()), 1),
+        "agreement": agreement(logits, truth),
+        "kl": mean_kl(truth, logits),
         "cpu_seconds": round(time.process_time() - began),
-    }  # fmt: skip
+    }
 
 
 if __name__ == "__main__":

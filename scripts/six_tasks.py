@@ -65,7 +65,9 @@ from zskd.written import InfillWriter, write_corpus
 
 RESULTS = Path(__file__).parents[1] / "nbs" / "benchmarks" / "results" / "six_tasks"
 PACKED = Path(__file__).parents[1] / "nbs" / "benchmarks" / "teachers"  # by scripts/packed.py
-CHOSEN = Path(__file__).parents[1] / "nbs" / "benchmarks" / "pools"  # which candidates are in the pools of `wiki`, because rounding chooses a few others on other machines
+CHOSEN = (
+    Path(__file__).parents[1] / "nbs" / "benchmarks" / "pools"
+)  # which candidates are in the pools of `wiki`, because rounding chooses a few others on other machines
 VARIANTS = ("wiki", "answers", "unbalanced", "random", "real", "compact-wiki", "compact-real")
 TEACHERS = {  # options of `zskd teacher`; if a task has two, the weights of two teachers are averaged (Wortsman et al. 2022, 2203.05482)
     "sst2": ["--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64", "--epochs 3 --batch-size 32 --lr 5e-5 --max-length 64 --average 0.5"],
@@ -75,9 +77,14 @@ TEACHERS = {  # options of `zskd teacher`; if a task has two, the weights of two
     "mrpc": ["--epochs 4 --batch-size 16 --lr 5e-5"],
     "rte": ["--epochs 3 --batch-size 16 --lr 5e-5"],
 }
-BASES = {"mrpc": "qqp", "rte": "mnli"}  # small tasks start from the teacher of a large task of the same kind (STILTs, Phang et al. 2018, 1811.01088)
+BASES = {
+    "mrpc": "qqp",
+    "rte": "mnli",
+}  # small tasks start from the teacher of a large task of the same kind (STILTs, Phang et al. 2018, 1811.01088)
 POOL = {"sst2": 400_000, "mnli": 40_000, "qnli": 40_000}  # rows; the other tasks have PAIRS
-RECIPE: dict[str, dict[str, Any]] = {"sst2": {"spread": 0.0, "oversample": 1.2}}  # changes of the default recipe: fewer answers for as many rows
+RECIPE: dict[str, dict[str, Any]] = {
+    "sst2": {"spread": 0.0, "oversample": 1.2}
+}  # changes of the default recipe: fewer answers for as many rows
 PAIRS = 20_000
 TIMES = 4  # how often at most real rows are repeated in a pool
 STEPS = {"both": 2, "long": 4}  # how many times as many steps as the others
@@ -295,19 +302,65 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     student = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     settings = {**settings_of(task, learned), "seed": seed}
-    distiller = Distiller(teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), adversary=stage2, **settings)
+    distiller = Distiller(
+        teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), adversary=stage2, **settings
+    )
     distiller.fit()
     report = distiller.report(task.validation(args.data), zero_shot=False if learned in ("real", "both") else None).data
-    kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece",
-                                   "per_class_f1", "baselines", "scores", "queries", "seconds")}  # fmt: skip
-    words = ["python", "scripts/six_tasks.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus,
-             *(["--news", *args.news] if learned == "news" else []), "--tasks", task.name, "--variants", variant, "--seeds", str(seed)]  # fmt: skip
-    write_json(RESULTS / f"{task.name}-{variant}-{seed}.json", {
-        "command": shown(words, args), "variant": variant, "seed": seed, "shape": student.notes["shape"],
-        "settings": distiller.settings.as_dict(),
-        "rows": len(rows), "pool": rows.stats() if isinstance(rows, Pool) else None, "held_out": distiller.best,
-        "agreement_by_builder": by_builder(distiller, rows), "adversary": adversary_record(distiller), "report": kept, **made_by(),
-    })  # fmt: skip
+    kept = {
+        k: report[k]
+        for k in (
+            "task",
+            "metric",
+            "n",
+            "teacher",
+            "student",
+            "compression",
+            "pct_of_teacher",
+            "agreement",
+            "kl",
+            "ece",
+            "per_class_f1",
+            "baselines",
+            "scores",
+            "queries",
+            "seconds",
+        )
+    }
+    words = [
+        "python",
+        "scripts/six_tasks.py",
+        "--base",
+        args.base,
+        "--data",
+        args.data,
+        "--corpus",
+        *args.corpus,
+        *(["--news", *args.news] if learned == "news" else []),
+        "--tasks",
+        task.name,
+        "--variants",
+        variant,
+        "--seeds",
+        str(seed),
+    ]
+    write_json(
+        RESULTS / f"{task.name}-{variant}-{seed}.json",
+        {
+            "command": shown(words, args),
+            "variant": variant,
+            "seed": seed,
+            "shape": student.notes["shape"],
+            "settings": distiller.settings.as_dict(),
+            "rows": len(rows),
+            "pool": rows.stats() if isinstance(rows, Pool) else None,
+            "held_out": distiller.best,
+            "agreement_by_builder": by_builder(distiller, rows),
+            "adversary": adversary_record(distiller),
+            "report": kept,
+            **made_by(),
+        },
+    )
     print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
 
 

@@ -48,12 +48,16 @@ WARM, STEPS = 10, 60  # steps of a training before those that count, and steps t
 def main() -> None:
     """Measure everything and write one result file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", default=str(ASSETS / "teacher"), help="folder of a text classifier that reads one text (default: the embedded one)")
+    parser.add_argument(
+        "--teacher", default=str(ASSETS / "teacher"), help="folder of a text classifier that reads one text (default: the embedded one)"
+    )
     parser.add_argument("--corpus", required=True, nargs="+", help="text files")
     parser.add_argument("--out", type=Path, default=RESULT, help="file for the results (default: the result file of the benchmarks)")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts only, for a trial; needs another --out")
     parser.add_argument("--texts", type=int, default=4096, help="texts to label and to train on")
-    parser.add_argument("--counts", type=int, nargs=2, default=[20_000, 200_000], help="texts that are labelled to measure memory, few and many")
+    parser.add_argument(
+        "--counts", type=int, nargs=2, default=[20_000, 200_000], help="texts that are labelled to measure memory, few and many"
+    )
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)  # used by the script itself, in a process of its own
     args = parser.parse_args()
     if args.count:
@@ -83,8 +87,12 @@ def described(folder: str) -> dict:
     """The teacher that is measured."""
     model, _ = load_classifier(folder)
     c = model.config
-    return {"embedded": Path(folder) == ASSETS / "teacher", "params": sum(p.numel() for p in model.parameters()),
-            "layers": c.num_hidden_layers, "width": c.hidden_size}  # fmt: skip
+    return {
+        "embedded": Path(folder) == ASSETS / "teacher",
+        "params": sum(p.numel() for p in model.parameters()),
+        "layers": c.num_hidden_layers,
+        "width": c.hidden_size,
+    }
 
 
 def best_time(run: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -121,8 +129,13 @@ def labelling(folder: str, texts: list[str]) -> dict:
     lengths = np.array([len(t) for t in pipe.tokenizer(texts, truncation=True, max_length=128)["input_ids"]])
     as_they_come = np.split(np.arange(len(texts)), range(BATCH, len(texts), BATCH))
     precisions = ("fp32", "bf16") if cpu_has_bf16() else ("fp32",)
-    return {"texts": len(texts), "repeats": REPEATS, "pipeline_texts_per_s": len(texts) / theirs, "pipeline_padding": padding(lengths, as_they_come),
-            **{p: asking(folder, texts, p, theirs, [a["label"] for a in answers[-1]]) for p in precisions}}  # fmt: skip
+    return {
+        "texts": len(texts),
+        "repeats": REPEATS,
+        "pipeline_texts_per_s": len(texts) / theirs,
+        "pipeline_padding": padding(lengths, as_they_come),
+        **{p: asking(folder, texts, p, theirs, [a["label"] for a in answers[-1]]) for p in precisions},
+    }
 
 
 def asking(folder: str, texts: list[str], precision: str, theirs: float, said: list[str]) -> dict:
@@ -137,9 +150,15 @@ def asking(folder: str, texts: list[str], precision: str, theirs: float, said: l
     logits: list[np.ndarray] = []
     ours = best_time(lambda: logits.append(teacher.logits(texts)))
     same = float((logits[-1].argmax(1) == np.array([teacher.labels.index(label) for label in said])).mean())
-    return {"tokens_per_text": lengths.mean(), "padding": padding(lengths, batches), "label_texts_per_s": len(texts) / ours,
-            "gflop_per_s": flop / ours / 1e9, "share_of_matmul_peak": flop / ours / matmul_peak(teacher.fast.dtype),
-            "pipeline_ratio": theirs / ours, "same_predictions": same}  # fmt: skip
+    return {
+        "tokens_per_text": lengths.mean(),
+        "padding": padding(lengths, batches),
+        "label_texts_per_s": len(texts) / ours,
+        "gflop_per_s": flop / ours / 1e9,
+        "share_of_matmul_peak": flop / ours / matmul_peak(teacher.fast.dtype),
+        "pipeline_ratio": theirs / ours,
+        "same_predictions": same,
+    }
 
 
 def training(folder: str, texts: list[str]) -> dict:
@@ -152,9 +171,19 @@ def training(folder: str, texts: list[str]) -> dict:
         ours = max(distiller_steps(teacher, student, texts, f"{out}/alone-{i}", cache, **alone) for i in range(REPEATS))
         whole = max(distiller_steps(teacher, student, texts, f"{out}/whole-{i}", cache) for i in range(REPEATS))
         theirs = max(trainer_steps(folder, student, texts, f"{out}/trainer-{i}") for i in range(REPEATS))
-    return {"student": student.notes["shape"], "texts": len(texts), "batch_size": BATCH, "warm_up_steps": WARM, "steps": STEPS, "repeats": REPEATS,
-            "student_steps_per_s": ours, "student_steps_per_s_with_evaluations": whole, "trainer_steps_per_s": theirs,
-            "trainer_ratio": ours / theirs, "trainer_ratio_with_evaluations": whole / theirs}  # fmt: skip
+    return {
+        "student": student.notes["shape"],
+        "texts": len(texts),
+        "batch_size": BATCH,
+        "warm_up_steps": WARM,
+        "steps": STEPS,
+        "repeats": REPEATS,
+        "student_steps_per_s": ours,
+        "student_steps_per_s_with_evaluations": whole,
+        "trainer_steps_per_s": theirs,
+        "trainer_ratio": ours / theirs,
+        "trainer_ratio_with_evaluations": whole / theirs,
+    }
 
 
 def rate(times: list[float]) -> float:
@@ -162,7 +191,9 @@ def rate(times: list[float]) -> float:
     return (len(times) - WARM) / (times[-1] - times[WARM - 1])
 
 
-def step_times(teacher: Teacher, student: Student, rows: Pool | list[str], out: str | Path, cache: str | Path, **settings: Any) -> list[float]:
+def step_times(
+    teacher: Teacher, student: Student, rows: Pool | list[str], out: str | Path, cache: str | Path, **settings: Any
+) -> list[float]:
     """The times at which the steps of a `Distiller` ended, in seconds; stored logits are not asked for again."""
     times: list[float] = []
 
@@ -204,8 +235,17 @@ def trainer_steps(folder: str, student: Student, texts: list[str], out: str) -> 
         theirs = teacher_pad(tokenizer([i["text"] for i in items], truncation=True, max_length=128))
         return {**ours, "teacher_ids": theirs["input_ids"], "teacher_mask": theirs["attention_mask"]}
 
-    args = TrainingArguments(out, max_steps=WARM + STEPS, per_device_train_batch_size=BATCH, use_cpu=True, report_to="none", save_strategy="no",
-                             remove_unused_columns=False, disable_tqdm=True, logging_strategy="no")  # fmt: skip
+    args = TrainingArguments(
+        out,
+        max_steps=WARM + STEPS,
+        per_device_train_batch_size=BATCH,
+        use_cpu=True,
+        report_to="none",
+        save_strategy="no",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        logging_strategy="no",
+    )
     net = copy.deepcopy(student.model)  # the student itself stays as it started
     Distilling(net, args, train_dataset=[{"text": t} for t in texts], data_collator=collate, callbacks=[Watch()]).train()
     return rate(times)

@@ -22,7 +22,8 @@ def call(capsys):
 
 @pytest.fixture
 def start() -> Iterator:
-    "Starts a command as a process of its own, which does not outlive the test: words, and `folder`, `env`, `limit` (bytes a file may have)."
+    """Starts a command as a process of its own, which does not outlive the test: words, and `folder`, `env`, `limit` (bytes a file may
+    have)."""
     started: list[Command] = []
 
     def start(*words, **more) -> Command:

@@ -1,4 +1,5 @@
 """The dashboards in a real browser: served, beside a busy machine too, and as pages of their own."""
+
 import json
 import re
 import shutil
@@ -38,7 +39,9 @@ rows = TASKS["sst2"].validation("demo").rows[:60]
 student = Student.create(teacher, n_params=60_000, corpus=[text for text, in rows], init="random", sensitivity=False)
 pool = ood_pool(TASKS["sst2"], load_corpus("sample"), 600, teacher)
 """
-RUN = MODELS + """
+RUN = (
+    MODELS
+    + """
 from zskd.adversaries import RandomInfill
 from zskd.stage2 import Stage2
 Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
@@ -47,6 +50,7 @@ board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), mos
 board.to_html("pages")
 Explorer(teacher, student).to_html("pages/long.html", ["a moving film, " * 20, "a dull mess"])
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -232,11 +236,22 @@ def test_figures_are_as_wide_as_the_page(browser, dashboard):
         for width, scheme in ((1280, "light"), (400, "dark")):
             page.set_viewport_size({"width": width, "height": 800})
             page.emulate_media(color_scheme=scheme)
-            for name, mark in (("Comparison", ".hm"), ("Method", ".bars"), ("Generated texts", ".bars"), ("Monitor", ".scatterlayer .trace"), ("Explorer", ".bars")):
+            for name, mark in (
+                ("Comparison", ".hm"),
+                ("Method", ".bars"),
+                ("Generated texts", ".bars"),
+                ("Monitor", ".scatterlayer .trace"),
+                ("Explorer", ".bars"),
+            ):
                 tab(page, name)
                 wait_for(lambda mark=mark: page.locator(f".js-plotly-plot {mark}").locator("visible=true").count())
                 wait_for(lambda: (now := figure(page))["width"] == now["room"] and 0.8 * min(width, 1152) < now["width"] < width)
-                wait_for(lambda: page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor") == {"light": "#ffffff", "dark": "#222222"}[scheme])  # noqa: B023
+                wait_for(
+                    lambda: (
+                        page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor")
+                        == {"light": "#ffffff", "dark": "#222222"}[scheme]
+                    )
+                )  # noqa: B023
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         page.get_by_text("in words").locator("visible=true").first.click()
         wait_for(lambda: page.locator("td").locator("visible=true").count())
@@ -273,10 +288,13 @@ def test_nobody_comes_in_without_the_token(browser, dashboard):
 
 
 def test_the_monitor_moves_while_a_run_is_running(browser, tmp_path):
-    code = MODELS + """
+    code = (
+        MODELS
+        + """
 fit = lambda: Distiller(teacher, student, pool, "run", steps=100_000, batch_size=32, evaluate_every=20, precision="fp32", resume=Path("run").exists()).fit()
 serve(lambda say: lambda: Monitor("run", fit, every=0.5), browser=False)
 """
+    )
     with served(["-c", code], tmp_path) as (address, _):
         page = browser.new_page()
         page.goto(address, timeout=60_000)
@@ -316,4 +334,6 @@ def test_pages_fit_a_narrow_dark_screen(browser, finished, name):
     page.goto((finished / "pages" / f"{name}.html").as_uri())
     page.wait_for_selector(".js-plotly-plot .main-svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
-    wait_for(lambda: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"})
+    wait_for(
+        lambda: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"}
+    )

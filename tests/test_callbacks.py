@@ -150,11 +150,26 @@ SHIPPED = {
     "generator": lambda: [stage2(MaskedLMGenerator())],
     "gradient": lambda: [stage2(GradientSearch())],
 }
-OWN = {"rows": lambda: [Rows()], "half": lambda: [Half()], "mixed": lambda: [Mixed()], "slopes": lambda: [Slopes()], "chosen": lambda: [Chosen()], "head": lambda: [Head()]}
+OWN = {
+    "rows": lambda: [Rows()],
+    "half": lambda: [Half()],
+    "mixed": lambda: [Mixed()],
+    "slopes": lambda: [Slopes()],
+    "chosen": lambda: [Chosen()],
+    "head": lambda: [Head()],
+}
 ALL = SHIPPED | OWN
 ADVERSARIES = {"infill", "search", "generator", "gradient"}
 PAIRS = [pair for pair in itertools.combinations(ALL, 2) if len(ADVERSARIES & set(pair)) < 2]
-QUICK = [("relations", "rows"), ("words", "infill"), ("hidden", "generator"), ("mixed", "relations"), ("words", "head"), ("slopes", "chosen"), ("tracker", "half")]
+QUICK = [
+    ("relations", "rows"),
+    ("words", "infill"),
+    ("hidden", "generator"),
+    ("mixed", "relations"),
+    ("words", "head"),
+    ("slopes", "chosen"),
+    ("tracker", "half"),
+]
 QUICK_TWO = [("relations", "infill"), ("words", "half")]
 
 
@@ -187,10 +202,21 @@ def the_student() -> Student:
     return Student.create(the_teacher(), shape=Shape(400, 16, 32, 1, 1, 2, 32), init="random", corpus=list(the_rows()), max_length=16)
 
 
-def distiller(out: Path, names: tuple[str, ...], what: str = "nothing", resume: bool = False, more: tuple[Callback, ...] = (), **settings) -> Distiller:
+def distiller(
+    out: Path, names: tuple[str, ...], what: str = "nothing", resume: bool = False, more: tuple[Callback, ...] = (), **settings
+) -> Distiller:
     settings = {"steps": STEPS, "batch_size": 16, "evaluate_every": 3, "held_out": 40, "lr": 1e-2, **settings}
     callbacks = [c for name in names for c in ALL[name]()]
-    return Distiller(the_teacher(), the_student(), list(the_rows()), out, callbacks=[*callbacks, *more, Act(what)], cache=out.parent / "logits", resume=resume, **settings)
+    return Distiller(
+        the_teacher(),
+        the_student(),
+        list(the_rows()),
+        out,
+        callbacks=[*callbacks, *more, Act(what)],
+        cache=out.parent / "logits",
+        resume=resume,
+        **settings,
+    )
 
 
 def work(out: Path, env: dict[str, str], *args) -> None:
@@ -278,14 +304,20 @@ def test_what_is_reported_is_what_was_asked(tmp_path):
 
     run.callbacks.append(Begin())
     compute, asked = teacher.compute, []
-    teacher.compute = lambda rows: (asked.append(len(rows)) or compute(rows))
+    teacher.compute = lambda rows: asked.append(len(rows)) or compute(rows)
     run.fit()
     assert sum(asked) - len(the_rows()) == teacher.queries - before[0]  # texts asked in training, by the adversary and by `join`
     queries = run.state.queries
     assert queries.adversary == 3 * 8 and queries.adversary_backward == 0  # turns at steps 2, 4 and 6
     sizes = [16 + 4] * STEPS  # of each batch: as many of the adversary as give way, then those of `rows`
-    assert queries.forward == 3 * 8 + STEPS * 4 + 2 * sum(sizes) and queries.backward == sum(sizes)  # mixed once, and once more with a gradient
-    assert run.facts()["queries"] == {"ood": len(the_rows()), "words": the_student().notes.get("word_queries", 0), "adversarial": queries.extra}
+    assert queries.forward == 3 * 8 + STEPS * 4 + 2 * sum(sizes) and queries.backward == sum(
+        sizes
+    )  # mixed once, and once more with a gradient
+    assert run.facts()["queries"] == {
+        "ood": len(the_rows()),
+        "words": the_student().notes.get("word_queries", 0),
+        "adversarial": queries.extra,
+    }
     assert run.distilled.notes["run"]["queries"]["adversarial"] == queries.extra
 
 
@@ -331,7 +363,9 @@ def test_a_changed_head_is_folded_back(tmp_path):
     (tmp_path / "run" / "student" / "model.safetensors").unlink()
     with pytest.warns(UserWarning, match="is written again from the checkpoint"):
         again = distiller(tmp_path / "run", ("head",), resume=True).fit()
-    assert np.array_equal(again.logits(texts), small.logits(texts)) and Student.load(tmp_path / "run" / "student").n_params == small.n_params
+    assert (
+        np.array_equal(again.logits(texts), small.logits(texts)) and Student.load(tmp_path / "run" / "student").n_params == small.n_params
+    )
 
 
 def test_a_changed_head_that_nobody_folds_back_is_refused_before_the_first_step(tmp_path):
@@ -351,7 +385,10 @@ def test_the_loss_neighbours_is_known_by_itself():
 
 
 def test_pairs_that_do_not_compose_say_why(tmp_path):
-    refused = {("infill", "generator"): "2 of them are a Stage2", ("chosen", "chosen"): "Chosen and Chosen-2 each choose the rows of an epoch"}
+    refused = {
+        ("infill", "generator"): "2 of them are a Stage2",
+        ("chosen", "chosen"): "Chosen and Chosen-2 each choose the rows of an epoch",
+    }
     for names, why in refused.items():
         with pytest.raises(UserError, match=why) as e:
             distiller(tmp_path / "run", names)

@@ -1,4 +1,5 @@
 """The command line as people meet it: whole processes, exit codes, one line for each mistake, a full disk, Ctrl-C."""
+
 import json
 import re
 import shlex
@@ -41,9 +42,14 @@ def make_teacher(folder, labels=("negative", "positive"), n_texts=1):
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
     names = dict(enumerate(labels))
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-        id2label=names, label2id={v: k for k, v in names.items()},
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+    )
     if n_texts:
         config.zskd = {"n_texts": n_texts}
     BertForSequenceClassification(config).save_pretrained(folder)
@@ -86,7 +92,9 @@ def texts(tmp_path_factory):
     (top / "empty.txt").write_text("\n \n")
     (top / "binary.txt").write_bytes(b"\x00\x01\x02" * 100)
     (top / "latin.txt").write_bytes("A first line.\nThe café is closed.\n".encode("latin-1"))
-    (top / "little.txt").write_text("One sentence of more than eight words is here. Another sentence, not much longer than that, is over there.\n")
+    (top / "little.txt").write_text(
+        "One sentence of more than eight words is here. Another sentence, not much longer than that, is over there.\n"
+    )
     (top / "rows.jsonl").write_text('{"body": "A sentence of some words."}\n')
     (top / "nothing").mkdir()
     return top
@@ -112,7 +120,9 @@ def test_help_shows_an_example(run, name):
 
 def test_the_script_that_is_installed(tmp_path):
     "The only test that pays for the imports of a new interpreter; the others fork their processes."
-    done = subprocess.run([ZSKD, "distill", "--teacher", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        [ZSKD, "distill", "--teacher", tmp_path / "nowhere", "--out", tmp_path / "run"], capture_output=True, text=True, timeout=600
+    )
     assert (done.returncode, done.stdout) == (2, "")
     one_line(done.stderr, "zskd distill:", "nowhere", "no such folder")
 
@@ -374,7 +384,10 @@ def test_bad_options(call, models, tmp_path):
         (["dashboard", ""], "RUN: is empty; give a value\n"),
         (["pool", "--texts", 2, "--columns", "a", "a", "--out", "o"], "--columns a a: name two different columns\n"),
         (["pool", "--texts", 2, "--columns", "a", "--out", "o"], "--columns a: name 2 column(s)"),
-        (["pool", "--task", "sst2", "--column", "body", "--out", "o"], "--column body: has no effect, because corpus 'sample' is plain text"),
+        (
+            ["pool", "--task", "sst2", "--column", "body", "--out", "o"],
+            "--column body: has no effect, because corpus 'sample' is plain text",
+        ),
     ],
 )
 def test_values_in_the_words_of_a_user(call, words, said, tmp_path, monkeypatch):
@@ -386,7 +399,11 @@ def test_values_in_the_words_of_a_user(call, words, said, tmp_path, monkeypatch)
 
 
 def test_numbers_of_a_run_in_the_words_of_a_user(call, models, tmp_path):
-    for more, said in ((["--rows", 0], "--rows 0: must be at least 1"), (["--batch-size", 0], "--batch-size 0: must be 1 or more"), (["--steps", 0], "--steps 0: must be 1 or more")):
+    for more, said in (
+        (["--rows", 0], "--rows 0: must be at least 1"),
+        (["--batch-size", 0], "--batch-size 0: must be 1 or more"),
+        (["--steps", 0], "--steps 0: must be 1 or more"),
+    ):
         code, _, err = call("distill", "--teacher", models / "good", *more, "--preset", "bert-tiny", "--out", tmp_path / "run")
         assert (code, err) == (2, f"zskd distill: {said}\n")
     assert vars(cli.make_parser().parse_args(["pool", "--out", "o", "--rows", "1e5"]))["n"] == 100_000
@@ -513,6 +530,7 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
 @pytest.mark.parametrize("words", [["distill", "--teacher"], ["pretrain", "--encoder"]])
 def test_interrupt_before_there_is_a_folder(call, models, tmp_path, monkeypatch, words):
     "What holds nothing cannot be resumed, so the line does not say so."
+
     def stop(*_, **__):
         raise KeyboardInterrupt
 
@@ -576,7 +594,11 @@ def test_all_differences_of_a_run_are_named(call, finished):
     out, words = finished
     code, _, err = call(*words, "--resume", "--lr", 0.01, "--seed", 4, "--loss", "kl", "--schedule", "linear")
     assert code == 2
-    one_line(err, "--loss: 'kl+0.1*logit_mse' there, 'kl' asked; --lr: '0.003' there, '0.01' asked; --schedule: ", "; --seed: '0' there, '4' asked)")
+    one_line(
+        err,
+        "--loss: 'kl+0.1*logit_mse' there, 'kl' asked; --lr: '0.003' there, '0.01' asked; --schedule: ",
+        "; --seed: '0' there, '4' asked)",
+    )
     many = ["--vocab-size", 500, "--kind", "random", "--held-out", 9, "--lr", 0.01, "--seed", 4, "--loss", "kl"]
     code, _, err = call(*words, "--resume", *many)
     assert code == 2
@@ -622,7 +644,10 @@ def test_what_a_run_says_at_its_end(call, finished):
     best = json.loads((out / "student" / "zskd.json").read_text())["notes"]
     line = f"agrees with the teacher on {best['best_agreement']:.1%} of 15 held-out rows of the pool (KL {best['best_kl']:.3f} nats)"
     assert code == 0 and line in said, said
-    assert f"No --data was given, so nothing is known yet of real examples; score it with: zskd evaluate --student {out}/student --teacher {words[2]} --task sst2" in said
+    assert (
+        f"No --data was given, so nothing is known yet of real examples; score it with: zskd evaluate --student {out}/student --teacher "
+        f"{words[2]} --task sst2" in said
+    )
 
 
 def test_damaged_logits_are_noticed(call, models, tmp_path):
@@ -695,7 +720,21 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
     code, _, err = call(*words, "--resume", "--seed", 1)
     assert code == 2
     one_line(err, "another configuration", "--seed")
-    run = ["distill", "--teacher", models / "good", "--task", "sst2", "--rows", 300, "--steps", 6, "--init", out / "encoder", "--out", tmp_path / "run"]
+    run = [
+        "distill",
+        "--teacher",
+        models / "good",
+        "--task",
+        "sst2",
+        "--rows",
+        300,
+        "--steps",
+        6,
+        "--init",
+        out / "encoder",
+        "--out",
+        tmp_path / "run",
+    ]
     code, text, err = call(*run)
     assert code == 0 and "student" in text, err
 
@@ -738,7 +777,9 @@ def test_bad_pretraining(call, tmp_path, words, parts):
     ],
 )
 def test_bad_settings_of_a_teacher(call, tmp_path, words, part):
-    code, _, err = call("teacher", "--task", "sst2", "--base", ASSETS / "teacher", "--data", ASSETS / "eval", *words, "--out", tmp_path / "t")
+    code, _, err = call(
+        "teacher", "--task", "sst2", "--base", ASSETS / "teacher", "--data", ASSETS / "eval", *words, "--out", tmp_path / "t"
+    )
     assert code == 2 and not (tmp_path / "t").exists()
     one_line(err, part)
 
@@ -773,8 +814,13 @@ def test_a_student_that_was_exchanged_after_its_training(call, finished, models,
 
 
 def test_recipes_that_cannot_be(call, tmp_path):
-    for wrong in ('{"builders": {"sentence": Infinity}}', '{"builders": {"sentence": NaN}}', '{"builders": {"sentence": 1}, "bins": 2.5}',
-                  '{"builders": {"sentence": 1}, "oversample": Infinity}', '{"builders": {"sentence": 1}, "balance": "no"}'):  # fmt: skip
+    for wrong in (
+        '{"builders": {"sentence": Infinity}}',
+        '{"builders": {"sentence": NaN}}',
+        '{"builders": {"sentence": 1}, "bins": 2.5}',
+        '{"builders": {"sentence": 1}, "oversample": Infinity}',
+        '{"builders": {"sentence": 1}, "balance": "no"}',
+    ):
         (tmp_path / "recipe.json").write_text(wrong)
         code, _, err = call("pool", "--texts", 1, "--recipe", tmp_path / "recipe.json", "--rows", 5, "--out", tmp_path / "pool")
         assert code == 2, wrong
@@ -893,7 +939,9 @@ def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
     cli.going_on(run, tmp_path)()
     assert (run / "student" / "model.safetensors").read_bytes() == weights
     shutil.copytree(run, tmp_path / "copy")
-    assert cli.going_on(tmp_path / "copy", tmp_path) is None and cli.going_on(run, None) is None and cli.going_on(tmp_path, tmp_path) is None
+    assert (
+        cli.going_on(tmp_path / "copy", tmp_path) is None and cli.going_on(run, None) is None and cli.going_on(tmp_path, tmp_path) is None
+    )
 
 
 def test_a_run_that_fails_from_its_dashboard(forked, tmp_path):
@@ -923,7 +971,11 @@ def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(forked, models,
     with ThreadPoolExecutor(1) as pool:
         going = pool.submit(cli.going_on(out, tmp_path))
         until = time.time() + 120
-        while not going.done() and time.time() < until and '"event": "step"' not in ((out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""):
+        while (
+            not going.done()
+            and time.time() < until
+            and '"event": "step"' not in ((out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else "")
+        ):
             time.sleep(0.05)
         (out / "stop").touch()
         assert isinstance(going.exception(60), KeyboardInterrupt)
@@ -965,11 +1017,17 @@ def test_mistakes_that_would_pass_in_silence(call, finished, models, tmp_path):
     table = tmp_path / "mine.tsv"
     table.write_text("text\tlabel\na good film\tpositive\na bad film\tnegative\n")
     for command, told in (
-        (["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--columns", "label"], "cannot be a text as well"),
+        (
+            ["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--columns", "label"],
+            "cannot be a text as well",
+        ),
         (["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--max-length", 100_000], "reads at most"),
         (["dashboard", run, "--pages", ""], "--pages: is empty"),
         (["distill", "--teachr", words[2]], "'--teachr', perhaps --teacher"),
-        (["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "search", "--max-queries", 1, "--out", tmp_path / "run"], "a turn of the adversary takes"),
+        (
+            ["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "search", "--max-queries", 1, "--out", tmp_path / "run"],
+            "a turn of the adversary takes",
+        ),
     ):
         code, _, err = call(*command)
         assert code == 2

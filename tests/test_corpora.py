@@ -146,13 +146,21 @@ def test_damaged_parquet(tmp_path):
         ("late2.jsonl", b'{"text": "good"}\n{"body": "bad"}\n', "line 2: has no column 'text'"),
         ("other.tsv", b"sentence\tlabel\ngood\t1\n", "no column 'text'; it has 'sentence', 'label'"),
         ("flood.txt", b"ok" + b"\x80" * 3_000_000, "byte 0x80 at offset 2"),
-        ("semicolons.csv", b"id;text\n1;good\n", "no column 'text'; its header 'id;text' looks as if semicolons separate its columns, not commas"),
+        (
+            "semicolons.csv",
+            b"id;text\n1;good\n",
+            "no column 'text'; its header 'id;text' looks as if semicolons separate its columns, not commas",
+        ),
         ("quoted.csv", b'"id";"text"\n1;"good"\n', "semicolons separate its columns"),
         ("tabs.csv", b"id\ttext\n1\tgood\n", "tabs separate its columns, not commas; name the file .tsv"),
         ("commas.tsv", b"id,text\n1,good\n", "commas separate its columns, not tabs; name the file .csv"),
         ("blank.csv", b"\n\nbody,id\ngood,1\n", "no column 'text'; it has 'body', 'id'"),
         ("open.csv", b'text\n"never closed' + b"x" * 200_000, "is not good CSV"),
-        ("letter.docx", b"PK\x03\x04 some words of plain text", "is a zip archive, as docx, xlsx, odt and epub are; give plain text (txt, md or any other ending), csv, tsv, jsonl or parquet"),
+        (
+            "letter.docx",
+            b"PK\x03\x04 some words of plain text",
+            "is a zip archive, as docx, xlsx, odt and epub are; give plain text (txt, md or any other ending), csv, tsv, jsonl or parquet",
+        ),
         ("table.csv", b"PK\x03\x04 some words of plain text", "is a zip archive"),
         ("paper.pdf", b"%PDF-1.4 some words of plain text", "is a PDF; give plain text"),
         ("letter.rtf", b"{\\rtf1 some words of plain text", "is rich text (RTF)"),
@@ -178,7 +186,9 @@ def test_a_column_needs_a_file_with_columns(tmp_path):
     (tmp_path / "a.txt").write_text("One line of text.\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text("body\nOne row.\n", encoding="utf-8")
     for source in ("sample", tmp_path / "a.txt"):
-        with pytest.raises(UserError, match=r"column=body: has no effect, because corpus '.*' is plain text, which has no columns; leave it out"):
+        with pytest.raises(
+            UserError, match=r"column=body: has no effect, because corpus '.*' is plain text, which has no columns; leave it out"
+        ):
             load_corpus(source, column="body")
     assert list(load_corpus([tmp_path / "a.txt", tmp_path / "b.csv"], column="body").paragraphs()) == ["One line of text.", "One row."]
 
@@ -186,8 +196,13 @@ def test_a_column_needs_a_file_with_columns(tmp_path):
 def test_too_short_sentences_are_named_with_their_column(tmp_path):
     (tmp_path / "a.txt").write_text("Too short.\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text("body\nToo short.\n", encoding="utf-8")
-    for source, column, where in ((tmp_path / "a.txt", "text", ""), (tmp_path / "b.csv", "body", r" in column 'body' \(choose with column=\)")):
-        with pytest.raises(UserError, match=rf"{source.name}': holds no sentence of 3 to 50 words{where}, as the recipe asks for; give running text"):
+    for source, column, where in (
+        (tmp_path / "a.txt", "text", ""),
+        (tmp_path / "b.csv", "body", r" in column 'body' \(choose with column=\)"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"{source.name}': holds no sentence of 3 to 50 words{where}, as the recipe asks for; give running text"
+        ):
             ood_pool(TASKS["sst2"], load_corpus(source, column=column), 5)
 
 

@@ -116,7 +116,15 @@ def tiny(kind: type, folder: Path, **settings: object) -> Path:
     "A BERT that has learnt nothing."
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=128, **settings)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=128,
+        **settings,
+    )
     kind(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -128,26 +136,58 @@ def kinds(tmp_path_factory) -> Iterator[dict[str, Kind]]:
     threads, top, latency = torch.get_num_threads(), tmp_path_factory.mktemp("crash"), evaluate.latency
     torch.set_num_threads(1)
     evaluate.latency = lambda *_: 1.0  # how fast a model answers is not part of the result
-    teacher = tiny(BertForSequenceClassification, top / "models" / "teacher", id2label={0: "negative", 1: "positive"}, label2id={"negative": 0, "positive": 1})
+    teacher = tiny(
+        BertForSequenceClassification,
+        top / "models" / "teacher",
+        id2label={0: "negative", 1: "positive"},
+        label2id={"negative": 0, "positive": 1},
+    )
     words = tiny(BertForMaskedLM, top / "models" / "words")
     paragraphs = gzip.open(ASSETS / "wikipedia.txt.gz", "rt", encoding="utf-8").read().split("\n")[:60]
     corpus, data = top / "corpus.txt", top / "data" / "SST-2"
     corpus.write_text("\n".join(paragraphs), encoding="utf-8")
     data.mkdir(parents=True)
     for name in ("train.tsv", "dev.tsv"):
-        (data / name).write_text("sentence\tlabel\n" + "".join(f"{'a good' if i % 2 else 'a bad'} film, number {i}\t{i % 2}\n" for i in range(16)))
+        (data / name).write_text(
+            "sentence\tlabel\n" + "".join(f"{'a good' if i % 2 else 'a bad'} film, number {i}\t{i % 2}\n" for i in range(16))
+        )
 
     def command(name: str, *more: object, out: str = "out") -> Callable[[Path], int]:
         return lambda folder: cli.main([name, *map(str, more), "--out", str(folder / out)])
 
     text, small = ("--corpus", corpus, "--n", 64), ("--vocab-size", 300, "--batch-size", 16, "--lr", 1e-2, "--resume")
     made = {
-        "distill": Kind(top / "distill", command("distill", "--teacher", teacher, "--task", "sst2", *text, *small, "--params", 20_000, "--init", "random", "--steps", 5, "--data", data.parent)),
+        "distill": Kind(
+            top / "distill",
+            command(
+                "distill",
+                "--teacher",
+                teacher,
+                "--task",
+                "sst2",
+                *text,
+                *small,
+                "--params",
+                20_000,
+                "--init",
+                "random",
+                "--steps",
+                5,
+                "--data",
+                data.parent,
+            ),
+        ),
         "adversary": Kind(top / "adversary", against(Teacher.load(teacher), Student, words, paragraphs)),
-        "pretrain": Kind(top / "pretrain", command("pretrain", "--encoder", teacher, *text, *small, "--params", 40_000, "--epochs", 1, "--words", 0.1)),
+        "pretrain": Kind(
+            top / "pretrain", command("pretrain", "--encoder", teacher, *text, *small, "--params", 40_000, "--epochs", 1, "--words", 0.1)
+        ),
         "pool": Kind(top / "pool", command("pool", "--teacher", teacher, "--task", "sst2", *text), "holds other files"),
         "write": Kind(top / "write", command("write", "--rewrite", corpus, "--model", words, "--rounds", 1, "--n", 80, out="out.jsonl")),
-        "teacher": Kind(top / "teacher", command("teacher", "--task", "sst2", "--base", teacher, "--data", data.parent, "--epochs", 1, "--batch-size", 8), "holds other files"),
+        "teacher": Kind(
+            top / "teacher",
+            command("teacher", "--task", "sst2", "--base", teacher, "--data", data.parent, "--epochs", 1, "--batch-size", 8),
+            "holds other files",
+        ),
     }
     for kind in made.values():
         kind.top.mkdir()
@@ -166,9 +206,23 @@ def against(teacher: Teacher, student_class: type, words: Path, paragraphs: list
     student = student_class.create(teacher, shape=Shape(300, 8, 16, 1, 1, 1, 16), init="random", corpus=rows, max_length=24)
 
     def go(folder: Path) -> int:
-        stage2 = Stage2(MaskedLMGenerator.load(words), start=0.2, ramp=0, student_steps=2, rows=4, generator_steps=1, learn_rows=4, max_queries=26)
+        stage2 = Stage2(
+            MaskedLMGenerator.load(words), start=0.2, ramp=0, student_steps=2, rows=4, generator_steps=1, learn_rows=4, max_queries=26
+        )
         try:
-            Distiller(teacher, copy.copy(student), rows, folder / "out", adversary=stage2, resume=True, steps=9, batch_size=16, evaluate_every=2, lr=1e-2, held_out=8).fit()
+            Distiller(
+                teacher,
+                copy.copy(student),
+                rows,
+                folder / "out",
+                adversary=stage2,
+                resume=True,
+                steps=9,
+                batch_size=16,
+                evaluate_every=2,
+                lr=1e-2,
+                held_out=8,
+            ).fit()
         except ZskdError as e:  # as the command line does
             print(e, file=sys.stderr)
             return 2 if isinstance(e, UserError) else 1
@@ -293,6 +347,13 @@ def test_the_points_are_those_of_every_kind(kinds):
     points = all_points(kinds)
     counts = {name: sum(p[0] == name for p in points) for name in kinds}
     assert min(counts.values()) > 10 and sum(counts.values()) > 300, counts
-    for name, file in {"distill": "report.json", "adversary": "generated.jsonl", "pretrain": "encoder", "pool": "pool.json", "write": "out.jsonl", "teacher": "teacher.json"}.items():
+    for name, file in {
+        "distill": "report.json",
+        "adversary": "generated.jsonl",
+        "pretrain": "encoder",
+        "pool": "pool.json",
+        "write": "out.jsonl",
+        "teacher": "teacher.json",
+    }.items():
         assert any(file in where for kind, where, _ in points if kind == name), (name, file)
     assert any("cut short" in where and "generated.jsonl" in where for _, where, _ in points)

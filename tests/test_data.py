@@ -1,4 +1,5 @@
-"Files as people bring them, from the command line: each is read as a person means it, or refused in one line that says which line of it and what to do."
+"""Files as people bring them, from the command line: each is read as a person means it, or refused in one line that says which line of it
+and what to do."""
 
 import gzip
 import json
@@ -15,7 +16,13 @@ from zskd.corpora import load_corpus, split_sentences, split_words
 from zskd.errors import UserError
 
 SMALL = ["--n", "120", "--steps", "4", "--batch-size", "16", "--preset", "bert-tiny", "--init", "random", "--device", "cpu"]
-PROSE = [f"The {a} {b} was {c} and the {d} stood near it." for a in "old new small long".split() for b in "mill road ship hall".split() for c in "open full dark".split() for d in "tree wall".split()]
+PROSE = [
+    f"The {a} {b} was {c} and the {d} stood near it."
+    for a in "old new small long".split()
+    for b in "mill road ship hall".split()
+    for c in "open full dark".split()
+    for d in "tree wall".split()
+]
 
 
 def make_teacher(folder, labels, answer=None):
@@ -24,9 +31,15 @@ def make_teacher(folder, labels, answer=None):
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
     names = dict(enumerate(labels))
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
-        id2label=names, label2id={v: k for k, v in names.items()}, zskd={"n_texts": 1},
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+        zskd={"n_texts": 1},
+    )
     model = BertForSequenceClassification(config)
     if answer is not None:
         model.classifier.weight.data.zero_()
@@ -83,9 +96,19 @@ def test_the_quotes_of_a_field_do_not_reach_a_model(tmp_path):
     [
         ("half.tsv", "text\tlabel\nwarm\t1\ncold\t0.5\n", [], "line 3 has the label '0.5'"),
         ("one_two.csv", "text,label\nwarm,2\ncold,1\n", [], "the numbers in this file run from 1 to 2, but class numbers begin at 0"),
-        ("mood.tsv", "text\tmood\nwarm\tpositive\n", [], "no label column 'label' (choose with --label-column); its columns are text, mood"),
+        (
+            "mood.tsv",
+            "text\tmood\nwarm\tpositive\n",
+            [],
+            "no label column 'label' (choose with --label-column); its columns are text, mood",
+        ),
         ("open.csv", 'text,label\nwarm,1\n"cold,0\nwet,1\n', [], "line 3 is not good CSV: a quote opens there and never closes"),
-        ("ragged.tsv", "id\ttext\tlabel\n1\twarm\t1\n\tlost\n3\tcold\t0\n", [], "line 3 has 2 fields but the header 3 (id, text, label); mend it, or leave such lines out with --skip-bad-lines"),
+        (
+            "ragged.tsv",
+            "id\ttext\tlabel\n1\twarm\t1\n\tlost\n3\tcold\t0\n",
+            [],
+            "line 3 has 2 fields but the header 3 (id, text, label); mend it, or leave such lines out with --skip-bad-lines",
+        ),
         ("deep.jsonl", "[" * 100_000, [], "is JSON that is nested too deeply"),
         ("~nosuchuser/a.tsv", None, [], "there is no user 'nosuchuser'"),
     ],
@@ -114,7 +137,7 @@ def test_numbers_in_the_names_of_classes_come_first(call, tmp_path, stars):
 
 def test_answers_beside_the_text_never_become_text(call, tmp_path):
     """A quote that never closes would make columns of answers part of a text; so would one that a later quote closes by chance."""
-    rows = "id,text,label\n" + "".join(f'{i},{line},{"good" if i % 2 else "bad"}\n' for i, line in enumerate(PROSE))
+    rows = "id,text,label\n" + "".join(f"{i},{line},{'good' if i % 2 else 'bad'}\n" for i, line in enumerate(PROSE))
     broken = rows.replace(f"7,{PROSE[7]}", f'7,"{PROSE[7]}')
     (tmp_path / "a.csv").write_text(broken, encoding="utf-8")
     with gzip.open(tmp_path / "b.csv.gz", "wt", encoding="utf-8") as f:
@@ -151,16 +174,25 @@ def test_a_megabyte_of_one_character_takes_no_time(tmp_path):
 def test_a_teacher_of_any_task(call, tmp_path, moods):
     folder = tmp_path / "mails"
     folder.mkdir()
-    (folder / "train.csv").write_text("body,kind\n" + "".join(f'"{line}",{"ham" if i % 2 else "spam"}\n' for i, line in enumerate(PROSE[:32])), encoding="utf-8")
-    (folder / "validation.jsonl").write_text("".join(json.dumps({"body": line, "kind": "spam"}) + "\n" for line in PROSE[40:50]), encoding="utf-8")
+    (folder / "train.csv").write_text(
+        "body,kind\n" + "".join(f'"{line}",{"ham" if i % 2 else "spam"}\n' for i, line in enumerate(PROSE[:32])), encoding="utf-8"
+    )
+    (folder / "validation.jsonl").write_text(
+        "".join(json.dumps({"body": line, "kind": "spam"}) + "\n" for line in PROSE[40:50]), encoding="utf-8"
+    )
     given = ["--base", moods, "--labels", "ham", "spam", "--columns", "body", "--label-column", "kind", "--epochs", 1, "--batch-size", 16]
     code, out, _ = call("teacher", *given, "--data", folder, "--out", tmp_path / "teacher")
     assert code == 0 and "on 10 examples" in out
     assert json.loads((tmp_path / "teacher" / "config.json").read_text())["id2label"] == {"0": "ham", "1": "spam"}
-    for words, says in [(["--base", moods], "give --task NAME, or for a task of your own --labels"), (given, "--data: is needed for a task of your own"),
-                        ([*given, "--data", folder / "train.csv"], "is one file, so the teacher would be scored on what it learned from"),
-                        ([*given, "--task", "sst2", "--data", folder], "--labels: is for a task of your own" )]:  # fmt: skip
-        code, _, err = call("teacher", *[w for w in words if "--task" not in words or w not in ("--columns", "body")], "--out", tmp_path / "no")
+    for words, says in [
+        (["--base", moods], "give --task NAME, or for a task of your own --labels"),
+        (given, "--data: is needed for a task of your own"),
+        ([*given, "--data", folder / "train.csv"], "is one file, so the teacher would be scored on what it learned from"),
+        ([*given, "--task", "sst2", "--data", folder], "--labels: is for a task of your own"),
+    ]:
+        code, _, err = call(
+            "teacher", *[w for w in words if "--task" not in words or w not in ("--columns", "body")], "--out", tmp_path / "no"
+        )
         assert code == 2 and says in err.strip().splitlines()[-1], err
 
 
@@ -175,7 +207,25 @@ def one_answer(tmp_path_factory):
     from io import StringIO
 
     with redirect_stderr(StringIO()) as said:
-        code = cli.main(list(map(str, ["distill", "--teacher", teacher, "--corpus", top / "prose.txt", "--data", top / "test.csv", "--out", top / "run", *SMALL])))
+        code = cli.main(
+            list(
+                map(
+                    str,
+                    [
+                        "distill",
+                        "--teacher",
+                        teacher,
+                        "--corpus",
+                        top / "prose.txt",
+                        "--data",
+                        top / "test.csv",
+                        "--out",
+                        top / "run",
+                        *SMALL,
+                    ],
+                )
+            )
+        )
     assert code == 0, said.getvalue()
     return top / "run", said.getvalue()
 
@@ -204,9 +254,45 @@ def test_what_is_passed_on_names_no_folder_and_holds_no_markup(one_answer):
 def test_damaged_records_of_a_run_end_in_one_line(one_answer, call, capsys):
     run, _ = one_answer
     for file, ways, again in [
-        ("command.json", ['{"cut', "[1]", '{"command": 3}', '{"command": "zskd distill --teacher \\"x"}', '{"command": "zskd distill --nosuch x"}'], lambda: cli.told_by_run(str(run))),
-        ("config.json", ['{"cut', "[1]", "[" * 100_000], lambda: cli.main(["distill", "--resume", "--teacher", str(run.parent / "teacher"), "--corpus", str(run.parent / "prose.txt"), "--data", str(run.parent / "test.csv"), "--out", str(run), *SMALL])),
-        ("student/zskd.json", ['{"cut', "[1]", '{"notes": [1]}', '{"max_length": "x"}'], lambda: cli.main(["evaluate", "--teacher", str(run.parent / "teacher"), "--student", str(run / "student"), "--data", str(run.parent / "test.csv")])),
+        (
+            "command.json",
+            ['{"cut', "[1]", '{"command": 3}', '{"command": "zskd distill --teacher \\"x"}', '{"command": "zskd distill --nosuch x"}'],
+            lambda: cli.told_by_run(str(run)),
+        ),
+        (
+            "config.json",
+            ['{"cut', "[1]", "[" * 100_000],
+            lambda: cli.main(
+                [
+                    "distill",
+                    "--resume",
+                    "--teacher",
+                    str(run.parent / "teacher"),
+                    "--corpus",
+                    str(run.parent / "prose.txt"),
+                    "--data",
+                    str(run.parent / "test.csv"),
+                    "--out",
+                    str(run),
+                    *SMALL,
+                ]
+            ),
+        ),
+        (
+            "student/zskd.json",
+            ['{"cut', "[1]", '{"notes": [1]}', '{"max_length": "x"}'],
+            lambda: cli.main(
+                [
+                    "evaluate",
+                    "--teacher",
+                    str(run.parent / "teacher"),
+                    "--student",
+                    str(run / "student"),
+                    "--data",
+                    str(run.parent / "test.csv"),
+                ]
+            ),
+        ),
     ]:
         good = (run / file).read_text()
         for text in ways:
@@ -217,5 +303,9 @@ def test_damaged_records_of_a_run_end_in_one_line(one_answer, call, capsys):
             except Exception as e:
                 code, err = 2, f"zskd: {e}\n" if type(e).__module__ == "zskd.errors" else pytest.fail(f"{file} {text[:40]}: {e!r}")
             line = err.strip().splitlines()[-1]
-            assert code in (1, 2) and file.rpartition("/")[2] in line and any(way in line for way in ("put the", "choose another", "begin", "delete it")), (file, text[:40], line)
+            assert (
+                code in (1, 2)
+                and file.rpartition("/")[2] in line
+                and any(way in line for way in ("put the", "choose another", "begin", "delete it"))
+            ), (file, text[:40], line)
         (run / file).write_text(good)

@@ -92,7 +92,9 @@ def adversary_of(kind: str) -> Stage2:
     return Stage2(made, start=0.25, ramp=0.0, rows=32, student_steps=6, generator_steps=2, learn_rows=8)
 
 
-def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, more: int = 0, adversary: str = "", **settings) -> Distiller:
+def distiller(
+    out: Path, what: str, at: int, resume: bool, dropout: float = 0.1, more: int = 0, adversary: str = "", **settings
+) -> Distiller:
     words = ["good", "bad", "fine", "dull", "day", "film", "plot"]
     rng = np.random.default_rng(0)
     rows = [" ".join(rng.choice(words, rng.integers(2, 9))) for _ in range(300)]
@@ -104,7 +106,16 @@ def distiller(out: Path, what: str, at: int, resume: bool, dropout: float = 0.1,
             module.p = dropout
     settings = {"steps": 24, "batch_size": 32, "evaluate_every": 5, "held_out": 60, "lr": 1e-2, **settings}
     against = adversary_of(adversary) if adversary else None
-    return Distiller(teacher, student, rows, out, callbacks=[Act(what, at), *([More(more)] if more else [])], adversary=against, resume=resume, **settings)
+    return Distiller(
+        teacher,
+        student,
+        rows,
+        out,
+        callbacks=[Act(what, at), *([More(more)] if more else [])],
+        adversary=against,
+        resume=resume,
+        **settings,
+    )
 
 
 def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
@@ -115,7 +126,13 @@ def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
     try:
         run = distiller(out, *args, **kwargs)
         run.fit()
-        result = {"best": run.best, "majority": run.majority, "seconds": run.seconds, "processes": run.world, "queries": run.state.queries.extra}
+        result = {
+            "best": run.best,
+            "majority": run.majority,
+            "seconds": run.seconds,
+            "processes": run.world,
+            "queries": run.state.queries.extra,
+        }
     except (ZskdError, KeyboardInterrupt) as e:
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         result = {"error": type(e).__name__, "text": str(e)}
@@ -129,7 +146,12 @@ def run(out: Path, what: str = "nothing", at: int = 0, resume: bool = False, n: 
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = str(s.getsockname()[1])
-    shared = {"WORLD_SIZE": str(n), "MASTER_ADDR": "localhost", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}  # as `accelerate launch` sets
+    shared = {
+        "WORLD_SIZE": str(n),
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": port,
+        "ACCELERATE_USE_CPU": "true",
+    }  # as `accelerate launch` sets
     envs = [{"RANK": str(i), "LOCAL_RANK": str(i), **shared} if n > 1 else {} for i in range(n)]
     started = [processes.Process(target=work, args=(out, env, what, at, resume), kwargs=kwargs) for env in envs]
     for p in started:
@@ -204,7 +226,9 @@ def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path):
 
     run = distiller(tmp_path / "run", "nothing", 0, False)
     run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule", batch_size=64)
-    with pytest.raises(KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; go on with resume=True \(--resume\) and folder"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; go on with resume=True \(--resume\) and folder"
+    ):
         run.fit()
     again = distiller(tmp_path / "run", "nothing", 0, True)
     again.fit()
@@ -283,7 +307,10 @@ def test_of_two_starts_one_trains(calm, tmp_path):
     until(lambda: (out / "waiting").exists())
     with pytest.raises(UserError) as e:
         distiller(out, "nothing", 0, True).fit()
-    assert str(e.value) == f"{out}: is being written by process {first.pid} on host {socket.gethostname()}; wait for it, or choose another place"
+    assert (
+        str(e.value)
+        == f"{out}: is being written by process {first.pid} on host {socket.gethostname()}; wait for it, or choose another place"
+    )
     (out / "go").touch()
     first.join(100)
     assert first.exitcode == 0 and identical(out, calm) and not (out / ".lock").exists()
@@ -295,7 +322,11 @@ def test_what_a_kill_has_left_is_cleared(calm, tmp_path):
     for folder in (out / ".student.999999999.tmp", out / ".pool.999999999.tmp"):
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"half")
-    files = [out / ".config.json.999999999.tmp", out / "checkpoints" / ".state-000015.safetensors.999999999.tmp", next((out / "logits").iterdir()).with_name(".0.safetensors.999999999.tmp")]
+    files = [
+        out / ".config.json.999999999.tmp",
+        out / "checkpoints" / ".state-000015.safetensors.999999999.tmp",
+        next((out / "logits").iterdir()).with_name(".0.safetensors.999999999.tmp"),
+    ]
     for file in files:
         file.write_bytes(b"half")
     run(out, resume=True)
@@ -314,10 +345,15 @@ def test_no_change_of_the_counters_passes(calm, tmp_path):
     for key in index.keys() - {"sha256"}:
         for other in ({**index, key: changed(index[key])}, {k: v for k, v in index.items() if k != key}):
             path.write_text(json.dumps(other))
-            with pytest.raises(RunError, match="checkpoint.json: is damaged or was changed .*; delete .*checkpoints and resume, which trains from the start") as e:
+            with pytest.raises(
+                RunError,
+                match="checkpoint.json: is damaged or was changed .*; delete .*checkpoints and resume, which trains from the start",
+            ) as e:
                 resumed.fit()
             assert "\n" not in str(e.value)
-    earlier = {k: v for k, v in index.items() if k not in ("sha256", "generated", "stop", "queries", "epoch", "epoch_begin")}  # as version 0.1.0 wrote it
+    earlier = {
+        k: v for k, v in index.items() if k not in ("sha256", "generated", "stop", "queries", "epoch", "epoch_begin")
+    }  # as version 0.1.0 wrote it
     path.write_text(json.dumps(earlier))
     run(out, resume=True)
     assert identical(out, calm)
@@ -334,12 +370,27 @@ def test_teacher_and_student_of_unequal_classes(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("settings", [{"loss": "kl+0.1*logit_mse"}, {"loss": "dist(beta=0)"}, {"more": 8}, {"hidden": 1.0}, {"adversary": "infill"}, {"adversary": "gumbel"}], ids=["kl", "dist", "rows of a callback", "hidden states", "adversary", "adversary that learns"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "kl+0.1*logit_mse"},
+        {"loss": "dist(beta=0)"},
+        {"more": 8},
+        {"hidden": 1.0},
+        {"adversary": "infill"},
+        {"adversary": "gumbel"},
+    ],
+    ids=["kl", "dist", "rows of a callback", "hidden states", "adversary", "adversary that learns"],
+)
 def test_two_processes_give_the_student_of_one(tmp_path, settings):
     one = run(tmp_path / "one", dropout=0.0, lr=3e-3, **settings)
     two = run(tmp_path / "two", dropout=0.0, lr=3e-3, n=2, **settings)
     assert (one["processes"], two["processes"]) == (1, 2)
-    assert one["queries"] == two["queries"] == {"infill": 3 * 32, "gumbel": 3 * (32 + 2 * 2 * 8)}.get(settings.get("adversary"), 24 * settings.get("more", 0))
+    assert (
+        one["queries"]
+        == two["queries"]
+        == {"infill": 3 * 32, "gumbel": 3 * (32 + 2 * 2 * 8)}.get(settings.get("adversary"), 24 * settings.get("more", 0))
+    )
     assert one["best"]["step"] == two["best"]["step"] and abs(one["best"]["kl"] - two["best"]["kl"]) < 1e-4
     assert apart(weights(tmp_path / "one"), weights(tmp_path / "two")) < 0.01 * apart(weights(tmp_path / "one"), first(tmp_path / "one"))
 

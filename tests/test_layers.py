@@ -11,7 +11,9 @@ LATE = {"cli", "_site"}  # load what they need when a command runs
 
 def rooms() -> list[str]:
     """The modules in the order of their notebooks."""
-    sources = ["".join(json.loads(p.read_text(encoding="utf-8"))["cells"][0]["source"]) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    sources = [
+        "".join(json.loads(p.read_text(encoding="utf-8"))["cells"][0]["source"]) for p in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))
+    ]
     return [found[1] for source in sources if (found := re.search(r"default_exp (\S+)", source))]
 
 

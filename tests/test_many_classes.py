@@ -1,4 +1,5 @@
 """A teacher of 150 classes: whatever names them stays short enough to be read."""
+
 import hashlib
 
 import numpy as np
@@ -36,7 +37,9 @@ def task(teacher):
 
 @pytest.fixture(scope="module")
 def student(teacher):
-    return Student.create(teacher, n_params=100_000, corpus=["a river of the north and a song"] * 50, init="random", vocab_size=300, n_texts=1)
+    return Student.create(
+        teacher, n_params=100_000, corpus=["a river of the north and a song"] * 50, init="random", vocab_size=300, n_texts=1
+    )
 
 
 def readable(text, names=12):
@@ -61,7 +64,7 @@ def test_a_pool_and_its_answers(teacher, task, tmp_path, capsys):
 
 def test_a_report_and_a_card(teacher, student, task, tmp_path):
     rows = [(f"text {i}",) for i in range(300)]
-    truth = answer([t for t, in rows]).argmax(1)
+    truth = answer([t for (t,) in rows]).argmax(1)
     report = evaluate(teacher, student, Examples(rows, truth, task))
     readable(report.table())
     report.save(tmp_path)

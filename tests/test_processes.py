@@ -1,4 +1,5 @@
 """One command in several processes: the tutorial's lines as they stand, processes that are killed, mistakes, and the words that torchrun hands on."""
+
 import contextlib
 import io
 import json
@@ -54,7 +55,9 @@ class Run:
             port = str(s.getsockname()[1])
         env = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         self.said = [folder / f"said-{i}" for i in range(n)]
-        self.processes = [processes.Process(target=work, args=(words, {**env, "RANK": str(i), "LOCAL_RANK": str(i)}, self.said[i])) for i in range(n)]
+        self.processes = [
+            processes.Process(target=work, args=(words, {**env, "RANK": str(i), "LOCAL_RANK": str(i)}, self.said[i])) for i in range(n)
+        ]
         for p in self.processes:
             p.start()
             STARTED.append(p)
@@ -92,7 +95,9 @@ def test_the_line_of_the_tutorial(tmp_path):
     source = "".join("".join(c["source"]) + "\n" for c in json.loads(TUTORIAL.read_text("utf-8"))["cells"])
     (line,) = re.findall(r'^both = "(torchrun .+)"$', source, re.M)
     env = {**os.environ, "TQDM_DISABLE": "1", "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    done = subprocess.run(shlex.split(line.replace("$TEACHER", str(ASSETS / "teacher"))), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(
+        shlex.split(line.replace("$TEACHER", str(ASSETS / "teacher"))), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0 and done.stdout.count("score it with") == 1, done.stderr
     out = tmp_path / line.split()[-1]
     assert [e["processes"] for e in RunFolder(out).read_log("start")] == [2]
@@ -105,7 +110,11 @@ def test_the_line_of_the_tutorial(tmp_path):
 )
 def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path, phase, lost):
     out = tmp_path / "run"
-    size = ["--rows", 20_000] if phase == "pool" else ["--rows", 300, "--preset", "bert-tiny", "--init", "random", "--batch-size", 32, "--steps", 4_000]
+    size = (
+        ["--rows", 20_000]
+        if phase == "pool"
+        else ["--rows", 300, "--preset", "bert-tiny", "--init", "random", "--batch-size", 32, "--steps", 4_000]
+    )
     words = ["distill", *TEACHER, *size, "--out", out]
     run = Run(tmp_path, *words)
     run.until(lambda: (out / "command.json").exists() if phase == "pool" else step(out))
@@ -121,25 +130,50 @@ def test_sigterm_before_training_is_one_line(tmp_path):
     run.until((tmp_path / "run" / "command.json").exists)
     os.kill(run.processes[0].pid, signal.SIGTERM)
     assert run.end(60) == [143]
-    assert re.fullmatch(rf"zskd distill: interrupted[^\n]*; go on with: {re.escape(shlex.join(map(str, ['zskd', *words, '--resume'])))}\n", run.errors())
+    assert re.fullmatch(
+        rf"zskd distill: interrupted[^\n]*; go on with: {re.escape(shlex.join(map(str, ['zskd', *words, '--resume'])))}\n", run.errors()
+    )
 
 
 @pytest.mark.slow
 def test_sigterm_in_training_is_one_line_and_leaves_a_checkpoint(tmp_path):
     out = tmp_path / "run"
-    words = ["distill", *TEACHER, "--rows", 300, "--preset", "bert-tiny", "--init", "random", "--batch-size", 32, "--steps", 4_000, "--out", out]
+    words = [
+        "distill",
+        *TEACHER,
+        "--rows",
+        300,
+        "--preset",
+        "bert-tiny",
+        "--init",
+        "random",
+        "--batch-size",
+        32,
+        "--steps",
+        4_000,
+        "--out",
+        out,
+    ]
     run = Run(tmp_path, *words)
     run.until(lambda: step(out))
     for p in run.processes:
         os.kill(p.pid, signal.SIGTERM)
     assert run.end(60) == [143, 143]
     reached = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
-    assert reached and run.errors() == f"zskd distill: interrupted at step {reached} of 4000; go on with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+    assert (
+        reached
+        and run.errors()
+        == f"zskd distill: interrupted at step {reached} of 4000; go on with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+    )
 
 
 @pytest.mark.parametrize(
     "words, said",
-    [(["--stepps", 5], "unknown option '--stepps', perhaps --steps"), (["--corpus", "nowhere.txt"], "nowhere.txt"), (["--rows", 300, "--batch-size", 33, "--steps", 5], "cannot be shared equally by 2 processes")],
+    [
+        (["--stepps", 5], "unknown option '--stepps', perhaps --steps"),
+        (["--corpus", "nowhere.txt"], "nowhere.txt"),
+        (["--rows", 300, "--batch-size", 33, "--steps", 5], "cannot be shared equally by 2 processes"),
+    ],
     ids=["an option", "a corpus", "a batch"],
 )
 def test_a_mistake_is_told_once(tmp_path, words, said):

@@ -1,4 +1,5 @@
 """The README: the newest results, and links that lead somewhere."""
+
 import json
 import re
 import runpy
@@ -49,8 +50,11 @@ def make_readme():
         ("[tasks](10_tasks.ipynb) and [how](../CONTRIBUTING.md)", "[tasks](nbs/10_tasks.ipynb) and [how](CONTRIBUTING.md)"),
         ("[two\nlines](benchmarks/demo.ipynb#the-demo)", "[two\nlines](nbs/benchmarks/demo.ipynb#the-demo)"),
         ("[a page](10_tasks.html) [another](other.html)", "[a page](nbs/10_tasks.ipynb) [another](nbs/other.html)"),
-        ("[a page](tasks.html) [`Teacher`](teachers.html#teacher)", "[a page](nbs/10_tasks.ipynb) [`Teacher`](nbs/30_teachers.ipynb#teacher)"),
-        ("[![x](a.png)](b.md) <img src=\"a.png\">", "[![x](nbs/a.png)](nbs/b.md) <img src=\"nbs/a.png\">"),
+        (
+            "[a page](tasks.html) [`Teacher`](teachers.html#teacher)",
+            "[a page](nbs/10_tasks.ipynb) [`Teacher`](nbs/30_teachers.ipynb#teacher)",
+        ),
+        ('[![x](a.png)](b.md) <img src="a.png">', '[![x](nbs/a.png)](nbs/b.md) <img src="nbs/a.png">'),
         ("[`Teacher`](30_teachers.ipynb) `f[x](y)` ``g[`x`](y)``", "[`Teacher`](nbs/30_teachers.ipynb) `f[x](y)` ``g[`x`](y)``"),
         ("a lone `\n\n[z](z.md)\n\nand ` another", "a lone `\n\n[z](nbs/z.md)\n\nand ` another"),
         ("```python\nf[x](y)\n```\n[z](z.md)\n", "```python\nf[x](y)\n```\n[z](nbs/z.md)\n"),
@@ -63,7 +67,10 @@ def test_links_of_the_readme_start_at_the_top(make_readme, markdown, wanted):
 
 def test_readme_check_compares_words_and_links(make_readme):
     ours = f"{make_readme.MARK}\n\n# Z\n\nSee [tasks](nbs/10_tasks.ipynb) and `Teacher`.\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"
-    quarto = "# Z\n\n<!-- WARNING -->\n\nSee [tasks](nbs/10_tasks.ipynb) and\n[`Teacher`](https://x.org/t.html#teacher).\n\n| a   | b   |\n|-----|-----|\n| 1   | 2   |\n"
+    quarto = (
+        "# Z\n\n<!-- WARNING -->\n\nSee [tasks](nbs/10_tasks.ipynb) and\n[`Teacher`](https://x.org/t.html#teacher).\n\n| a   | b   "
+        "|\n|-----|-----|\n| 1   | 2   |\n"
+    )
     assert make_readme.same(ours, ours) and make_readme.same(quarto, ours)
     assert not make_readme.same(ours.replace("See", "see"), ours)
     assert not make_readme.same(quarto.replace("| 2 ", "| 3 "), ours)

@@ -1,4 +1,5 @@
 """The source of the documentation site, which can be checked without Quarto: pages, links, outputs, names and spelling."""
+
 import ast
 import configparser
 import importlib
@@ -54,7 +55,11 @@ def anchors(path):
 def links(text):
     "Where the links and images of a page lead, in Markdown and in HTML."
     text = CODE.sub("", text)
-    return re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text) + re.findall(r"""(?:href|src)=["']([^"']+)["']""", text) + re.findall(r"^\[[^\]]+\]: +(\S+)", text, re.M)
+    return (
+        re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text)
+        + re.findall(r"""(?:href|src)=["']([^"']+)["']""", text)
+        + re.findall(r"^\[[^\]]+\]: +(\S+)", text, re.M)
+    )
 
 
 def source_of(path):
@@ -76,7 +81,9 @@ def broken(path, text):
 
 
 def misspelt(text):
-    done = subprocess.run([sys.executable, "-m", "codespell_lib", "--ignore-words-list=docments,docment", "-"], input=text, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", "--ignore-words-list=docments,docment", "-"], input=text, capture_output=True, text=True
+    )
     return [line for line in done.stdout.splitlines() if "==>" in line]
 
 
@@ -115,10 +122,19 @@ def outputs(formats, pages):
 
 def test_two_formats_with_one_file_are_found():
     pages = {Path("10_tasks.ipynb"): "---\noutput-file: tasks\n---", Path("commands/demo.qmd"): "---\ntitle: a\n---"}
-    assert [str(p) for p in outputs({"html": {}, "commonmark": "default"}, pages)] == ["tasks.html", "tasks.md", "commands/demo.html", "commands/demo.md"]
+    assert [str(p) for p in outputs({"html": {}, "commonmark": "default"}, pages)] == [
+        "tasks.html",
+        "tasks.md",
+        "commands/demo.html",
+        "commands/demo.md",
+    ]
     assert len(set(outputs({"html": {}, "commonmark": "default", "gfm": {"wrap": "preserve"}}, pages))) == 4
     clash = {Path("index.ipynb"): "---\noutput-file: index.html\n---"}
-    assert [str(p) for p in outputs({"html": {"keep-md": True}, "commonmark": "default"}, clash)] == ["index.html", "index.html.md", "index.html.md"]
+    assert [str(p) for p in outputs({"html": {"keep-md": True}, "commonmark": "default"}, clash)] == [
+        "index.html",
+        "index.html.md",
+        "index.html.md",
+    ]
 
 
 def test_pages_that_are_made_are_up_to_date():
@@ -152,7 +168,8 @@ def closure(requirements):
 
 
 def environment(distributions, folder):
-    "A folder to import from, which holds links to these distributions and nothing else: what is not among them is not installed, for `import` and for importlib.metadata."
+    """A folder to import from, which holds links to these distributions and nothing else: what is not among them is not installed, for
+    `import` and for importlib.metadata."""
     for dist in distributions:
         for top in {file.parts[0] for file in dist.files if file.parts[0] not in ("..", "__pycache__")}:
             if not (folder / top).exists():
@@ -165,7 +182,9 @@ def environment(distributions, folder):
 
 def copy_of_sources(folder):
     "What git knows of the project."
-    kept = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    kept = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
     for name in filter(lambda n: n.startswith(("nbs/", "zskd/", "scripts/")) or "/" not in n and n, kept):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -173,13 +192,20 @@ def copy_of_sources(folder):
 
 
 def prepare(folder, command, **env):
-    "Run nbdev_proc_nbs, which is all of nbdev_docs but Quarto, and then what Quarto runs before it renders. Quarto itself is never called: the one on the PATH here would fail."
+    """Run nbdev_proc_nbs, which is all of nbdev_docs but Quarto, and then what Quarto runs before it renders. Quarto itself is never
+    called: the one on the PATH here would fail."""
     tools = folder / "tools"
     tools.mkdir()
     (tools / "quarto").write_text("#!/bin/sh\nexit 9\n")
     (tools / "quarto").chmod(0o755)
     env = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "TQDM_DISABLE": "1", **env}
-    done = subprocess.run([*command, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs(n_workers=2)"], cwd=folder, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs(n_workers=2)"],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
     project = yaml.safe_load((folder / "_proc" / "_quarto.yml").read_text("utf-8"))["project"]
     subprocess.run([*command, project["pre-render"]], cwd=folder / "_proc", env=env, check=True)
@@ -197,9 +223,13 @@ def made(tmp_path_factory):
 
 def test_the_extra_docs_makes_every_page(made):
     assert [p for p in PAGES if not (made / p.relative_to(NBS)).exists()] == []
-    assert "Distiller" in (made / "64_training.ipynb").read_text("utf-8") and "passes over the pool" in (made / "64_training.ipynb").read_text("utf-8")
+    assert "Distiller" in (made / "64_training.ipynb").read_text("utf-8") and "passes over the pool" in (
+        made / "64_training.ipynb"
+    ).read_text("utf-8")
     project = yaml.safe_load((made / "_quarto.yml").read_text("utf-8"))
-    assert all((made / name).exists() for name in [*project["project"]["resources"], *project["metadata-files"], "styles.css", "colab.html"])
+    assert all(
+        (made / name).exists() for name in [*project["project"]["resources"], *project["metadata-files"], "styles.css", "colab.html"]
+    )
 
 
 def markdown(path):
@@ -252,19 +282,28 @@ def test_options_keep_both_hyphens(rendered):
 def test_no_link_is_shown_as_it_is_written(rendered):
     "Not in the text, and not in the code of a signature."
     text = [(str(path), word) for path, tree in rendered.items() for word in words(tree) if "](" in word]
-    code = [(str(path), line) for path, tree in rendered.items() for node in elements(tree, "CodeBlock") for line in node["c"][1].split("\n") if re.search(r"\[`[^`]+`\]\(", line)]
+    code = [
+        (str(path), line)
+        for path, tree in rendered.items()
+        for node in elements(tree, "CodeBlock")
+        for line in node["c"][1].split("\n")
+        if re.search(r"\[`[^`]+`\]\(", line)
+    ]
     assert len(rendered) == len(PAGES) and text == [] and [c for c in code if "95_site" not in c[0]] == []
 
 
 def test_links_of_the_made_pages_stay_within_the_site(made, pages, rendered):
-    "Each link leads to a page, to a place in it, or to a file of the site; no link uses the address of the site or shows a page as a file of the repository."
+    """Each link leads to a page, to a place in it, or to a file of the site; no link uses the address of the site or shows a page as a file
+    of the repository."""
     site = yaml.safe_load((made / "nbdev.yml").read_text("utf-8"))["website"]
     files = {path.parent / f"{head(text).get('output-file', path.stem)}.html": path for path, text in pages.items()}
     places = {path: {node["c"][1][0] for node in elements(tree, "Header")} for path, tree in rendered.items()}
     wrong = []
     for path, tree in rendered.items():
         targets = [node["c"][-1][0] for node in elements(tree, "Link", "Image")]
-        targets += [t for node in elements(tree, "RawBlock", "RawInline") for t in re.findall(r"""(?:href|src)=["']([^"']+)""", node["c"][1])]
+        targets += [
+            t for node in elements(tree, "RawBlock", "RawInline") for t in re.findall(r"""(?:href|src)=["']([^"']+)""", node["c"][1])
+        ]
         for link in targets:
             target, _, place = link.partition("#")
             if re.match(r"[a-z]+:", link):
@@ -272,14 +311,23 @@ def test_links_of_the_made_pages_stay_within_the_site(made, pages, rendered):
             else:
                 to = Path(os.path.normpath(path.parent / target)) if target else None
                 page = files.get(to, path if to is None else None)
-                good = page is not None and (not place or place in places[page]) or to is not None and page is None and to.suffix not in (".ipynb", ".qmd") and (made / to).is_file()
+                good = (
+                    page is not None
+                    and (not place or place in places[page])
+                    or to is not None
+                    and page is None
+                    and to.suffix not in (".ipynb", ".qmd")
+                    and (made / to).is_file()
+                )
             wrong += [] if good else [(str(path), link)]
     assert wrong == []
 
 
 def test_llms_txt_leads_to_every_page(made, pages):
     url = yaml.safe_load((made / "nbdev.yml").read_text("utf-8"))["website"]["site-url"]
-    written = {str(p) for p in outputs(yaml.safe_load((made.parent / "_quarto.yml").read_text("utf-8"))["format"], pages) if p.suffix == ".md"}
+    written = {
+        str(p) for p in outputs(yaml.safe_load((made.parent / "_quarto.yml").read_text("utf-8"))["format"], pages) if p.suffix == ".md"
+    }
     listed = [link.removeprefix(f"{url}/") for link in links((made / "llms.txt").read_text("utf-8"))]
     assert sorted(listed) == sorted(written)
 
@@ -328,8 +376,10 @@ def browser():
 
 # The colours of Quarto's themes cosmo and darkly, and its own rules for code within a line.
 THEMES = {
-    "light": "body { background: #fff; color: #373a3c } a { color: #2780e3 } code { color: #7d12ba } p code:not(.sourceCode) { background: #f8f9fa }",
-    "dark": "body { background: #222; color: #fff } a { color: #00bc8c } code { color: #7d12ba } p code:not(.sourceCode) { background: #2b2b2b }",
+    "light": "body { background: #fff; color: #373a3c } a { color: #2780e3 } code { color: #7d12ba } p code:not(.sourceCode) { "
+    "background: #f8f9fa }",
+    "dark": "body { background: #222; color: #fff } a { color: #00bc8c } code { color: #7d12ba } p code:not(.sourceCode) { background: "
+    "#2b2b2b }",
 }
 CONTRAST = """() => [...document.querySelectorAll("code")].map(code => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);
@@ -357,19 +407,30 @@ def test_code_within_a_line_can_be_read(made, browser, theme):
 def test_colab_is_offered_where_the_notebook_installs_the_package(made, browser):
     script, page, offered = (made / "colab.html").read_text("utf-8"), browser.new_page(), []
     for path in NOTEBOOKS:
-        shown = "".join(f"<pre><code>{source}</code></pre>" for _, source in cells(made / path.relative_to(NBS), "code") if "show_doc" not in source)
+        shown = "".join(
+            f"<pre><code>{source}</code></pre>" for _, source in cells(made / path.relative_to(NBS), "code") if "show_doc" not in source
+        )
         edit = f'<ul><li><a href="https://github.com/zskd/zskd/edit/main/nbs/{path.relative_to(NBS)}">Edit</a></li></ul>'
         page.set_content(f"{edit}{re.sub(r'</?(?!pre|code)[a-z][^>]*>', '', shown)}{script}")
         page.wait_for_load_state("domcontentloaded")
         offered += [path] if page.locator("text=Open in Colab").count() else []
     page.close()
-    assert offered == [p for p in NOTEBOOKS if any(re.search(r"^[!%]pip install .*\bzskd\b", source, re.M) for _, source in cells(p, "code"))] != []
+    assert (
+        offered
+        == [p for p in NOTEBOOKS if any(re.search(r"^[!%]pip install .*\bzskd\b", source, re.M) for _, source in cells(p, "code"))]
+        != []
+    )
 
 
 def test_a_package_that_is_not_in_the_extra_is_not_found(tmp_path):
     environment(closure(["nbconvert>=7", "setuptools"]).values(), tmp_path)
-    look = "import importlib.util as u, importlib.metadata as m; print(*[bool(u.find_spec(n)) for n in ('nbconvert', 'jinja2', 'torch')], len(list(m.distributions(name='torch'))))"
-    done = subprocess.run([sys.executable, "-S", "-c", look], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+    look = (
+        "import importlib.util as u, importlib.metadata as m; print(*[bool(u.find_spec(n)) for n in ('nbconvert', 'jinja2', "
+        "'torch')], len(list(m.distributions(name='torch'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", look], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["True", "True", "False", "0"], done.stderr
 
 
@@ -394,13 +455,18 @@ def test_a_broken_link_is_found():
     page = NBS / "10_tasks.ipynb"
     assert broken(page, "[a](20_corpora.ipynb) [b](https://x.org) `[c](c.ipynb)`") == []
     assert broken(page, '[a](nowhere.ipynb "t") <img src="no.png">') == ["nowhere.ipynb", "no.png"]
-    assert broken(page, "[a](nowhere.ipynb) [b](20_corpora.ipynb#nowhere) [c](#nowhere)") == ["nowhere.ipynb", "20_corpora.ipynb#nowhere", "#nowhere"]
+    assert broken(page, "[a](nowhere.ipynb) [b](20_corpora.ipynb#nowhere) [c](#nowhere)") == [
+        "nowhere.ipynb",
+        "20_corpora.ipynb#nowhere",
+        "#nowhere",
+    ]
     assert anchor("The `Teacher`, [read](x.ipynb): 2 of it") == "the-teacher-read-2-of-it"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_stored_outputs(path):
-    "A static page can show each, with the site's own script; no error, no widget, nothing from stderr, no path of a machine is stored, and the file stays small."
+    """A static page can show each, with the site's own script; no error, no widget, nothing from stderr, no path of a machine is stored,
+    and the file stays small."""
     assert path.stat().st_size < 300_000
     assert "widgets" not in json.loads(path.read_text())["metadata"]
     script = "../" * len(path.relative_to(NBS).parent.parts) + "plotly.min.js"
@@ -415,7 +481,11 @@ def test_stored_outputs(path):
 
 @pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_tutorials_show_what_each_cell_gives(path):
-    silent = [source for cell, source in cells(path, "code") if not cell["outputs"] and not re.search(r"^#\| ?hide\b|^!pip install -q ", source, re.M)]
+    silent = [
+        source
+        for cell, source in cells(path, "code")
+        if not cell["outputs"] and not re.search(r"^#\| ?hide\b|^!pip install -q ", source, re.M)
+    ]
     assert [s for s in silent if not all(isinstance(line, (ast.Import, ast.ImportFrom)) for line in ast.parse(s).body)] == []
 
 

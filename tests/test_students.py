@@ -44,7 +44,13 @@ def make_teacher(config_class, n_texts, tokenizer=None, **sizes):
         return np.random.default_rng(len(rows)).normal(size=(len(rows), 3)).astype(np.float32)
 
     return SimpleNamespace(
-        model=model, tokenizer=tokenizer, labels=tuple(LABELS), n_params=count_parameters(model), n_texts=n_texts, name="random", logits=logits
+        model=model,
+        tokenizer=tokenizer,
+        labels=tuple(LABELS),
+        n_params=count_parameters(model),
+        n_texts=n_texts,
+        name="random",
+        logits=logits,
     )
 
 
@@ -164,8 +170,16 @@ def test_a_plain_encoder_is_no_teacher_and_no_student(tmp_path, kind):
     assert Teacher.load(tmp_path).labels == Student.load(tmp_path).labels == tuple(LABELS)
 
 
-@pytest.mark.parametrize(("normalizer", "lowercase", "same"), [(None, None, False), (None, True, True), (normalizers.Lowercase(), None, True),
-                                                               (normalizers.Lowercase(), False, False), (normalizers.NFC(), None, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("normalizer", "lowercase", "same"),
+    [
+        (None, None, False),
+        (None, True, True),
+        (normalizers.Lowercase(), None, True),
+        (normalizers.Lowercase(), False, False),
+        (normalizers.NFC(), None, False),
+    ],
+)
 def test_case_is_as_the_teacher_has_it(normalizer, lowercase, same):
     "A teacher with another kind of pieces: its normalizer tells whether case is dropped."
     teacher = make_teacher(BertConfig, 1, **BERT)

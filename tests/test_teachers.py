@@ -1,4 +1,5 @@
-"Teachers of many kinds: each answers what transformers answers to one text alone, or is refused in one line. All are tiny, and their weights are random."
+"""Teachers of many kinds: each answers what transformers answers to one text alone, or is refused in one line. All are tiny, and their
+weights are random."""
 
 import ast
 import json
@@ -46,7 +47,34 @@ from zskd.training import Distiller
 from zskd.vocabularies import learn_vocabulary
 from zskd.written import CausalWriter
 
-WORDS = ["the", "a", "of", "and", "river", "winter", "film", "bridge", "song", "is", "was", "good", "bad", "old", "quiet", "near", "far", "slowly", "never", "we", "they", "saw", "heard", ".", ",", "?"]
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "river",
+    "winter",
+    "film",
+    "bridge",
+    "song",
+    "is",
+    "was",
+    "good",
+    "bad",
+    "old",
+    "quiet",
+    "near",
+    "far",
+    "slowly",
+    "never",
+    "we",
+    "they",
+    "saw",
+    "heard",
+    ".",
+    ",",
+    "?",
+]
 MARKS = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
 PAD, BEGIN, END = 0, 1, 2
 TEXTS = ["good", "the river is near", "we saw a film and heard the old song of winter , slowly", "bad .", "never " * 200, "a quiet bridge"]
@@ -54,7 +82,15 @@ PAIRS = list(zip(TEXTS, TEXTS[2:] + TEXTS[:2], strict=True))
 SIZE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 N = {"vocab_size": len(MARKS) + len(WORDS)}
 NAMES = {"id2label": {0: "bad", 1: "good", 2: "fair"}, "label2id": {"bad": 0, "good": 1, "fair": 2}}
-SIDES = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+SIDES = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "decoder_ffn_dim": 16,
+}
 
 
 def words(single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", pad="<pad>", **more):
@@ -64,15 +100,47 @@ def words(single="<s> $A </s>", pair="<s> $A </s> $B:1 </s>:1", pad="<pad>", **m
     if single:
         made.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[("<s>", BEGIN), ("</s>", END)])
     given = {"pad_token": pad} if pad else {}
-    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>", mask_token="<mask>", **given, **more)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made, unk_token="<unk>", bos_token="<s>", eos_token="</s>", mask_token="<mask>", **given, **more
+    )
 
 
 PLAIN = {"single": None, "model_input_names": ["input_ids", "attention_mask"]}
 GPT2 = {**N, "n_embd": 16, "n_layer": 1, "n_head": 2, "bos_token_id": BEGIN, "eos_token_id": END, **NAMES}
-T5 = {**N, "d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "pad_token_id": PAD, "eos_token_id": END, "decoder_start_token_id": PAD, **NAMES}
-XLNET = {**N, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16, "pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END, **NAMES}
+T5 = {
+    **N,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "pad_token_id": PAD,
+    "eos_token_id": END,
+    "decoder_start_token_id": PAD,
+    **NAMES,
+}
+XLNET = {
+    **N,
+    "d_model": 16,
+    "n_layer": 1,
+    "n_head": 2,
+    "d_inner": 16,
+    "pad_token_id": PAD,
+    "bos_token_id": BEGIN,
+    "eos_token_id": END,
+    **NAMES,
+}
 FUNNEL = {**N, "block_sizes": [1, 1], "d_model": 16, "n_head": 2, "d_head": 8, "d_inner": 16, "pad_token_id": PAD, **NAMES}
-BART = {**N, **SIDES, "max_position_embeddings": 256, "pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END, "decoder_start_token_id": END, **NAMES}
+BART = {
+    **N,
+    **SIDES,
+    "max_position_embeddings": 256,
+    "pad_token_id": PAD,
+    "bos_token_id": BEGIN,
+    "eos_token_id": END,
+    "decoder_start_token_id": END,
+    **NAMES,
+}
 LLAMA = {**N, **SIZE, "num_key_value_heads": 2, "bos_token_id": BEGIN, "eos_token_id": END, **NAMES}
 KINDS = {  # name: configuration, tokenizer, what the warning about padding says
     "bert": (lambda: BertConfig(**N, **SIZE, **NAMES), {}, None),
@@ -80,7 +148,11 @@ KINDS = {  # name: configuration, tokenizer, what the warning about padding says
     "gpt2, other padding in the tokenizer": (lambda: GPT2Config(pad_token_id=END, **GPT2), {**PLAIN, "pad": "<mask>"}, None),
     "gpt2, no padding": (lambda: GPT2Config(**GPT2), {**PLAIN, "pad": None}, "has no padding piece"),
     "llama, padding in the tokenizer": (lambda: LlamaConfig(**LLAMA), {**PLAIN, "padding_side": "left"}, None),
-    "xlnet": (lambda: XLNetConfig(**XLNET), {"single": "$A </s> <s>:2", "pair": "$A </s> $B:1 </s>:1 <s>:2", "padding_side": "left", "pad_token_type_id": 3}, None),
+    "xlnet": (
+        lambda: XLNetConfig(**XLNET),
+        {"single": "$A </s> <s>:2", "pair": "$A </s> $B:1 </s>:1 <s>:2", "padding_side": "left", "pad_token_type_id": 3},
+        None,
+    ),
     "convbert": (lambda: ConvBertConfig(embedding_size=16, **N, **SIZE, **NAMES), {}, "when inputs are filled up"),
     "t5": (lambda: T5Config(**T5), {"single": "$A </s>", "pair": "$A </s> $B </s>"}, None),
     "bart": (lambda: BartConfig(**BART), {"pair": "<s> $A </s> </s> $B </s>"}, None),
@@ -110,7 +182,10 @@ def alone(folder, rows, max_length=128):
     "What transformers answers to one input at a time."
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():
-        asked = [tokenizer(*(row if isinstance(row, tuple) else (row,)), truncation=True, max_length=max_length, return_tensors="pt") for row in rows]
+        asked = [
+            tokenizer(*(row if isinstance(row, tuple) else (row,)), truncation=True, max_length=max_length, return_tensors="pt")
+            for row in rows
+        ]
         return np.concatenate([model(**one).logits.numpy() for one in asked])
 
 
@@ -172,7 +247,11 @@ HEADS = {
     "answers questions": (AutoModelForQuestionAnswering, {}, ("marks answers",)),
     "fills masks": (AutoModelForMaskedLM, {}, ("fills in masked words",)),
     "gives scores": (AutoModelForSequenceClassification, {"problem_type": "regression"}, ("3 scores", "regression")),
-    "two names for three": (AutoModelForSequenceClassification, {"id2label": {"0": "a", "1": "b"}, "label2id": {}}, ("2 classes (a, b)", "has 3", "id2label")),
+    "two names for three": (
+        AutoModelForSequenceClassification,
+        {"id2label": {"0": "a", "1": "b"}, "label2id": {}},
+        ("2 classes (a, b)", "has 3", "id2label"),
+    ),
     "a gap": (AutoModelForSequenceClassification, {"id2label": {"0": "a", "1": "b", "3": "c"}}, ("0, 1, 3", "0 to 2")),
     "a name twice": (AutoModelForSequenceClassification, {"id2label": {"0": "a", "1": "b", "2": "a"}}, ("two classes named 'a'",)),
     "a short table": (AutoModelForSequenceClassification, {"vocab_size": 9}, ("embeddings", "config.json")),
@@ -237,7 +316,9 @@ def stranger(tmp_path, monkeypatch):
     "A model that brings code of its own for everything; wherever that runs, it leaves a file."
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody was asked"))
-    classes = dict.fromkeys(("AutoModelForSequenceClassification", "AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModel"), "own.Model")
+    classes = dict.fromkeys(
+        ("AutoModelForSequenceClassification", "AutoModelForMaskedLM", "AutoModelForCausalLM", "AutoModel"), "own.Model"
+    )
     folder = bert(tmp_path / "stranger", model_type="own", auto_map={"AutoConfig": "own.Config", **classes})
     (folder / "own.py").write_text(OWN_CODE)
     return folder
@@ -255,10 +336,15 @@ def test_a_tokenizer_brings_code_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = bert(tmp_path / "m")
     file = folder / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}))
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
+    )
     (folder / "own.py").write_text(OWN_CODE)
     with pytest.warns(UserWarning, match="code of its own, which is not run; .* reads its tokenizer files"):
-        assert np.abs(Teacher.load(folder, precision="fp32", max_length=64).logits(TEXTS) - alone(bert(tmp_path / "n"), TEXTS, 64)).max() < 1e-4
+        assert (
+            np.abs(Teacher.load(folder, precision="fp32", max_length=64).logits(TEXTS) - alone(bert(tmp_path / "n"), TEXTS, 64)).max()
+            < 1e-4
+        )
     assert not (tmp_path / "it_ran").exists()
 
 
@@ -276,7 +362,9 @@ def test_nobody_is_asked_on_a_terminal(stranger, tmp_path):
     ours, theirs = pty.openpty()
     os.write(ours, b"y\ny\n")
     command = [str(Path(sys.executable).with_name("zskd"))]
-    process = subprocess.Popen([*command, "distill", "--teacher", str(stranger), "--out", "run"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path)
+    process = subprocess.Popen(
+        [*command, "distill", "--teacher", str(stranger), "--out", "run"], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path
+    )
     os.close(theirs)
     said = b""
     try:
@@ -313,7 +401,10 @@ def test_a_teacher_that_reads_more_is_scored_on_more(tmp_path):
     assert report["cut"] == {"teacher": 0.0, "student": 0.5} and report["teacher"]["max_length"] == 512
     assert "inputs read in part" in report.table() and "50.0 %" in report.to_html()
     told = Teacher.load(tmp_path, precision="fp32", max_length=128)  # whoever says how much is taken at their word
-    assert told.for_scoring() is told and evaluate(told, student, Examples(long, np.array([0, 1, 2, 0]), task), timed=0)["cut"]["teacher"] == 0.5
+    assert (
+        told.for_scoring() is told
+        and evaluate(told, student, Examples(long, np.array([0, 1, 2, 0]), task), timed=0)["cut"]["teacher"] == 0.5
+    )
 
 
 def test_the_share_of_rows_that_were_cut_is_in_the_statistics_of_a_pool():
@@ -326,7 +417,9 @@ def test_the_share_of_rows_that_were_cut_is_in_the_statistics_of_a_pool():
     assert pool.stats(teacher=whole)["cut"] < cut
 
 
-@pytest.mark.parametrize(("kind", "shown"), [("t5", False), ("funnel", False), ("convbert", False), ("bart", True), ("bert", True), ("xlnet", True)])
+@pytest.mark.parametrize(
+    ("kind", "shown"), [("t5", False), ("funnel", False), ("convbert", False), ("bart", True), ("bert", True), ("xlnet", True)]
+)
 def test_pairs_run_on_answers_alone_where_states_cannot_be_read(kind, shown, tmp_path):
     config, tokenizer, _ = KINDS[kind]
     save(tmp_path / "teacher", config(), words(**tokenizer))
@@ -345,7 +438,10 @@ def test_a_vocabulary_of_a_billion(tmp_path, capsys):
     teacher = Teacher.load(ASSETS / "teacher")
     refused(lambda: Student.create(teacher, vocab_size=10**9), "vocab_size=1000000000", "at most 1000000")
     refused(lambda: learn_vocabulary(TEXTS, 10**9), "at most 1000000")
-    assert main(["distill", "--teacher", str(ASSETS / "teacher"), "--n", "60", "--vocab-size", "1000000000", "--out", str(tmp_path / "run")]) == 2
+    assert (
+        main(["distill", "--teacher", str(ASSETS / "teacher"), "--n", "60", "--vocab-size", "1000000000", "--out", str(tmp_path / "run")])
+        == 2
+    )
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "--vocab-size" in said
 

@@ -159,7 +159,9 @@ def documented_places(
 
     def place(link: re.Match) -> str:
         module = next((py for names in symbols.values() for at, py in names.values() if at == link["page"] + link["place"]), None)
-        patched = module and re.search(rf"^def {link['method']}\b", (package / module).read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE)
+        patched = module and re.search(
+            rf"^def {link['method']}\b", (package / module).read_text(encoding="utf-8"), re.MULTILINE | re.IGNORECASE
+        )
         return link[0] if patched or not module else link[0].replace(link["place"], "#" + link["class"])
 
     return re.sub(r"(?<=/)(?P<page>\w+\.html)(?P<place>#(?P<class>\w+)\.(?P<method>\w+))(?=\))", place, markdown)
@@ -187,7 +189,8 @@ def in_order(
     cells: list[dict[str, Any]],  # of a page, with nbdev's documentation of names
     code: str = "",  # of the page's module
 ) -> list[dict[str, Any]]:
-    "Sort the names that are documented one after the other by their lines in the module; the source of a cell follows the last of its names."
+    """Sort the names that are documented one after the other by their lines in the module; the source of a cell follows the last of its
+    names."""
     done: list[dict[str, Any]] = []
     group: list[tuple[float, dict[str, Any]]] = []
     for cell in [*cells, {}]:

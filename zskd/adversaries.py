@@ -35,7 +35,9 @@ def logit_l1_each(
     student_logits: torch.Tensor,  # [n, C]
 ) -> torch.Tensor:  # [n]
     "Mean absolute difference of the logits of each input, less their means (1912.11006, eq. 3)."
-    return ((teacher_logits - teacher_logits.mean(-1, keepdim=True)) - (student_logits - student_logits.mean(-1, keepdim=True))).abs().mean(-1)
+    return (
+        ((teacher_logits - teacher_logits.mean(-1, keepdim=True)) - (student_logits - student_logits.mean(-1, keepdim=True))).abs().mean(-1)
+    )
 
 # %% ../nbs/41_adversaries.ipynb #1f2e794b
 def agreeing_kl_each(
@@ -98,13 +100,20 @@ def repetition(
 # %% ../nbs/41_adversaries.ipynb #c72757da
 @patch
 def stats(self: Generated) -> dict[str, float]:
-    "Means by which a drift into nonsense is seen: divergence (nats), agreement, words, changed words, repetition here and before, perplexity."
+    """Means by which a drift into nonsense is seen: divergence (nats), agreement, words, changed words, repetition here and before,
+    perplexity."""
     if not len(self):
         return {"rows": 0}
     mean = lambda xs: float(np.mean(list(xs)))  # noqa: E731
-    out = {"rows": len(self), "divergence": mean(self.divergence()), "agreement": agreement(self.teacher_logits, self.student_logits),
-           "words": mean(sum(len(t.split()) for t in row) for row in self.rows), "changed": mean(map(changed_words, self.origins, self.rows)),
-           "repetition": mean(map(repetition, self.rows)), "repetition_before": mean(map(repetition, self.origins))}  # fmt: skip
+    out = {
+        "rows": len(self),
+        "divergence": mean(self.divergence()),
+        "agreement": agreement(self.teacher_logits, self.student_logits),
+        "words": mean(sum(len(t.split()) for t in row) for row in self.rows),
+        "changed": mean(map(changed_words, self.origins, self.rows)),
+        "repetition": mean(map(repetition, self.rows)),
+        "repetition_before": mean(map(repetition, self.origins)),
+    }
     known = np.empty(0) if self.perplexity is None else self.perplexity[np.isfinite(self.perplexity)]
     return {**out, "perplexity": float(np.exp(np.mean(np.log(known))))} if len(known) else out
 
@@ -112,9 +121,11 @@ def stats(self: Generated) -> dict[str, float]:
 @patch
 def records(
     self: Generated,
-    before: tuple[np.ndarray, np.ndarray] | None = None,  # logits of teacher and student for the old texts, [n, C] each in the order of `labels`, where they are known
+    before: tuple[np.ndarray, np.ndarray]
+    | None = None,  # logits of teacher and student for the old texts, [n, C] each in the order of `labels`, where they are known
 ) -> Iterator[dict[str, Any]]:  # JSON types
-    "One line for each input: new and old text, divergence in nats, and both distributions, `teacher` and `student`; with `before` also `teacher_before` and `student_before`."
+    """One line for each input: new and old text, divergence in nats, and both distributions, `teacher` and `student`; with `before` also
+    `teacher_before` and `student_before`."""
     known = {"teacher": self.teacher_logits, "student": self.student_logits}
     known |= {} if before is None else {"teacher_before": before[0], "student_before": before[1]}
     shares = {who: torch.from_numpy(logits).double().softmax(-1).numpy().round(4).tolist() for who, logits in known.items()}
@@ -130,8 +141,14 @@ def select(
     "Some of the inputs."
     at = np.asarray(indices, dtype=int)
     perplexity = None if self.perplexity is None else self.perplexity[at]
-    return replace(self, rows=[self.rows[i] for i in at], origins=[self.origins[i] for i in at], teacher_logits=self.teacher_logits[at],
-                   student_logits=self.student_logits[at], perplexity=perplexity)  # fmt: skip
+    return replace(
+        self,
+        rows=[self.rows[i] for i in at],
+        origins=[self.origins[i] for i in at],
+        teacher_logits=self.teacher_logits[at],
+        student_logits=self.student_logits[at],
+        perplexity=perplexity,
+    )
 
 # %% ../nbs/41_adversaries.ipynb #0e40bfd1
 class Adversary:
@@ -235,14 +252,22 @@ class RandomInfill(MaskFiller, Adversary):
 
 # %% ../nbs/41_adversaries.ipynb #ac475123
 class MaxDivergenceSearch(Adversary):
-    "Keeps of several versions of an input the one on which student and teacher differ most (Minimax-kNN, Kamalloo et al. 2021, 2105.13608, with fresh candidates)."
+    """Keeps of several versions of an input the one on which student and teacher differ most (Minimax-kNN, Kamalloo et al. 2021,
+    2105.13608, with fresh candidates)."""
 
     def __init__(
         self,
         candidates: int = 2,  # versions of each input; for pairs, one from the language model and one by an edit
         infill: RandomInfill | None = None,  # makes them; None: the embedded language model
         divergence: str = "kl",  # one of `DIVERGENCES`
-        edits: Sequence[str] = ("replace_words", "drop_words", "negate", "antonym", "swap_entity", "subspan"),  # builders whose edit of the first text may stand second in a pair
+        edits: Sequence[str] = (
+            "replace_words",
+            "drop_words",
+            "negate",
+            "antonym",
+            "swap_entity",
+            "subspan",
+        ),  # builders whose edit of the first text may stand second in a pair
         cache: str | Path | None = None,  # folder for the teacher's answers
     ):
         "Raises `UserError` for settings that cannot be."
@@ -252,7 +277,10 @@ class MaxDivergenceSearch(Adversary):
         if unknown:
             raise UserError(f"edits: {unknown[0]!r} is no edit; use builders that change the first text of a pair")
         if infill is not None and infill.learns:
-            raise UserError("infill: is a generator that nothing trains here; give RandomInfill(generator.model, generator.tokenizer), which writes as it has learned")
+            raise UserError(
+                "infill: is a generator that nothing trains here; give RandomInfill(generator.model, generator.tokenizer), which writes "
+                "as it has learned"
+            )
         self.candidates, self.divergence, self.edits, self.cache = candidates, divergence, tuple(edits), cache
         self.infill = infill or RandomInfill()
 
@@ -274,13 +302,17 @@ def versions(
     teacher: Teacher,
     student: Student,
     seed: int,  # of every random choice
-) -> tuple[list[list[Row]], np.ndarray]:  # for each input, as many as `candidates`; perplexity of their new words, float32 [n, candidates], NaN for edits
+) -> tuple[
+    list[list[Row]], np.ndarray
+]:  # for each input, as many as `candidates`; perplexity of their new words, float32 [n, candidates], NaN for edits
     "Other versions of each input; for pairs every second one by an edit, where one is possible."
     out, perplexity = [[] for _ in rows], np.full((len(rows), self.candidates), np.nan, np.float32)
     for i in range(self.candidates):
         made = self._edited(rows, derive_seed(seed, "edits", i)) if i % 2 and self.edits else [None] * len(rows)
         missing = [k for k, row in enumerate(made) if row is None]
-        infilled, perplexity[missing, i] = self.infill.propose([rows[k] for k in missing], teacher, student, derive_seed(seed, "version", i))
+        infilled, perplexity[missing, i] = self.infill.propose(
+            [rows[k] for k in missing], teacher, student, derive_seed(seed, "version", i)
+        )
         for k, row in zip(missing, infilled, strict=True):
             made[k] = row
         for found, row in zip(out, made, strict=True):
@@ -310,6 +342,8 @@ def search(self: MaxDivergenceSearch, rows: Sequence[str | Row], teacher: Teache
     found, perplexity = self.versions(rows, teacher, student, seed)
     made = [row for versions in found for row in versions]
     t = teacher.logits(made, cache=self.cache)[:, class_order(teacher, student)]
-    every = Generated(made, [row for row in rows for _ in range(self.candidates)], t, student.logits(made), student.labels, perplexity.reshape(-1))
+    every = Generated(
+        made, [row for row in rows for _ in range(self.candidates)], t, student.logits(made), student.labels, perplexity.reshape(-1)
+    )
     largest = every.divergence(self.divergence).reshape(len(rows), self.candidates).argmax(1)
     return every.select(np.arange(len(rows)) * self.candidates + largest)

@@ -119,7 +119,10 @@ def piece_numbers(
     "The teacher's number of each of the student's pieces. Raises `UserError` where the teacher lacks some."
     mine, theirs = student.get_vocab(), {} if teacher is None else teacher.get_vocab()
     if missing := mine.keys() - theirs.keys():
-        raise UserError(f"mixture: the teacher lacks {len(missing):,} of the student's {len(mine):,} pieces, so it cannot read one; use a student whose vocabulary is taken from the teacher's")
+        raise UserError(
+            f"mixture: the teacher lacks {len(missing):,} of the student's {len(mine):,} pieces, so it cannot read one; use a student "
+            "whose vocabulary is taken from the teacher's"
+        )
     return torch.tensor([theirs[piece] for piece in sorted(mine, key=mine.get)])
 
 # %% ../nbs/46_asking.ipynb #cecf6b68
@@ -159,7 +162,9 @@ def _embedding_hook(model: PreTrainedModel, change: Callable[[torch.Tensor], tor
             p.requires_grad_(True)
 
 # %% ../nbs/46_asking.ipynb #c541763f
-def _read(teacher: Teacher, inputs: dict[str, torch.Tensor], states: Sequence[int], grad: bool, vectors: torch.Tensor | None = None) -> Answer:
+def _read(
+    teacher: Teacher, inputs: dict[str, torch.Tensor], states: Sequence[int], grad: bool, vectors: torch.Tensor | None = None
+) -> Answer:
     "Have the teacher's model read a batch, with other word vectors if some are given."
     read: list[torch.Tensor] = []
 
@@ -169,21 +174,29 @@ def _read(teacher: Teacher, inputs: dict[str, torch.Tensor], states: Sequence[in
         return read[-1]
 
     takes = inspect.signature(teacher.model.forward).parameters
-    known = {k: v for k, v in inputs.items() if k in takes and (k != "token_type_ids" or getattr(teacher.model.config, "type_vocab_size", 0) > 1)}
+    known = {
+        k: v for k, v in inputs.items() if k in takes and (k != "token_type_ids" or getattr(teacher.model.config, "type_vocab_size", 0) > 1)
+    }
     with _embedding_hook(teacher.model, change), torch.set_grad_enabled(grad):
         said = teacher.model(**known, **({"output_hidden_states": True} if states else {}))
-    return Answer(said.logits.float()[:, teacher.columns], tuple(said.hidden_states[i].float() for i in states), inputs["attention_mask"], read[0])
+    return Answer(
+        said.logits.float()[:, teacher.columns], tuple(said.hidden_states[i].float() for i in states), inputs["attention_mask"], read[0]
+    )
 
 # %% ../nbs/46_asking.ipynb #715f88c2
 def _check_model(teacher: Teacher, wish: str) -> None:
     if teacher.model is None:
-        raise UserError(f"teacher {teacher.name}: is a function, which has no {wish}; use a Hugging Face teacher, or a method that needs logits alone")
+        raise UserError(
+            f"teacher {teacher.name}: is a function, which has no {wish}; use a Hugging Face teacher, or a method that needs logits alone"
+        )
 
 # %% ../nbs/46_asking.ipynb #e29db65e
 def ask_texts(
     teacher: Teacher,  # any teacher
     rows: list[Row],  # what to ask
-    states: Sequence[int] = (),  # layers whose hidden states are wanted, as in `output_hidden_states`: 0 before the first, -1 after the last
+    states: Sequence[
+        int
+    ] = (),  # layers whose hidden states are wanted, as in `output_hidden_states`: 0 before the first, -1 after the last
     grad: bool = False,  # whether gradients will be taken
 ) -> Answer:  # classes in the teacher's order
     "The teacher's answer to texts. Raises `UserError` for hidden states or gradients of a function."
@@ -210,5 +223,9 @@ def ask_mixture(
     ids = torch.where(mixture.mask.bool(), numbers.to(first.device)[first], pad)
     inputs = {"input_ids": ids, "attention_mask": mixture.mask, "token_type_ids": mixture.types}
     with torch.set_grad_enabled(grad):
-        vectors = mixture.vectors(teacher.model, numbers).detach() if not mixture.weights.requires_grad else mixture.vectors(teacher.model, numbers)
+        vectors = (
+            mixture.vectors(teacher.model, numbers).detach()
+            if not mixture.weights.requires_grad
+            else mixture.vectors(teacher.model, numbers)
+        )
     return _read(teacher, {k: v.to(device) for k, v in inputs.items()}, states, grad, vectors)

@@ -101,7 +101,10 @@ class TextSample:
         "Raises `UserError` if there is no sentence at all."
         self.sentences = [s for block in blocks for s in block]
         if not self.sentences:
-            raise UserError(f"corpus {name!r}: holds no sentence of the length that the recipe asks for; give running text, or a recipe with other numbers of words")
+            raise UserError(
+                f"corpus {name!r}: holds no sentence of the length that the recipe asks for; give running text, or a recipe with other "
+                "numbers of words"
+            )
         self.starts = array("q", np.cumsum([0, *map(len, blocks)]).tolist())
         self.vocabulary, self.names, self.numbers = _count_words(self.sentences[:50_000])
         self.questions = [s for s in self.sentences if s[-1] in "?？؟"]
@@ -457,9 +460,31 @@ def _previous_sentence(rng: random.Random, text: TextSample) -> Row | None:
 
 # %% ../nbs/22_builders.ipynb #e8ec94f9
 _FUNCTION_WORDS = {  # English, and hardly words of a neighbouring language
-    "the", "and", "to", "that", "with", "by", "from", "his", "her", "are", "were", "which", "this", "has", "have", "not", "been", "their", "its",
-    "but", "they", "who", "would", "when",
-}  # fmt: skip
+    "the",
+    "and",
+    "to",
+    "that",
+    "with",
+    "by",
+    "from",
+    "his",
+    "her",
+    "are",
+    "were",
+    "which",
+    "this",
+    "has",
+    "have",
+    "not",
+    "been",
+    "their",
+    "its",
+    "but",
+    "they",
+    "who",
+    "would",
+    "when",
+}
 
 
 @lru_cache(maxsize=1)
@@ -470,7 +495,8 @@ def _masked_model() -> tuple[Any, Any, dict[str, int]]:
 
 # %% ../nbs/22_builders.ipynb #cf32e822
 def _expected_words(words: list[str], at: Sequence[int], k: int = 20) -> list[tuple[list[str], list[float]]]:
-    "For each place `at`, the `k` words that a masked language model finds likeliest there, with their odds against the first; nothing for a sentence longer than it reads."
+    """For each place `at`, the `k` words that a masked language model finds likeliest there, with their odds against the first; nothing for
+    a sentence longer than it reads."""
     model, tokenizer, known = _masked_model()
     masked = [_swap(word, tokenizer.mask_token) if i in at else word for i, word in enumerate(words)]
     batch = tokenizer(" ".join(masked), truncation=True, return_tensors="pt")
@@ -503,9 +529,29 @@ def _infill(rng, words, text):
 
 # %% ../nbs/22_builders.ipynb #e0716ee5
 QUESTION_WORDS = (  # English
-    "What is", "What are", "What does", "How do", "How does", "How can I", "How is", "Why is", "Why do", "Why does", "Is", "Are", "Can",
-    "Does", "Who is", "Where is", "Where can I find", "When did", "Which", "Should I", "Is it true that", "What is the best way to",
-)  # fmt: skip
+    "What is",
+    "What are",
+    "What does",
+    "How do",
+    "How does",
+    "How can I",
+    "How is",
+    "Why is",
+    "Why do",
+    "Why does",
+    "Is",
+    "Are",
+    "Can",
+    "Does",
+    "Who is",
+    "Where is",
+    "Where can I find",
+    "When did",
+    "Which",
+    "Should I",
+    "Is it true that",
+    "What is the best way to",
+)
 
 
 def _mark(text: str) -> str:

@@ -162,11 +162,17 @@ def ask(
     states: Sequence[int] = (),  # layers whose hidden states are wanted: 0 before the first, -1 after the last
     grad: bool = False,  # whether gradients will be taken
 ) -> Answer:  # in the student's order of classes, on the run's device
-    "Ask the teacher, and count it. Raises `OutOfQueries` over the limit, `UserError` for hidden states, gradients or mixtures of a teacher that has none."
-    rows, mixture, parts = (about.texts, about.mixture, about.parts) if isinstance(about, Batch) else (as_rows(about, mixed=self.n_texts is None), None, 1)
+    """Ask the teacher, and count it. Raises `OutOfQueries` over the limit, `UserError` for hidden states, gradients or mixtures of a
+    teacher that has none."""
+    rows, mixture, parts = (
+        (about.texts, about.mixture, about.parts) if isinstance(about, Batch) else (as_rows(about, mixed=self.n_texts is None), None, 1)
+    )
     n, device = len(rows) * parts, self.accelerator.device
     if not self.affords(n * (1 + grad)):
-        raise OutOfQueries(f"max_queries={self.max_queries}: {self.state.queries.extra:,} questions were asked, and {n * (1 + grad):,} more would go over it")
+        raise OutOfQueries(
+            f"max_queries={self.max_queries}: {self.state.queries.extra:,} questions were asked, and {n * (1 + grad):,} more would go "
+            "over it"
+        )
     self.state.queries.add(n, n * grad)
     if mixture is not None:
         answer = ask_mixture(self.teacher, mixture, self.start.tokenizer, states, grad)
@@ -240,7 +246,9 @@ class Batch:
     places: np.ndarray = field(repr=False)  # int [n], where they are in `encoded`
     new_texts: dict[int, Row] = field(default_factory=dict, repr=False)  # texts that are not from the pool, by place in the batch
     mixture: Mixture | None = field(default=None, repr=False)  # what is read in place of the texts
-    hidden_states: tuple[torch.Tensor, ...] = field(default=(), repr=False)  # [n, pieces, width] before the first and after each layer of the student; in `loss`, if a callback wants them
+    hidden_states: tuple[torch.Tensor, ...] = field(
+        default=(), repr=False
+    )  # [n, pieces, width] before the first and after each layer of the student; in `loss`, if a callback wants them
     parts: int = 1  # 1 for the whole batch; the number of processes for one process's share
     changed: dict[str, torch.Tensor] | None = field(default=None, repr=False)  # the student's inputs, once a callback has changed them
 
@@ -310,7 +318,9 @@ def take(
     mixture = None if self.mixture is None else self.mixture.take(at)
     changed = None if self.changed is None else {k: v[at.to(v.device)] for k, v in self.changed.items()}
     logits = self.teacher_logits[at.to(self.teacher_logits.device)]
-    return replace(self, rows=self.rows[places], teacher_logits=logits, places=self.places[places], new_texts=texts, mixture=mixture, changed=changed)
+    return replace(
+        self, rows=self.rows[places], teacher_logits=logits, places=self.places[places], new_texts=texts, mixture=mixture, changed=changed
+    )
 
 # %% ../nbs/47_callbacks.ipynb #d032061c
 def _flat(encoded: Encoded, places: np.ndarray, more: Encoded) -> Encoded:
@@ -388,7 +398,9 @@ def share(
 ) -> Batch:
     "One process's share. Raises `UserError` for no rows, and for a number that cannot be shared equally."
     if not len(self) or len(self) % world:
-        raise UserError(f"batch: callbacks left {len(self)} rows, which {world} process(es) cannot share equally; leave a multiple, at least {world}")
+        raise UserError(
+            f"batch: callbacks left {len(self)} rows, which {world} process(es) cannot share equally; leave a multiple, at least {world}"
+        )
     return self if world == 1 else replace(self.take(np.arange(len(self))[rank::world]), parts=world)
 
 # %% ../nbs/47_callbacks.ipynb #957f2c63
@@ -435,7 +447,8 @@ def modules(
     self: Callback,
     run: Run,  # its student is at hand, on the device of the run
 ) -> dict[str, torch.nn.Module]:  # by name, on that device, the same in every process
-    "Weights of its own. They are trained, averaged, checkpointed and kept with the best, like the student's; without weight decay. May change the student's model, too."
+    """Weights of its own. They are trained, averaged, checkpointed and kept with the best, like the student's; without weight decay. May
+    change the student's model, too."""
     return {}
 
 # %% ../nbs/47_callbacks.ipynb #a404220b
@@ -543,7 +556,12 @@ class Schedule:
 
     def __post_init__(self) -> None:
         "Raises `UserError` for weights below 0 and for parts that are not in order."
-        if not (0 <= self.first < float("inf") and 0 <= self.last < float("inf") and self.first + self.last > 0 and 0 <= self.begin <= self.end <= 1):
+        if not (
+            0 <= self.first < float("inf")
+            and 0 <= self.last < float("inf")
+            and self.first + self.last > 0
+            and 0 <= self.begin <= self.end <= 1
+        ):
             raise UserError(f"{self}: weights must be 0 or more, one of them above 0, and begin <= end between 0 and 1")
 
     def at(
@@ -592,8 +610,17 @@ class LogCallback(Callback):
 
     def on_start(self, run: Run) -> None:
         self.every = self.every or max(1, run.steps // 200)
-        run.log("start" if run.step == 0 else "resume", step=run.step, steps=run.steps, processes=run.world, train_rows=len(run.train), held_rows=len(run.held),
-                majority=run.majority, about_loss=run.about_loss, sources=run.facts()["sources"])  # fmt: skip
+        run.log(
+            "start" if run.step == 0 else "resume",
+            step=run.step,
+            steps=run.steps,
+            processes=run.world,
+            train_rows=len(run.train),
+            held_rows=len(run.held),
+            majority=run.majority,
+            about_loss=run.about_loss,
+            sources=run.facts()["sources"],
+        )
 
     def on_step(self, run: Run, step: int, loss: float) -> None:
         self.losses.append(loss)

@@ -34,7 +34,12 @@ def card_data(
     base = {"base_model": teacher} if HUB_NAME.fullmatch(teacher) else {}
     scores = []
     if report:
-        what = {"task_type": "text-classification", "dataset_type": one_line(report["task"]), "dataset_name": one_line(report["name"]), "dataset_split": one_line(report["evaluated_on"]["split"])}
+        what = {
+            "task_type": "text-classification",
+            "dataset_type": one_line(report["task"]),
+            "dataset_name": one_line(report["name"]),
+            "dataset_split": one_line(report["evaluated_on"]["split"]),
+        }
         student = report["scores"]["student"]
         scores = [EvalResult(**what, metric_type=metric, metric_value=round(student[metric], 4)) for metric in ("accuracy", "f1")]
     tags = ["zskd", "knowledge-distillation", "zero-shot-distillation"]
@@ -76,7 +81,10 @@ def _listed(
 ) -> str:
     "Names as code, with an 'or' before the last; of many the first ones."
     if len(names) > NAMED_CLASSES:
-        return f"{', '.join(map(_code, names[: NAMED_CLASSES - 2]))} or one of {len(names) - NAMED_CLASSES + 2} other classes, which `config.json` names"
+        return (
+            f"{', '.join(map(_code, names[: NAMED_CLASSES - 2]))} or one of {len(names) - NAMED_CLASSES + 2} other classes, which "
+            "`config.json` names"
+        )
     names = list(map(_code, names))
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
@@ -91,13 +99,20 @@ def _made(student: Any) -> str:
     "How a student was made, as a table."
     notes, run = student.notes, student.notes.get("run") or {}
     queries = run.get("queries") or {}
-    held_out = f"{notes['best_agreement']:.1%} of the held-out training text (KL {notes['best_kl']:.3f} nats)" if "best_agreement" in notes else None
+    held_out = (
+        f"{notes['best_agreement']:.1%} of the held-out training text (KL {notes['best_kl']:.3f} nats)"
+        if "best_agreement" in notes
+        else None
+    )
     facts = {
         "teacher": notes.get("teacher"),
         "parameters": f"{student.n_params:,}" + (f", {notes['ratio']:.1f} times fewer than the teacher's" if notes.get("ratio") else ""),
         "shape": notes.get("shape"),
         "first weights": _start(notes),
-        "training text": ", ".join("Wikipedia (the sample that comes with zskd)" if s == "sample" else Path(str(s)).name for s in run.get("sources") or []) or None,
+        "training text": ", ".join(
+            "Wikipedia (the sample that comes with zskd)" if s == "sample" else Path(str(s)).name for s in run.get("sources") or []
+        )
+        or None,
         "rows": f"{notes['pool_rows']:,}" if "pool_rows" in notes else None,
         "rows that the teacher read in part": f"{notes['cut']:.1%}" if notes.get("cut") else None,
         "answers of the teacher": f"{sum(queries.values()):,}" if queries else None,
@@ -116,7 +131,10 @@ def _scarce(run: Mapping[str, Any]) -> str:
     return f"\n\n**Warning:** {_cell(scarce)}." if scarce else ""
 
 # %% ../nbs/34_cards.ipynb #4decfc59
-_ABOUT_EMBEDDED = ": it was distilled on Wikipedia from all-MiniLM-L6-v2, which learned from pairs of sentences, natural language inference and duplicate questions among them."
+_ABOUT_EMBEDDED = (
+    ": it was distilled on Wikipedia from all-MiniLM-L6-v2, which learned from pairs of sentences, natural language "
+    "inference and duplicate questions among them."
+)
 
 
 def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> str:
@@ -127,11 +145,16 @@ def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> st
     if not (notes.get("run") or {}).get("sources"):
         return heading + "Not known: where the training text came from was not recorded."
     start = _start(notes) or "random"
-    read = "" if start == "random" or start.startswith("the teacher") else f" It started from the checkpoint {_cell(start)}, and what that one was trained on is in it, too"
+    read = (
+        ""
+        if start == "random" or start.startswith("the teacher")
+        else f" It started from the checkpoint {_cell(start)}, and what that one was trained on is in it, too"
+    )
     read += {"compact-small": _ABOUT_EMBEDDED, "compact-wide": _ABOUT_EMBEDDED}.get(start, ".") if read else ""
     return heading + (
         "Between loading the teacher and scoring the student, no data set of the task, labelled or not, was read. "
-        "The student learned from the teacher's answers to the training text named above (method: [2012.15495](https://arxiv.org/abs/2012.15495)). "
+        "The student learned from the teacher's answers to the training text named above (method: "
+        "[2012.15495](https://arxiv.org/abs/2012.15495)). "
         f"Whether that text holds something of the task is for whoever chose it to say.{read}"
     )
 
@@ -139,10 +162,16 @@ def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> st
 def _scores(report: Mapping[str, Any] | None) -> str:
     "Scores of teacher and student, as a table."
     if not report:
-        return "## Scores\n\nNot scored on data of the task. Agreement on the held-out training text says how alike teacher and student are there, not how often either is right."
+        return (
+            "## Scores\n\nNot scored on data of the task. Agreement on the held-out training text says how alike teacher and student "
+            "are there, not how often either is right."
+        )
     sides = [report["scores"][role] for role in ("teacher", "student")]
     base = report["baselines"]["majority"]
-    lines = [f"| {name} | {' | '.join(f'{100 * s[key]:.1f} %' for s in (*sides, base))} |" for key, name in (("accuracy", "accuracy"), ("f1", "F1"))]
+    lines = [
+        f"| {name} | {' | '.join(f'{100 * s[key]:.1f} %' for s in (*sides, base))} |"
+        for key, name in (("accuracy", "accuracy"), ("f1", "F1"))
+    ]
     lines.append(f"| calibration error (ECE) | {report['ece']['teacher']:.3f} | {report['ece']['student']:.3f} | – |")
     if any((cut := report.get("cut") or {}).values()):
         shares = ("–" if cut.get(role) is None else f"{100 * cut[role]:.1f} %" for role in ("teacher", "student"))
@@ -151,8 +180,11 @@ def _scores(report: Mapping[str, Any] | None) -> str:
     on = report["evaluated_on"]
     of = f" of {on['of']:,}" if on["of"] else ""
     what = f"{_cell(report['name'])}, {_cell(on['split'])}, {report['n']:,}{of} rows"
-    return (f"## Scores\n\n| {what} | teacher | student | commonest class alone |\n|---|---|---|---|\n" + "\n".join(lines)
-            + f"\n\nThe student keeps {kept}the two agree on {100 * report['agreement']:.1f} % of the rows.")  # fmt: skip
+    return (
+        f"## Scores\n\n| {what} | teacher | student | commonest class alone |\n|---|---|---|---|\n"
+        + "\n".join(lines)
+        + f"\n\nThe student keeps {kept}the two agree on {100 * report['agreement']:.1f} % of the rows."
+    )
 
 # %% ../nbs/34_cards.ipynb #a8983649
 LIMITS = """## Limits
@@ -179,7 +211,10 @@ def model_card(
     notes, report = student.notes, student.report if report is None else report
     n_texts, teacher = notes.get("n_texts"), _cell(notes.get("teacher", "a teacher that was not recorded"))
     smaller = f", {notes['ratio']:.1f} times smaller than its teacher" if notes.get("ratio") else ""
-    head = f"# A student of {teacher}\n\nA text classifier of {student.n_params:,} parameters{smaller}, made by zero-shot knowledge distillation."
+    head = (
+        f"# A student of {teacher}\n\nA text classifier of {student.n_params:,} parameters{smaller}, made by zero-shot knowledge "
+        "distillation."
+    )
     parts = [head, _use(student, n_texts), _made(student), _zero_shot(notes, report), _scores(report), LIMITS]
     data, text = f"---\n{card_data(notes, report).to_yaml()}\n---\n", "\n\n".join(parts) + "\n"
     return ModelCard(f"{data}{_LINE.format(digest(data, text)[:16])}\n{text}")

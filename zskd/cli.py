@@ -182,12 +182,23 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(renamed(sys.argv[1:] if args is None else args), namespace)
 
     def error(self, message: str) -> None:
-        message = re.sub(r"^argument COMMAND: invalid choice: (.*?) \(choose from (.*)\)$", lambda m: f"there is no command {m[1]}; use one of {m[2].replace(chr(39), '')}", message)
-        message = re.sub(r"^argument (-\w/)?(?=--)", "", message).replace("expected one argument", "needs a value").replace("expected at least one argument", "needs a value")
+        message = re.sub(
+            r"^argument COMMAND: invalid choice: (.*?) \(choose from (.*)\)$",
+            lambda m: f"there is no command {m[1]}; use one of {m[2].replace(chr(39), '')}",
+            message,
+        )
+        message = (
+            re.sub(r"^argument (-\w/)?(?=--)", "", message)
+            .replace("expected one argument", "needs a value")
+            .replace("expected at least one argument", "needs a value")
+        )
         self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` shows what there is\n")
 
 # %% ../nbs/80_cli.ipynb #6c238e95
-METAVARS = {("open_teacher", "labels"): "NAME=CLASS", ("teacher", "labels"): "CLASS"}  # (step or command, parameter): what help calls its value
+METAVARS = {
+    ("open_teacher", "labels"): "NAME=CLASS",
+    ("teacher", "labels"): "CLASS",
+}  # (step or command, parameter): what help calls its value
 
 
 def make_parser() -> Parser:
@@ -304,7 +315,9 @@ def open_teacher(
     known = known_task(task, texts, relation, columns, label_column)  # a wrong name should not have to wait for the model
     model = Teacher.load(teacher, device=device, precision=precision, max_length=max_length)
     model = model.rename(new_names(labels, model.labels)) if labels else model
-    known = known or Task.for_teacher(model, settle_texts(model, rows, texts, relation, columns), relation, columns, label_column=label_column)
+    known = known or Task.for_teacher(
+        model, settle_texts(model, rows, texts, relation, columns), relation, columns, label_column=label_column
+    )
     return model.for_task(known, allow_unnamed=allow_unnamed), known
 
 # %% ../nbs/80_cli.ipynb #2e7ab46c
@@ -320,7 +333,9 @@ def shape_of(
 
     known, told = known_task(task, texts, relation, columns), told_texts(relation, columns) if texts is None else texts
     if known is None and told is None:
-        raise UserError("nothing says what the rows are to look like; give --task NAME, --teacher FOLDER, --texts 1, or --texts 2 for pairs")
+        raise UserError(
+            "nothing says what the rows are to look like; give --task NAME, --teacher FOLDER, --texts 1, or --texts 2 for pairs"
+        )
     return known or Task.for_teacher(SimpleNamespace(labels=("any", "other")), told, relation, columns)
 
 # %% ../nbs/80_cli.ipynb #e4a48580
@@ -334,7 +349,10 @@ def has_pool(
     if (folder / "pool.json").exists():
         return True
     if holds_files(folder):
-        raise UserError(f"{folder}/pool.json: is missing; put that file back, or delete the folder {folder} and give the command again, which makes the same pool")
+        raise UserError(
+            f"{folder}/pool.json: is missing; put that file back, or delete the folder {folder} and give the command again, which makes "
+            "the same pool"
+        )
     return False
 
 
@@ -344,14 +362,18 @@ def make_pool(
     folder: Path,  # where the pool is kept
     cache: Path,  # where the teacher's logits are kept
     /,
-    corpus: list[str] | None = None,  # text files with a paragraph a line, patterns, folders or hub data sets; the built-in sample if not given
+    corpus: list[str]
+    | None = None,  # text files with a paragraph a line, patterns, folders or hub data sets; the built-in sample if not given
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
     n: int = 20_000,  # rows to make
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
-    recipe: str | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; a pool's pool.json will do
-    oversample: float | None = None,  # candidates that the teacher answers for each row that is kept (1.5 if neither this nor --recipe is given)
+    recipe: str
+    | None = None,  # JSON file with a recipe, such as `{"builders": {"sentence": 1, "span": 2}}`, in place of --kind; a pool's pool.json will do
+    oversample: float
+    | None = None,  # candidates that the teacher answers for each row that is kept (1.5 if neither this nor --recipe is given)
     seed: int = 0,  # of every random choice
-    skip_bad_lines: bool = False,  # leave out lines of CSV, TSV and JSONL files that cannot be read, of --corpus and --data, and report how many
+    # leave out lines of CSV, TSV and JSONL files that cannot be read, of --corpus and --data, and report how many
+    skip_bad_lines: bool = False,
 ) -> Any:  # a `Pool`
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
     from zskd.core import read_json
@@ -378,7 +400,9 @@ def make_student(
     ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if no size is given)
     params: int | None = None,  # parameters at most, in place of --ratio
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
-    init: str = "auto",  # first weights: teacher, random, compact-small or compact-wide, a checkpoint's folder or hub name; auto: an embedded one for two texts if its size fits, else teacher
+    # first weights: teacher, random, compact-small or compact-wide, a checkpoint's folder or hub name; auto: an embedded one for two texts
+    # if its size fits, else teacher
+    init: str = "auto",
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
     seed: int = 0,  # of every random choice
 ) -> Any:  # a `Student`
@@ -391,7 +415,12 @@ def make_student(
     )
 
 # %% ../nbs/80_cli.ipynb #d1c5af86
-ADVERSARIES = {"gumbel": "MaskedLMGenerator", "search": "MaxDivergenceSearch", "gradient": "GradientSearch", "infill": "RandomInfill"}  # names of classes
+ADVERSARIES = {
+    "gumbel": "MaskedLMGenerator",
+    "search": "MaxDivergenceSearch",
+    "gradient": "GradientSearch",
+    "infill": "RandomInfill",
+}  # names of classes
 
 
 def make_adversary(
@@ -408,7 +437,10 @@ def make_adversary(
 
     if kind not in ("none", *ADVERSARIES):
         raise UserError(f"--adversary {kind}: must be none, {', '.join(ADVERSARIES)}")
-    idle = next((flag for flag, value in {"--generator": generator, "--max-queries": max_queries}.items() if kind == "none" and value is not None), None)
+    idle = next(
+        (flag for flag, value in {"--generator": generator, "--max-queries": max_queries}.items() if kind == "none" and value is not None),
+        None,
+    )
     if idle or kind == "gradient" and generator:
         raise UserError(f"{idle or '--generator'}: has no effect with --adversary {kind}; leave one of them out")
     if kind == "none":
@@ -428,17 +460,21 @@ def train(
     cache: Path,  # folder of logits
     /,
     loss: str = "kl+0.1*logit_mse",  # names of losses, with weights and parameters
-    hidden: float | None = None,  # weight of the distance between the hidden states, 0 leaves it out (if not given: 1 for two texts, 0 for one)
+    hidden: float
+    | None = None,  # weight of the distance between the hidden states, 0 leaves it out (if not given: 1 for two texts, 0 for one)
     epochs: float | None = None,  # passes over the pool (6 if neither this nor --steps is given)
     steps: int | None = None,  # number of steps, in place of --epochs
     batch_size: int | None = None,  # rows per step (if not given: a twentieth of the rows, but 32 to 256)
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
-    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by: the one that answers most like the teacher
-    adversary: str = "none",  # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
+    # part of the pool (or, from 1 up, rows of it) kept to choose the checkpoint by: the one that answers most like the teacher
+    held_out: float = 0.05,
+    # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
+    adversary: str = "none",
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
     max_queries: int | None = None,  # answers of the teacher for the adversary at most; the run ends before it would ask for more
-    track: list[str] | None = None,  # experiment trackers that are told, too: tensorboard, wandb, … (in the run's folder, or with your account)
+    track: list[str]
+    | None = None,  # experiment trackers that are told, too: tensorboard, wandb, … (in the run's folder, or with your account)
     seed: int = 0,  # of every random choice
     resume: bool = False,  # go on with an earlier start of this run
     device: str = "auto",  # where to train: auto, cpu, cuda, …
@@ -448,16 +484,41 @@ def train(
     from zskd.training import Distiller
 
     run = Distiller(
-        teacher, student, pool, out, task=task, cache=cache, resume=resume, callbacks=[TrackerCallback(track)] if track else [], loss=loss, lr=lr, schedule=schedule, held_out=held_out, seed=seed,
-        device=device, adversary=make_adversary(adversary, generator, max_queries), **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
-    )  # fmt: skip
+        teacher,
+        student,
+        pool,
+        out,
+        task=task,
+        cache=cache,
+        resume=resume,
+        callbacks=[TrackerCallback(track)] if track else [],
+        loss=loss,
+        lr=lr,
+        schedule=schedule,
+        held_out=held_out,
+        seed=seed,
+        device=device,
+        adversary=make_adversary(adversary, generator, max_queries),
+        **_given({"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}),
+    )
     run.fit()
     if team().is_main:  # all have read it
         shutil.rmtree(Path(out) / ".student", ignore_errors=True)
     return run
 
 # %% ../nbs/80_cli.ipynb #b90647fd
-MAY_CHANGE = ("out", "data", "columns", "label_column", "skip_bad_lines", "device", "resume", "track", "teacher", "encoder")  # options that may differ when a run is resumed; teacher and encoder are compared by content
+MAY_CHANGE = (
+    "out",
+    "data",
+    "columns",
+    "label_column",
+    "skip_bad_lines",
+    "device",
+    "resume",
+    "track",
+    "teacher",
+    "encoder",
+)  # options that may differ when a run is resumed; teacher and encoder are compared by content
 
 
 def spell(
@@ -514,7 +575,10 @@ def _differences(there: dict[str, Any], asked: dict[str, Any], most: int = 5) ->
         return "not given" if value is None or value is False else repr(str(value)[:40])
 
     differ = [k for k in sorted(asked.keys() | there.keys()) if asked.get(k) != there.get(k)]
-    texts = [f"{flag_of(k)}: {said(there, k)} there, {said(asked, k)} asked" if k != "teacher" else "another model answers" for k in differ[:most]]
+    texts = [
+        f"{flag_of(k)}: {said(there, k)} there, {said(asked, k)} asked" if k != "teacher" else "another model answers"
+        for k in differ[:most]
+    ]
     return "; ".join(texts + [f"and {len(differ) - most} more"] * (len(differ) > most))
 
 # %% ../nbs/80_cli.ipynb #d373a882
@@ -538,7 +602,10 @@ def ask(
         warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them asked now; answers: {shares}")
     if cut := teacher.truncated(pool.rows()):
-        print(f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads of them; --max-length changes that")
+        print(
+            f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads of them; --max-length changes "
+            "that"
+        )
     return counts
 
 # %% ../nbs/80_cli.ipynb #b0a7c104
@@ -573,7 +640,8 @@ def teacher(
     columns: list[str] | None = None,  # of your own task: one or two columns of --data that hold the texts (default: text)
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     label_column: str | None = None,  # column of --data that holds the right answers; `label` if not given
-    data: str | None = None,  # folder with a file for train and one for dev or validation: TSV, CSV, JSONL or Parquet; for --task $ZSKD_DATA or the hub if not given
+    data: str
+    | None = None,  # folder with a file for train and one for dev or validation: TSV, CSV, JSONL or Parquet; for --task $ZSKD_DATA or the hub if not given
     epochs: float = 3,  # passes over the training set
     batch_size: int = 32,  # examples per step
     lr: float = 1e-4,  # highest learning rate
@@ -590,7 +658,20 @@ def teacher(
     check_labelled(data, labels, known)
     check_out(out, empty=True)
     known = known or own_task(labels, columns, relation, label_column)
-    scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, seed=seed, extra=extra or (), average=average, skip_bad_lines=skip_bad_lines)
+    scores = fine_tune(
+        known,
+        base,
+        out,
+        data,
+        epochs,
+        batch_size,
+        lr,
+        max_length,
+        seed=seed,
+        extra=extra or (),
+        average=average,
+        skip_bad_lines=skip_bad_lines,
+    )
     print(f"{out}: {known.metric} {scores[known.metric]:.3f} on {scores['n']:,} examples")
 
 # %% ../nbs/80_cli.ipynb #80d0a002
@@ -608,9 +689,15 @@ def check_labelled(
     if not known and not labels:
         raise UserError("nothing says what to learn; give --task NAME, or for a task of your own --labels with the names of its classes")
     if not known and not data:
-        raise UserError("--data: is needed for a task of your own; give a folder with a file for train and one for dev, for example train.csv and dev.csv")
+        raise UserError(
+            "--data: is needed for a task of your own; give a folder with a file for train and one for dev, for example train.csv and "
+            "dev.csv"
+        )
     if data and data != "demo" and home_path(data).is_file():
-        raise UserError(f"{data}: is one file, so the teacher would be scored on what it learned from; give a folder with a file for train and one for dev")
+        raise UserError(
+            f"{data}: is one file, so the teacher would be scored on what it learned from; give a folder with a file for train and one "
+            "for dev"
+        )
 
 
 def own_task(
@@ -622,7 +709,9 @@ def own_task(
     "A task of one's own, for its teacher to be trained. Raises `UserError` if these do not fit each other."
     from zskd.tasks import Task
 
-    return Task.for_teacher(SimpleNamespace(labels=labels), told_texts(relation, columns) or 1, relation, columns, label_column=label_column)
+    return Task.for_teacher(
+        SimpleNamespace(labels=labels), told_texts(relation, columns) or 1, relation, columns, label_column=label_column
+    )
 
 # %% ../nbs/80_cli.ipynb #46c6d97a
 @command(
@@ -686,7 +775,8 @@ def distill(
     teacher: str,  # folder or hub name of a text classifier
     out: str,  # folder of the run
     pool: str | None = None,  # folder of a pool to use, with the logits beside it; one is made if not given
-    data: str | None = None,  # folder of TSV, CSV, JSONL or Parquet files, or one such file, or `demo`, to score on at the end; nothing else uses it (default: $ZSKD_DATA, if set)
+    data: str
+    | None = None,  # folder of TSV, CSV, JSONL or Parquet files, or one such file, or `demo`, to score on at the end; nothing else uses it (default: $ZSKD_DATA, if set)
     resume: bool = False,  # go on with an earlier start of this run
     **options: Any,
 ) -> None:
@@ -745,7 +835,9 @@ def check_apart(
     folders = home_path(teacher), home_path(student)
     notes = [(folder / "zskd.json").read_bytes() if (folder / "zskd.json").is_file() else folder.resolve() for folder in folders]
     if notes[0] == notes[1]:
-        raise UserError(f"{student}: is the student, and --teacher {teacher} is the same model; as --teacher give the model that it was distilled from")
+        raise UserError(
+            f"{student}: is the student, and --teacher {teacher} is the same model; as --teacher give the model that it was distilled from"
+        )
 
 
 def check_data(
@@ -792,7 +884,8 @@ def check_corpus(
     folder: Path,  # of the pool
     options: dict[str, Any],  # of a command that makes it
 ) -> None:
-    "Raise `UserError` for a corpus that is not there or holds nothing, or for a damaged pool, `RunError` for a damaged corpus. Where the pool is made already, the corpus does not matter."
+    """Raise `UserError` for a corpus that is not there or holds nothing, or for a damaged pool, `RunError` for a damaged corpus. Where the
+    pool is made already, the corpus does not matter."""
     from zskd.corpora import load_corpus
 
     if not has_pool(folder):
@@ -807,7 +900,9 @@ def check_log(
 
     checkpoint = folder / "checkpoints" / "checkpoint.json"
     if not (folder / "log.jsonl").exists() and checkpoint.exists() and read_json(checkpoint).get("step"):
-        warnings.warn(f"{folder}/log.jsonl: is missing, so the steps so far are in no log; student and checkpoints do not need it", stacklevel=2)
+        warnings.warn(
+            f"{folder}/log.jsonl: is missing, so the steps so far are in no log; student and checkpoints do not need it", stacklevel=2
+        )
 
 
 def check_no_teacher(
@@ -831,7 +926,9 @@ def check_rows(
     from zskd.errors import UserError
 
     if rows is not None and rows.n_texts != task.n_texts:
-        raise UserError(f"{pool}: has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give the right --pool, --task or --texts")
+        raise UserError(
+            f"{pool}: has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give the right --pool, --task or --texts"
+        )
 
 # %% ../nbs/80_cli.ipynb #7c20b4d8
 def check_training(
@@ -853,7 +950,9 @@ def check_training(
     if "epochs" in asked and "steps" in asked:
         raise UserError("--epochs and --steps both say how long to train; give one of them")
     pick_device(asked.pop("device", "auto"))
-    stage2 = make_adversary(*(asked.pop(name, default) for name, default in (("adversary", "none"), ("generator", None), ("max_queries", None))))
+    stage2 = make_adversary(
+        *(asked.pop(name, default) for name, default in (("adversary", "none"), ("generator", None), ("max_queries", None)))
+    )
     settings = Settings(**asked)
     describe_loss(settings.loss, task.n_labels)
     n = rows or options.get("n", options_of(make_pool)["n"].default)
@@ -898,9 +997,15 @@ def check_size(
     if ratio is not None and not 1 <= ratio < math.inf:
         raise UserError(f"--ratio {ratio:g}: must be at least 1, so that the student is no larger than its teacher")
     if params is not None and not 1 <= params <= (teacher.n_params or math.inf):
-        raise UserError(f"--params {params}: must be at least 1, and no more than the teacher has ({teacher.n_params:,})" if teacher.n_params else f"--params {params}: must be at least 1")
+        raise UserError(
+            f"--params {params}: must be at least 1, and no more than the teacher has ({teacher.n_params:,})"
+            if teacher.n_params
+            else f"--params {params}: must be at least 1"
+        )
     if preset is None and not ready and (params is not None or teacher.n_params):
-        best_shape(params if params is not None else int(teacher.n_params / (ratio or 30)), task.n_texts, task.n_labels, vocab_size=vocab_size)
+        best_shape(
+            params if params is not None else int(teacher.n_params / (ratio or 30)), task.n_texts, task.n_labels, vocab_size=vocab_size
+        )
 
 # %% ../nbs/80_cli.ipynb #9ab47f60
 def tell(
@@ -911,8 +1016,14 @@ def tell(
 ) -> None:
     "Score the student where there is something to score on, and say where everything is."
     out = run.out
-    best = f"agrees with the teacher on {run.best['agreement']:.1%} of {len(run.held):,} held-out rows of the pool (KL {run.best['kl']:.3f} nats)"
-    print(f"\n{out}/student: {run.distilled.n_params:,} parameters, {best}; the teacher's commonest answer alone would on {run.majority:.0%} (step {run.best['step']} of {run.steps})")
+    best = (
+        f"agrees with the teacher on {run.best['agreement']:.1%} of {len(run.held):,} held-out rows of the pool (KL "
+        f"{run.best['kl']:.3f} nats)"
+    )
+    print(
+        f"\n{out}/student: {run.distilled.n_params:,} parameters, {best}; the teacher's commonest answer alone would on "
+        f"{run.majority:.0%} (step {run.best['step']} of {run.steps})"
+    )
     if examples is not None:
         report = run.report(examples)
         print(f"\n{report.table()}\n\n{out}/report.html: the report to look at; report.json beside it")
@@ -920,7 +1031,10 @@ def tell(
         asked = {"student": f"{out}/student", "teacher": options["teacher"], **take(open_teacher, options), "out": str(out)}
         asked["texts"] = None if options["task"] else task.n_texts
         where = "--data FOLDER" if task.glue else f"--columns {' '.join('COLUMN' for _ in range(task.n_texts))} --data FILE.tsv"
-        print(f"No --data was given, so nothing is known yet of real examples; score it with: {spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}")
+        print(
+            "No --data was given, so nothing is known yet of real examples; score it with: "
+            f"{spell('evaluate', {k: v for k, v in asked.items() if k != 'columns'})} {where}"
+        )
     if run.stage2 is not None:
         print(f"{out}/generated.jsonl: the texts that the adversary wrote")
     print(f"look at the run with: zskd dashboard {shlex.quote(str(out))}")
@@ -934,7 +1048,8 @@ def tell(
 def evaluate(
     teacher: str,  # folder or hub name of a text classifier
     student: str,  # folder of a student
-    data: str | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo` for the SST-2 sentences that come along; $ZSKD_DATA or the hub if not given
+    data: str
+    | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo` for the SST-2 sentences that come along; $ZSKD_DATA or the hub if not given
     split: str = "validation",  # which part of the data
     out: str | None = None,  # folder for report.json and report.html; printed only if not given
     limit: int | None = None,  # score on so many examples only
@@ -973,7 +1088,8 @@ def export(
     student: str,  # folder of a student
     out: str,  # folder for the export; the student's own will do
     int8: bool = False,  # write it with weights of eight bits, too
-    corpus: list[str] | None = None,  # text to compare the answers on: files, patterns, folders or hub data sets; the built-in sample if not given
+    corpus: list[str]
+    | None = None,  # text to compare the answers on: files, patterns, folders or hub data sets; the built-in sample if not given
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
     n: int = 500,  # texts to compare on
 ) -> None:
@@ -1002,7 +1118,10 @@ def export(
     exports = export_onnx(small, out, int8)
     print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")
     for line in compare(small, exports, rows):
-        print(f"{line['model']:12}  {line['agreement']:11.1%}  {line['largest_difference']:35.4f}  {line['bytes'] / 1000:9,.0f}  {line['latency_ms']:15.2f}")
+        print(
+            f"{line['model']:12}  {line['agreement']:11.1%}  {line['largest_difference']:35.4f}  {line['bytes'] / 1000:9,.0f}  "
+            f"{line['latency_ms']:15.2f}"
+        )
     print("\n" + "\n".join(str(model.file) for model in exports.values()))
 
 # %% ../nbs/80_cli.ipynb #c1d9a003
@@ -1077,7 +1196,12 @@ def going_on(
             one.release()
 
     def resume() -> None:
-        done = subprocess.run([sys.executable, "-c", "import sys; from zskd.cli import main; sys.exit(main())", *words], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys; from zskd.cli import main; sys.exit(main())", *words],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             said = (done.stderr.strip() or f"zskd {shlex.join(words)} failed").splitlines()[-1]
             raise KeyboardInterrupt if said.startswith(f"zskd {words[0]}: interrupted") else RunError(said)
@@ -1119,7 +1243,8 @@ def dashboard(
     run: str,  # folder of a run, finished or not
     teacher: str | None = None,  # folder or hub name; the one that the run was told if not given
     pool: str | None = None,  # folder of the run's pool; the one that it was told if not given
-    data: str | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to compare on as well; the one that the run was told if not given
+    data: str
+    | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to compare on as well; the one that the run was told if not given
     most: int = 2000,  # texts of each kind that are compared
     pages: str | None = None,  # write pages into this folder that need no server, and stop
     port: int = 8866,  # to listen on; the next free one if it is in use
@@ -1147,7 +1272,10 @@ def dashboard(
         board = RunDashboard(run_data(**told))
         print("\n".join(str(page) for page in board.to_html(pages)))
         if "Comparison" not in board.parts:
-            print("no page compares: " + ("the run has no student yet" if board.student is None else "there is no teacher; name it with --teacher"))
+            print(
+                "no page compares: "
+                + ("the run has no student yet" if board.student is None else "there is no teacher; name it with --teacher")
+            )
         return
     check_run(run)  # a mistake shows before the page opens
     go_on = going_on(run, os.getcwd())
@@ -1200,14 +1328,16 @@ def write(
     out: str,  # JSONL file for the texts; continued if it is there
     n: int,  # different texts
     model: str | None = None,  # causal language model, folder or hub name; with --rewrite a masked one, the embedded one if not given
-    rewrite: list[str] | None = None,  # text files, patterns, folders or hub data sets whose sentences are rewritten, or sample; without it texts are written anew
+    rewrite: list[str]
+    | None = None,  # text files, patterns, folders or hub data sets whose sentences are rewritten, or sample; without it texts are written anew
     column: str = "text",  # the column of --rewrite that holds the text, in formats that have columns
     rounds: int = 4,  # how often a sentence is rewritten
     share: float = 0.3,  # of its words that change in each round
     prompts: list[str] | None = None,  # how texts begin that are written anew
     temperature: float = 1.0,  # of the distribution that words are drawn from
     max_pieces: int = 96,  # length of a text that is written anew, at most
-    top_p: float = 0.95,  # only the likeliest pieces that have this much of the probability together are drawn, in texts that are written anew
+    # only the likeliest pieces that have this much of the probability together are drawn, in texts that are written anew
+    top_p: float = 0.95,
     seed: int = 0,  # of every random choice
 ) -> None:
     "Have a language model write plain text, for pools to be made of."
@@ -1259,7 +1389,9 @@ def pretrain(
     from zskd.settings import Settings
 
     check_out(out)
-    settings = Settings(epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, precision=precision)  # a mistake shows before anything is read
+    settings = Settings(
+        epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, precision=precision
+    )  # a mistake shows before anything is read
     if not sentences:
         raise UserError("sentences=0: checkpoints are chosen by how near sentences lie; give a weight above 0, however small")
     what = objectives(sentences, states, relations, words)
@@ -1273,25 +1405,65 @@ def pretrain(
     rows = mixed_text(text, n, seed)
     left = len(hold_out(len(rows), settings.held_out, seed)[0])
     if left < batch_size:
-        raise UserError(f"--batch-size {batch_size}: only {left:,} of {len(rows):,} rows are there to train on; choose a smaller batch or more rows")
-    student = handed(Path(out), lambda: compact_student(model, params, [t for row in rows.rows(range(min(n, 50_000))) for t in row], vocab_size, seed=seed))
+        raise UserError(
+            f"--batch-size {batch_size}: only {left:,} of {len(rows):,} rows are there to train on; choose a smaller batch or more rows"
+        )
+    student = handed(
+        Path(out),
+        lambda: compact_student(model, params, [t for row in rows.rows(range(min(n, 50_000))) for t in row], vocab_size, seed=seed),
+    )
     print(f"encoder: {model.name}, {model.n_params:,} parameters\ntext: {rows}\nstudent: {student.notes['shape']}")
-    run = Pretrainer(model, student, rows, out, cache=Path(out) / "states", resume=resume, device=device, epochs=epochs, batch_size=batch_size,
-                     lr=lr, seed=seed, precision=precision, **what)  # fmt: skip
+    run = Pretrainer(
+        model,
+        student,
+        rows,
+        out,
+        cache=Path(out) / "states",
+        resume=resume,
+        device=device,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        seed=seed,
+        precision=precision,
+        **what,
+    )
     small = run.fit()
     if team().is_main:
         shutil.rmtree(Path(out) / ".student", ignore_errors=True)
-    print(f"\n{out}/encoder: {count_parameters(small.model.base_model):,} parameters; of held-out rows {run.best['agreement']:.1%} have the same nearest row as in the encoder")
+    print(
+        f"\n{out}/encoder: {count_parameters(small.model.base_model):,} parameters; of held-out rows {run.best['agreement']:.1%} have the "
+        "same nearest row as in the encoder"
+    )
     print(f"start a student from it with: zskd distill --init {out}/encoder …")
 
 # %% ../nbs/80_cli.ipynb #a22df55e
 DEMO = {"n": 20_000, "oversample": 1.3, "ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
 DEMO_SEARCH = {"steps": 40, "batch_size": 256, "lr": 1e-3}  # of stage 2
 DEMO_TURNS = {"start": 0.0, "student_steps": 20, "rows": 512, "generator_steps": 2, "learn_rows": 32}  # two short ones
-DEMO_STEPS = ("The teacher, a classifier of film reviews", "Text that has nothing to do with films", "The student", "Stage 1: training on that text",
-              "Stage 2: training on text that is written against the student", "The report")  # fmt: skip
+DEMO_STEPS = (
+    "The teacher, a classifier of film reviews",
+    "Text that has nothing to do with films",
+    "The student",
+    "Stage 1: training on that text",
+    "Stage 2: training on text that is written against the student",
+    "The report",
+)
 DEMO_TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
-RUN_FILES = ("config.json", "command.json", "log.jsonl", "generated.jsonl", "stage1", "stages.json", "report.json", "report.html", "student", "checkpoints", "pool", "logits")
+RUN_FILES = (
+    "config.json",
+    "command.json",
+    "log.jsonl",
+    "generated.jsonl",
+    "stage1",
+    "stages.json",
+    "report.json",
+    "report.html",
+    "student",
+    "checkpoints",
+    "pool",
+    "logits",
+)
 
 
 def clear(
@@ -1334,7 +1506,9 @@ def demo(
         print(f"{model.n_params:,} parameters; answers {' or '.join(model.labels)}. Its training data is not here.")
         settings = {**DEMO, "seed": seed, "resume": True}
         if team().is_main:
-            claim(folder, spell("demo", {"out": out, "seed": seed}), model, settings, "choose another folder (--out) or begin anew (--fresh)")
+            claim(
+                folder, spell("demo", {"out": out, "seed": seed}), model, settings, "choose another folder (--out) or begin anew (--fresh)"
+            )
         step()
         rows = _demo_pool(task, model, folder, cache, settings)
     step()
@@ -1342,7 +1516,10 @@ def demo(
     print(f"{student.n_params:,} parameters, {student.ratio(model):.1f} times fewer than the teacher's: {student.notes['shape']}.")
     step()
     first = train(model, task, student, rows, folder / "stage1", cache, **take(train, settings))
-    print(f"Agrees with the teacher on {first.best['agreement']:.1%} of the held-out text after {first.steps} steps, {first.seconds['train']:.0f} s.")
+    print(
+        f"Agrees with the teacher on {first.best['agreement']:.1%} of the held-out text after {first.steps} steps, "
+        f"{first.seconds['train']:.0f} s."
+    )
     step()
     run = _demo_search(first, folder, cache)
     step()
@@ -1378,11 +1555,24 @@ def _demo_search(first: Any, folder: Path, cache: Path) -> Any:
     from zskd.training import Distiller
 
     begun = Student.load(first.out / "student")
-    run = Distiller(first.teacher, begun, first.pool, folder, task=first.task, cache=cache, resume=True, seed=first.settings.seed,
-                    adversary=Stage2(MaskedLMGenerator(), **DEMO_TURNS), **DEMO_SEARCH)  # fmt: skip
+    run = Distiller(
+        first.teacher,
+        begun,
+        first.pool,
+        folder,
+        task=first.task,
+        cache=cache,
+        resume=True,
+        seed=first.settings.seed,
+        adversary=Stage2(MaskedLMGenerator(), **DEMO_TURNS),
+        **DEMO_SEARCH,
+    )
     run.fit()
     wrote = read_generated(folder)
-    print(f"{len(wrote):,} texts were written in {run.steps} steps, {run.seconds['train']:.0f} s. How positive they are to the teacher, and were to the student:")
+    print(
+        f"{len(wrote):,} texts were written in {run.steps} steps, {run.seconds['train']:.0f} s. How positive they are to the teacher, and "
+        "were to the student:"
+    )
     for text in sorted(wrote, key=lambda w: -w["divergence"])[:4]:
         print(f"  {text['teacher'][1]:.2f}  {text['student'][1]:.2f}  {text['text'][0][:90]}")
     return run
@@ -1416,7 +1606,9 @@ def _demo_report(first: Any, run: Any, examples: Any, data: str) -> None:
     for name, s in stages.items():
         print(f"{name:16}  {s['accuracy']:8.1%}  {s['pct_of_teacher']:12.1f}  {s['agreement']:9.1%}")
     print("\n" + run.report(examples, undistilled=first.start).table())
-    answers = zip(DEMO_TEXTS, run.teacher.logits(DEMO_TEXTS).argmax(1), run.distilled.logits([(t,) for t in DEMO_TEXTS]).argmax(1), strict=True)
+    answers = zip(
+        DEMO_TEXTS, run.teacher.logits(DEMO_TEXTS).argmax(1), run.distilled.logits([(t,) for t in DEMO_TEXTS]).argmax(1), strict=True
+    )
     print("\n" + "\n".join(f"  {t!r}: teacher {task.labels[a]}, student {task.labels[b]}" for t, a, b in answers))
     print(f"""
 {run.out}/student      a plain Hugging Face model: pipeline("text-classification", "{run.out}/student", truncation=True)
@@ -1463,7 +1655,9 @@ def explain(
         how = COMMANDS[name].resumes if begun else ""
         if how.startswith("--"):
             how = shlex.join(["zskd", *renamed(words), *([] if how in words else [how])])
-        return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (f"go on with: {how}" if how else "nothing is kept; run the same command again")
+        return 1, f"{str(error).split(';')[0] or 'interrupted'}; " + (
+            f"go on with: {how}" if how else "nothing is kept; run the same command again"
+        )
     from zskd.errors import RunError, UserError, out_of_memory
 
     if isinstance(error, (UserError, RunError)):
@@ -1472,7 +1666,11 @@ def explain(
         return 1, "out of memory; choose a smaller --batch-size or --rows, or another --device"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        advice = "free some space or choose another folder, then run it again" if error.errno in (ENOSPC, EFBIG, EDQUOT) else "correct it, or choose another file or folder"
+        advice = (
+            "free some space or choose another folder, then run it again"
+            if error.errno in (ENOSPC, EFBIG, EDQUOT)
+            else "correct it, or choose another file or folder"
+        )
         return 1, f"{where}{error.strerror}; {advice}"
     return None
 
@@ -1485,12 +1683,21 @@ def unknown_option(
         return ""
     c = COMMANDS[words[0]]
     flags = {"--help", *(option(key, doc)[0] for step in (c.function, *c.steps) for key, doc in options_of(step).items())}
-    wrong = next((flag for word in renamed(words[1:]) if (flag := word.partition("=")[0]).startswith("--") and len(flag) > 2 and flag not in flags), None)
+    wrong = next(
+        (flag for word in renamed(words[1:]) if (flag := word.partition("=")[0]).startswith("--") and len(flag) > 2 and flag not in flags),
+        None,
+    )
     like = get_close_matches(wrong, flags, 1) if wrong else []
     return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
 
 # %% ../nbs/80_cli.ipynb #5c5c10b5
-LOCKED = {"demo": False, "teacher": False, "distill": False, "pretrain": False, "pool": True}  # commands that fill --out; whether the lock lies beside it
+LOCKED = {
+    "demo": False,
+    "teacher": False,
+    "distill": False,
+    "pretrain": False,
+    "pool": True,
+}  # commands that fill --out; whether the lock lies beside it
 
 
 def held(
@@ -1506,7 +1713,24 @@ def held(
     return writing(out, LOCKED[name])
 
 # %% ../nbs/80_cli.ipynb #80d0a003
-PATHS = ("out", "data", "corpus", "rewrite", "teacher", "student", "pool", "logits", "recipe", "generator", "init", "model", "encoder", "base", "run", "pages")  # options that may name a file or folder
+PATHS = (
+    "out",
+    "data",
+    "corpus",
+    "rewrite",
+    "teacher",
+    "student",
+    "pool",
+    "logits",
+    "recipe",
+    "generator",
+    "init",
+    "model",
+    "encoder",
+    "base",
+    "run",
+    "pages",
+)  # options that may name a file or folder
 
 
 def write_out_home(
@@ -1518,7 +1742,10 @@ def write_out_home(
     def full(value: Any) -> Any:
         return str(home_path(value)) if isinstance(value, str) and value.startswith("~") else value
 
-    return {name: value if name not in PATHS else [full(v) for v in value] if isinstance(value, list) else full(value) for name, value in options.items()}
+    return {
+        name: value if name not in PATHS else [full(v) for v in value] if isinstance(value, list) else full(value)
+        for name, value in options.items()
+    }
 
 # %% ../nbs/80_cli.ipynb #884deef2
 def carry_out(
@@ -1603,7 +1830,11 @@ def main(
         if ours.world > 1:
             return _share(words)
         if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ:
-            print("warning: accelerate launch --cpu starts one process, whatever its --num_processes says; use torchrun --nproc_per_node for more", file=sys.stderr)
+            print(
+                "warning: accelerate launch --cpu starts one process, whatever its --num_processes says; use torchrun --nproc_per_node "
+                "for more",
+                file=sys.stderr,
+            )
         return carry_out(words)
 
 
@@ -1680,5 +1911,10 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(line_buffering=True, errors="replace")
-    for key, value in {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "true"}.items():
+    for key, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+    }.items():
         os.environ.setdefault(key, value)

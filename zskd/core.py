@@ -114,7 +114,8 @@ def count_parameters(
 def atomic_path(
     path: str | Path,  # the file to write
 ) -> Iterator[Path]:  # a temporary path beside it, to write to
-    "Write to the yielded path; on success it replaces `path` in one step, on failure nothing is left. Raises `RunError` if it can't be written."
+    """Write to the yielded path; on success it replaces `path` in one step, on failure nothing is left. Raises `RunError` if it can't be
+    written."""
     path = Path(path)
     tmp = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -418,7 +419,11 @@ def sweep(
     for file in found:
         with suppress(OSError):
             process = _TEMPORARY.fullmatch(file.name)
-            if process and (int(process[1]) == os.getpid() or not psutil.pid_exists(int(process[1]))) and time.time() - file.stat().st_mtime >= older:
+            if (
+                process
+                and (int(process[1]) == os.getpid() or not psutil.pid_exists(int(process[1])))
+                and time.time() - file.stat().st_mtime >= older
+            ):
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
 
 # %% ../nbs/04_core.ipynb #f721867a
@@ -436,7 +441,8 @@ def writing(
     path: str | Path,  # a folder, which is made if it is not there, or a file
     beside: bool = False,  # whether the lock lies beside it: for a file, and for a folder that is moved to its place as a whole
 ) -> Iterator[None]:
-    "Be the only process that writes there; in one thread it may be nested. Raises `UserError` if another one does, `RunError` if nothing can be written."
+    """Be the only process that writes there; in one thread it may be nested. Raises `UserError` if another one does, `RunError` if nothing
+    can be written."""
     if place()[0]:  # the first of several processes writes
         yield
         return

@@ -192,7 +192,9 @@ def _mended(texts: Iterable[str], notices: Notices) -> Iterator[str]:
 # %% ../nbs/20_corpora.ipynb #8a579f9b
 @dataclass
 class Corpus:
-    "Text to sample from: re-iterable, streamed, in any language; `load_corpus` and `Corpus.from_texts` make it. Raises `UserError` for a limit below 1."
+    """Text to sample from: re-iterable, streamed, in any language; `load_corpus` and `Corpus.from_texts` make it. Raises `UserError` for a
+    limit below 1."""
+
     name: str  # for people
     parts: list[Part]  # read in this order
     clean: bool | Callable[[str], str] | None = False  # as in `load_corpus`
@@ -246,7 +248,8 @@ def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None
 # %% ../nbs/20_corpora.ipynb #b71550d0
 @patch
 def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
-    "The paragraphs in order: one line each, white space made regular, empty ones left out. Raises `UserError` or `RunError` for a part that can't be read. At the end it warns of what was repaired or left out."
+    """The paragraphs in order: one line each, white space made regular, empty ones left out. Raises `UserError` or `RunError` for a part
+    that can't be read. At the end it warns of what was repaired or left out."""
     for part in self.parts:
         part.notices.clear()
     parts = ((line for text in part.texts() for line in text.splitlines()) for part in self.parts)
@@ -279,7 +282,10 @@ def no_sentence(
     "The error for a corpus without a sentence of the length that is wanted."
     column = next((part.column for part in corpus.parts if part.column), None)
     where = f" in column {column!r} (choose with column=)" if column else ""
-    return UserError(f"corpus {corpus.name!r}: holds no sentence of {words[0]} to {words[1]} words{where}, as the recipe asks for; give running text, or a recipe with other numbers of words")
+    return UserError(
+        f"corpus {corpus.name!r}: holds no sentence of {words[0]} to {words[1]} words{where}, as the recipe asks for; give running text, "
+        "or a recipe with other numbers of words"
+    )
 
 # %% ../nbs/20_corpora.ipynb #cbe62dd6
 @patch
@@ -313,7 +319,9 @@ def _clean_id(clean: bool | Callable[[str], str] | None) -> list[str]:
     if clean is None or isinstance(clean, bool):
         return [f"wikitext: {clean}"]
     if not callable(clean) or not (hasattr(clean, "__code__") or hasattr(clean, "__name__")):
-        raise UserError(f"clean: {type(clean).__name__} object has no code; give True, False, None or a function made with def, or set its __name__")
+        raise UserError(
+            f"clean: {type(clean).__name__} object has no code; give True, False, None or a function made with def, or set its __name__"
+        )
     return ["function", *_code_id(clean)]
 
 # %% ../nbs/20_corpora.ipynb #e7d51005
@@ -363,7 +371,10 @@ def _find_files(source: str) -> list[str] | None:
 def _no_source(source: object) -> UserError:
     "The error for what names nothing to read, perhaps a text."
     what = repr(shorten(source, 60, placeholder=" …")) if isinstance(source, str) else f"an object of type {type(source).__name__}"
-    return UserError(f"corpus: {what} is no file, folder, pattern or name of a hub data set; texts in memory become a corpus with Corpus.from_texts(texts)")
+    return UserError(
+        f"corpus: {what} is no file, folder, pattern or name of a hub data set; texts in memory become a corpus with "
+        "Corpus.from_texts(texts)"
+    )
 
 # %% ../nbs/20_corpora.ipynb #de6eb5ac
 def source_name(
@@ -373,7 +384,6 @@ def source_name(
     path = source.replace("\\", "/")
     local = path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.lower().endswith(_SUFFIXES)
     return path.rstrip("/").rpartition("/")[2] if local else source
-
 
 # %% ../nbs/20_corpora.ipynb #7ba0c94c
 def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) -> list[Part]:
@@ -390,18 +400,32 @@ def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) ->
     for f in files:
         table_kind(f)  # refuses now what it would refuse when its turn comes
     found = [(f, Notices()) for f in files]
-    return [Part(f, partial(_file_texts, f, column, skip_bad_lines, seen), partial(_file_id, f), seen, Path(f).name, column if table_kind(f) else None) for f, seen in found]
+    return [
+        Part(
+            f,
+            partial(_file_texts, f, column, skip_bad_lines, seen),
+            partial(_file_id, f),
+            seen,
+            Path(f).name,
+            column if table_kind(f) else None,
+        )
+        for f, seen in found
+    ]
 
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
     source: str | Path | list[str | Path] = "sample",  # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
     column: str = "text",  # which column holds the text, in formats that have columns
     split: str = "train",  # which split of a hub data set
-    clean: bool | Callable[[str], str] | None = None,  # undo WikiText marks: yes, no, or None to look in each file; or your own function of a line
+    clean: bool
+    | Callable[[str], str]
+    | None = None,  # undo WikiText marks: yes, no, or None to look in each file; or your own function of a line
     limit: int | None = None,  # at most so many paragraphs, at least 1
-    skip_bad_lines: bool = False,  # leave out lines of CSV, TSV and JSONL files that are not as they should be, instead of refusing the file
+    # leave out lines of CSV, TSV and JSONL files that are not as they should be, instead of refusing the file
+    skip_bad_lines: bool = False,
 ) -> Corpus:  # streamed anew each time
-    "Open a corpus and read its first paragraph. Raises `UserError` for what was named wrongly, `RunError` for damage or an unreachable hub."
+    """Open a corpus and read its first paragraph. Raises `UserError` for what was named wrongly, `RunError` for damage or an unreachable
+    hub."""
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     parts = [part for s in sources for part in _parts(s, column, split, skip_bad_lines)]
     name = str(sources[0]) if len(sources) == 1 else f"{len(sources)} sources"

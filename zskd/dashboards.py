@@ -44,7 +44,20 @@ try:
 except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
-from .plots import agreement_fig, as_label, dark_looks, distribution_fig, figure_html, nothing, probability_fig, reliability_fig, shift_fig, simplex_fig, training_fig, words_html  # isort: skip
+from zskd.plots import (
+    agreement_fig,
+    as_label,
+    dark_looks,
+    distribution_fig,
+    figure_html,
+    nothing,
+    probability_fig,
+    reliability_fig,
+    shift_fig,
+    simplex_fig,
+    training_fig,
+    words_html,
+)  # isort: skip
 
 # %% auto #0
 __all__ = ['FIGURE_JS', 'PLOTLY_JS', 'ORDERS', 'FIGURES', 'FORMULAS', 'SILENT', 'STATES', 'PAGE', 'Figure', 'with_words',
@@ -196,7 +209,10 @@ def coloured(
         shown = html.escape(word)
         if abs(e) >= 0.02:
             colour = f"rgba({'0,114,178' if e > 0 else '213,94,0'},{min(0.75, 0.1 + abs(e)):.2f})"
-            shown = f'<span style="background:{colour};border-radius:3px;padding:0 2px" title="{e:+.2f}">{shown}<sup>{"+" if e > 0 else "−"}</sup></span>'
+            shown = (
+                f'<span style="background:{colour};border-radius:3px;padding:0 2px" '
+                f'title="{e:+.2f}">{shown}<sup>{"+" if e > 0 else "−"}</sup></span>'
+            )
         parts.append(shown)
     return f"<bdi>{' '.join(parts)}</bdi>"
 
@@ -249,7 +265,9 @@ class Explorer(widgets.VBox):
         row = as_rows([text])[0]
         n = teacher.n_texts or max(len(r) for r in [row, *self.like.rows[:1]])
         titles = ["text"] if n == 1 else ["first text", "second text"]
-        self.inputs = [widgets.Textarea(value=t, description=d, rows=2, layout={"width": "98%"}) for t, d in zip((*row, "")[:n], titles, strict=True)]
+        self.inputs = [
+            widgets.Textarea(value=t, description=d, rows=2, layout={"width": "98%"}) for t, d in zip((*row, "")[:n], titles, strict=True)
+        ]
         self.history = widgets.Dropdown(options=[("", None)], description="earlier", layout={"width": "98%"})
         self.summary, self.words, self.nearest = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.figure, changed = Figure(self.describe()), after_a_pause(self.update, wait)
@@ -416,7 +434,9 @@ def calibration(
         return reliability_fig({})
     if answers.truth is None:
         return reliability_fig({"student": reliability(answers.student_logits, answers.teacher_logits.argmax(1))}, "the teacher's answer")
-    return reliability_fig({"teacher": reliability(answers.teacher_logits, answers.truth), "student": reliability(answers.student_logits, answers.truth)})
+    return reliability_fig(
+        {"teacher": reliability(answers.teacher_logits, answers.truth), "student": reliability(answers.student_logits, answers.truth)}
+    )
 
 # %% ../nbs/71_dashboards.ipynb #c5d7af85
 class Comparison(widgets.VBox):
@@ -446,8 +466,19 @@ class Comparison(widgets.VBox):
         self.other = Figure(FIGURES[self.kind.value](first))
         self._listen()
         row = {"flex_flow": "row wrap"}
-        super().__init__([self.which, with_words(self.matrix), widgets.HBox([self.by_teacher, self.by_student, self.differ], layout=row), widgets.HBox([self.search, self.sort, self.page], layout=row),
-                          self.count, self.list, widgets.HBox([self.file, self.save, self.saved], layout=row), self.kind, with_words(self.other)])  # fmt: skip
+        super().__init__(
+            [
+                self.which,
+                with_words(self.matrix),
+                widgets.HBox([self.by_teacher, self.by_student, self.differ], layout=row),
+                widgets.HBox([self.search, self.sort, self.page], layout=row),
+                self.count,
+                self.list,
+                widgets.HBox([self.file, self.save, self.saved], layout=row),
+                self.kind,
+                with_words(self.other),
+            ]
+        )
         self.show_set()
 
 # %% ../nbs/71_dashboards.ipynb #19cb0f42
@@ -520,8 +551,18 @@ def records(
         return []
     (t, s), names = a.logs, ["text"] if len(a.rows[at[0]]) == 1 else ["first text", "second text"]
     truth = lambda i: {} if a.truth is None else {"label": a.labels[a.truth[i]]}  # noqa: E731
-    return [dict(zip(names, a.rows[i], strict=True)) | truth(i) | {"teacher": a.labels[t[i].argmax()], "teacher is sure": f"{np.exp(t[i].max()):.3f}",
-            "student": a.labels[s[i].argmax()], "student is sure": f"{np.exp(s[i].max()):.3f}", "KL, nats": f"{max(0.0, a.kl[i]):.4f}"} for i in at]  # fmt: skip
+    return [
+        dict(zip(names, a.rows[i], strict=True))
+        | truth(i)
+        | {
+            "teacher": a.labels[t[i].argmax()],
+            "teacher is sure": f"{np.exp(t[i].max()):.3f}",
+            "student": a.labels[s[i].argmax()],
+            "student is sure": f"{np.exp(s[i].max()):.3f}",
+            "KL, nats": f"{max(0.0, a.kl[i]):.4f}",
+        }
+        for i in at
+    ]
 
 # %% ../nbs/71_dashboards.ipynb #f935ff81
 @patch
@@ -541,7 +582,10 @@ def as_table(
     differs = [line.get("teacher") != line.get("student") for line in lines]
     cells = ["".join(f"<td><bdi>{html.escape(str(v))}</bdi></td>" for v in line.values()) for line in lines]
     body = "".join(f"<tr><td>{'≠' if d else '='}</td>{c}</tr>" for d, c in zip(differs, cells, strict=True))
-    return f'<div class="zskd-list" style="overflow-x:auto"><style>.zskd-list td, .zskd-list th {{ padding: 0 .4rem; }} .zskd-list td:nth-child(2) {{ min-width: 14rem; }}</style><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="zskd-list" style="overflow-x:auto"><style>.zskd-list td, .zskd-list th {{ padding: 0 .4rem; }} .zskd-list '
+        f"td:nth-child(2) {{ min-width: 14rem; }}</style><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 # %% ../nbs/71_dashboards.ipynb #9b1fd004
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet's formula may begin with
@@ -578,7 +622,8 @@ def save_list(
     self: Comparison,
     path: str | Path | None = None,  # None: the name in the box, in the folder for lists; a file that is there is replaced
 ) -> Path:
-    "Write the selected inputs as CSV; nothing is written where there are none. Raises `UserError` for no file name, `RunError` if it cannot be written."
+    """Write the selected inputs as CSV; nothing is written where there are none. Raises `UserError` for no file name, `RunError` if it
+    cannot be written."""
     path, lines = Path(path or self.folder / file_name(self.file.value)), self.records(self.selection)
     if not lines:
         self.saved.value = "nothing to save"
@@ -601,7 +646,9 @@ def marked(
         if kind == "equal":
             parts.append(html.escape(" ".join(new[c:d])))
         else:
-            parts += [f"<del>{html.escape(' '.join(old[a:b]))}</del>"] * (b > a) + [f"<ins><b>{html.escape(' '.join(new[c:d]))}</b></ins>"] * (d > c)
+            parts += [f"<del>{html.escape(' '.join(old[a:b]))}</del>"] * (b > a) + [
+                f"<ins><b>{html.escape(' '.join(new[c:d]))}</b></ins>"
+            ] * (d > c)
     return f"<bdi>{' '.join(parts)}</bdi>"
 
 # %% ../nbs/71_dashboards.ipynb #35353dba
@@ -685,7 +732,11 @@ def drawn(
     figs = []
     for title, whose in (("before the change", ("teacher_before", "student_before")), ("after the change", ("teacher", "student"))):
         known = all(who in record for who in whose)
-        fig = probability_fig(*(np.log(np.maximum(record[who], 1e-6)) for who in whose), self.labels) if known else nothing(title, "not recorded by the version that made this run")
+        fig = (
+            probability_fig(*(np.log(np.maximum(record[who], 1e-6)) for who in whose), self.labels)
+            if known
+            else nothing(title, "not recorded by the version that made this run")
+        )
         figs.append(fig.update_layout(title_text=f"{title}, at step {record['step']:,}"))
     return figs[0], figs[1]
 
@@ -723,7 +774,11 @@ class Monitor(widgets.VBox):
         self.timer: asyncio.TimerHandle | None = None
         self.failed = ""  # what a run that was started here ended with
         self.begun = 0  # how often the run had been started when the button was pressed
-        self.summary, self.stop_button, self.go_button = widgets.HTML(), widgets.Button(description="Stop"), widgets.Button(description="Go on")
+        self.summary, self.stop_button, self.go_button = (
+            widgets.HTML(),
+            widgets.Button(description="Stop"),
+            widgets.Button(description="Go on"),
+        )
         self.figure = Figure(training_fig(self.folder.read_log()))
         self.stop_button.on_click(lambda _: self.stop())
         self.go_button.on_click(lambda _: self.start())
@@ -732,7 +787,14 @@ class Monitor(widgets.VBox):
 
 # %% ../nbs/71_dashboards.ipynb #61f5f6bf
 SILENT = 60  # seconds without a line after which a run may have been killed
-STATES = {"none": "no run yet", "starting": "starting: the models are being loaded, and then it trains", "running": "running", "silent": "no line for a minute: killed, or slow", "interrupted": "interrupted; it can be resumed", "finished": "finished"}
+STATES = {
+    "none": "no run yet",
+    "starting": "starting: the models are being loaded, and then it trains",
+    "running": "running",
+    "silent": "no line for a minute: killed, or slow",
+    "interrupted": "interrupted; it can be resumed",
+    "finished": "finished",
+}
 
 
 @patch(as_prop=True)
@@ -762,7 +824,10 @@ def update(self: Monitor) -> str:  # one of `STATES`
     starting = self._busy() and starts(events) == self.begun
     state = "starting" if starting else state_of(events)
     self.figure.show(training_fig(events))
-    self.stop_button.disabled, self.go_button.disabled = state not in ("running", "silent"), state in ("starting", "running", "finished") or self._busy()
+    self.stop_button.disabled, self.go_button.disabled = (
+        state not in ("running", "silent"),
+        state in ("starting", "running", "finished") or self._busy(),
+    )
     self.summary.value = html.escape(f"{self.folder.path}: {STATES[state]}. {self.failed}".strip())
     return state
 
@@ -879,11 +944,29 @@ def with_menu(
     buttons = []
     for name, fig in figs.items():
         data = {k: [d[k] for d in (t.to_plotly_json() for t in fig.data)] for k in keys if all(k in t.to_plotly_json() for t in fig.data)}
-        look = {"title.text": fig.layout.title.text, "yaxis.tickvals": fig.layout.yaxis.tickvals, "yaxis.ticktext": fig.layout.yaxis.ticktext, "xaxis.range": fig.layout.xaxis.range, "height": fig.layout.height + 50}
+        look = {
+            "title.text": fig.layout.title.text,
+            "yaxis.tickvals": fig.layout.yaxis.tickvals,
+            "yaxis.ticktext": fig.layout.yaxis.ticktext,
+            "xaxis.range": fig.layout.xaxis.range,
+            "height": fig.layout.height + 50,
+        }
         buttons.append({"label": as_label(name, 50), "method": "update", "args": [data, look]})
     out = go.Figure(next(iter(figs.values())))
-    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 50}, "bgcolor": "#f4faff", "font": {"color": "#222222"}}  # light on a dark page, too, as plotly's chosen item is
-    words = {"summary": "A figure with a menu; the table has all of it in words.", "table": [["", "in words"], *([name, fig.layout.meta["summary"]] for name, fig in figs.items())]}
+    menu = {
+        "buttons": buttons,
+        "x": 0,
+        "xanchor": "left",
+        "y": 1,
+        "yanchor": "bottom",
+        "pad": {"b": 50},
+        "bgcolor": "#f4faff",
+        "font": {"color": "#222222"},
+    }  # light on a dark page, too, as plotly's chosen item is
+    words = {
+        "summary": "A figure with a menu; the table has all of it in words.",
+        "table": [["", "in words"], *([name, fig.layout.meta["summary"]] for name, fig in figs.items())],
+    }
     return out.update_layout(updatemenus=[menu], margin_t=130, height=out.layout.height + 50, meta=words)
 
 
@@ -931,6 +1014,12 @@ def to_html(
     shown = [k for k in (0, 1) if all(figs[k].data for figs in pairs.values())]
     parts: list[go.Figure | str] = [with_menu({name: figs[k] for name, figs in pairs.items()}) for k in shown]
     for step, turn in self.turns.items():
-        lines = "".join(f"<tr><td>{r['divergence']:.3f}</td><td>{self.said(r, 'teacher')}</td><td>{self.said(r, 'student')}</td><td>{self.changed(r)}</td></tr>" for r in turn[:most])
-        parts.append(f"<h2>step {step:,}: {min(most, len(turn))} of {len(turn):,} texts, those with the largest KL</h2><table><tr><th>KL, nats</th><th>teacher</th><th>student</th><th>text</th></tr>{lines}</table>")
+        lines = "".join(
+            f"<tr><td>{r['divergence']:.3f}</td><td>{self.said(r, 'teacher')}</td><td>{self.said(r, 'student')}</td><td>{self.changed(r)}</td></tr>"
+            for r in turn[:most]
+        )
+        parts.append(
+            f"<h2>step {step:,}: {min(most, len(turn))} of {len(turn):,} texts, those with the largest KL</h2><table><tr><th>KL, "
+            f"nats</th><th>teacher</th><th>student</th><th>text</th></tr>{lines}</table>"
+        )
     return write_page(path, "What the adversary wrote", parts)

@@ -74,9 +74,26 @@ def class_logits(
 
 # %% ../nbs/60_evaluate.ipynb #0c0c5eca
 REPORT_KEYS = (
-    "task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "ece", "per_class_f1",
-    "confusion", "queries", "seconds", "seed", "sources", "versions", "baselines", "scores",
-)  # fmt: skip
+    "task",
+    "metric",
+    "n",
+    "teacher",
+    "student",
+    "compression",
+    "pct_of_teacher",
+    "agreement",
+    "kl",
+    "ece",
+    "per_class_f1",
+    "confusion",
+    "queries",
+    "seconds",
+    "seed",
+    "sources",
+    "versions",
+    "baselines",
+    "scores",
+)
 
 
 @dataclass(repr=False)
@@ -110,7 +127,10 @@ def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
     "What must be said about the data, in words."
     name, n = one_line(examples.task.name), len(examples)
     if zero_shot:
-        first = f"Zero-shot: data of {name} was read for scoring only. No example of it, labelled or not, was used to make or choose the student."
+        first = (
+            f"Zero-shot: data of {name} was read for scoring only. No example of it, labelled or not, was used to make or choose the "
+            "student."
+        )
     elif zero_shot is None:
         first = f"Data of {name} was read here for scoring only. How the student was made is not known to this report."
     else:
@@ -139,10 +159,16 @@ def _disagreements(examples: Examples, teacher: np.ndarray, student: np.ndarray,
     pt, ps = np.exp(log_probabilities(teacher)).max(1), np.exp(log_probabilities(student)).max(1)
     order = np.argsort(-kl_rows(teacher, student), kind="stable")
     return [
-        {"texts": list(examples.rows[i]), "label": labels[examples.labels[i]], "teacher": labels[t[i]], "student": labels[s[i]],
-         "teacher_confidence": float(pt[i]), "student_confidence": float(ps[i])}
+        {
+            "texts": list(examples.rows[i]),
+            "label": labels[examples.labels[i]],
+            "teacher": labels[t[i]],
+            "student": labels[s[i]],
+            "teacher_confidence": float(pt[i]),
+            "student_confidence": float(ps[i]),
+        }
         for i in order[t[order] != s[order]][:most]
-    ]  # fmt: skip
+    ]
 
 # %% ../nbs/60_evaluate.ipynb #e8a528d9
 def evaluate(
@@ -155,19 +181,32 @@ def evaluate(
     seed: int | None = None,  # the run's seed
     sources: Sequence[str] | None = None,  # what the training text came from
     name: str | None = None,  # heads the report; None takes the task's name
-    zero_shot: bool | None = None,  # whether the student was made without any data of the task; None takes True if any `sources` are given, else unknown
+    zero_shot: bool
+    | None = None,  # whether the student was made without any data of the task; None takes True if any `sources` are given, else unknown
     timed: int = 9,  # texts on which latency is measured; 0 leaves it out
     answers: Mapping[str, int] | None = None,  # class: rows of the training text to which the teacher gives it
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the task's order
 ) -> Report:
-    "Score student and teacher side by side, the teacher at its own length. Raises `UserError` for zero examples and for answers that are NaN or of a wrong shape."
+    """Score student and teacher side by side, the teacher at its own length. Raises `UserError` for zero examples and for answers that are
+    NaN or of a wrong shape."""
     task = examples.task
-    models = {"teacher": teacher.for_scoring() if hasattr(teacher, "for_scoring") else teacher, "student": student, **({"undistilled": undistilled} if undistilled is not None else {})}
+    models = {
+        "teacher": teacher.for_scoring() if hasattr(teacher, "for_scoring") else teacher,
+        "student": student,
+        **({"undistilled": undistilled} if undistilled is not None else {}),
+    }
     logits = {role: class_logits(model, examples, role, allow_unnamed) for role, model in models.items()}
     scores = {role: score(z.argmax(1), examples.labels, task) for role, z in logits.items()}
     sides = {r: _side(models[r], scores[r], task.metric, examples.rows, timed) for r in ("teacher", "student")}
     queries, seconds = {"ood": None, "adversarial": None} | dict(queries or {}), {"label": None, "train": None} | dict(seconds or {})
-    data = {"name": one_line(name or task.name), "queries": queries, "seconds": seconds, "seed": seed, "sources": list(map(source_name, sources or [])), "versions": versions()}
+    data = {
+        "name": one_line(name or task.name),
+        "queries": queries,
+        "seconds": seconds,
+        "seed": seed,
+        "sources": list(map(source_name, sources or [])),
+        "versions": versions(),
+    }
     zero_shot = True if zero_shot is None and sources else zero_shot
     data |= _about(examples, zero_shot, answers) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
     data["cut"] = {r: models[r].truncated(examples.rows) if hasattr(models[r], "truncated") else None for r in ("teacher", "student")}
@@ -179,7 +218,12 @@ def evaluate(
 def _about(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None) -> dict[str, Any]:
     "What is said of the data. Of a file only its name, because a report is passed on."
     path = Path(examples.source)
-    where = {"source": path.name if path.is_absolute() or path.exists() else examples.source, "split": examples.split, "of": examples.of, "is_sample": examples.is_sample}
+    where = {
+        "source": path.name if path.is_absolute() or path.exists() else examples.source,
+        "split": examples.split,
+        "of": examples.of,
+        "is_sample": examples.is_sample,
+    }
     task = {"task": examples.task.name, "metric": examples.task.metric, "n": len(examples), "labels": list(examples.task.labels)}
     return task | {"evaluated_on": where, "zero_shot": zero_shot, "answers": answers, "notes": _notes(examples, zero_shot, answers)}
 
@@ -226,7 +270,12 @@ def _times(x: float | None) -> str:
 def _columns(data: Mapping[str, Any]) -> dict[str, dict[str, Any] | None]:
     "Score dictionaries by column title."
     base = data["baselines"]
-    found = {"teacher": data["scores"]["teacher"], "student": data["scores"]["student"], "undistilled": base.get("undistilled"), "majority": base.get("majority")}
+    found = {
+        "teacher": data["scores"]["teacher"],
+        "student": data["scores"]["student"],
+        "undistilled": base.get("undistilled"),
+        "majority": base.get("majority"),
+    }
     return {title: s for title, s in found.items() if s}
 
 # %% ../nbs/60_evaluate.ipynb #88be19ff
@@ -249,9 +298,16 @@ def _summary(data: Mapping[str, Any]) -> str:
     "The report in one sentence."
     metric = SCORES[data["metric"]]
     share, smaller = data["pct_of_teacher"], data["compression"]
-    kept = "The teacher's score is 0, so no share of it can be stated" if share is None else f"The student keeps {share:.1f} % of its teacher's {metric}"
+    kept = (
+        "The teacher's score is 0, so no share of it can be stated"
+        if share is None
+        else f"The student keeps {share:.1f} % of its teacher's {metric}"
+    )
     size = ", its size relative to the teacher is not known" if smaller is None else f" and is {_times(smaller)} times smaller"
-    return f"{kept}{size}; the two agree on {_percent(data['agreement'])} of {data['n']:,} input{'s' * (data['n'] != 1)} (KL {data['kl']:.3f} nats)."
+    return (
+        f"{kept}{size}; the two agree on {_percent(data['agreement'])} of {data['n']:,} input{'s' * (data['n'] != 1)} (KL "
+        f"{data['kl']:.3f} nats)."
+    )
 
 # %% ../nbs/60_evaluate.ipynb #7e425a74
 @patch
@@ -308,7 +364,8 @@ border-bottom:1px solid var(--line)}.diff tr>*{border:0;text-align:left}.diff td
 def _bars(rows: Sequence[tuple[str, str, float]]) -> str:
     "Horizontal bars of (caption, CSS class, value from 0 to 1)."
     cells = (
-        f'<span>{html.escape(what)}</span><div class="track"><div class="fill {css}" style="width:{100 * max(x, 0):.1f}%"></div></div><b>{_percent(x)}</b>'
+        f'<span>{html.escape(what)}</span><div class="track"><div class="fill {css}" '
+        f'style="width:{100 * max(x, 0):.1f}%"></div></div><b>{_percent(x)}</b>'
         for what, css, x in rows
     )
     return f'<div class="bars">{"".join(cells)}</div>'
@@ -373,7 +430,9 @@ def _confusion_html(data: Mapping[str, Any]) -> str:
         head = "".join(f"<th{upright}>{html.escape(name)}</th>" for name in names)
         body = ""
         for name, row in zip(names, (data["confusion"][role][i] for i in shown), strict=True):
-            cells = "".join(f'<td class="hit" style="--hue:var(--{role});--share:{row[i] / max(sum(row), 1):.3f}">{row[i]:,}</td>' for i in shown)
+            cells = "".join(
+                f'<td class="hit" style="--hue:var(--{role});--share:{row[i] / max(sum(row), 1):.3f}">{row[i]:,}</td>' for i in shown
+            )
             body += f"<tr><th>{html.escape(name)}</th>{cells}</tr>"
         return f'<div class="scroll"><table><thead><tr><th>true ↓ answered →</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -392,7 +451,9 @@ def _calibration_html(data: Mapping[str, Any]) -> str:
 
     def bar(b: Mapping[str, float], role: str, most: float) -> str:
         x, y, width = 30 + 200 * b["low"] + 1, 150 - 140 * b["accuracy"], 200 * (b["high"] - b["low"]) - 2
-        place = f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{150 - y:.1f}" fill-opacity="{0.3 + 0.7 * (b["n"] / most) ** 0.5:.2f}"'
+        place = (
+            f'x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{150 - y:.1f}" fill-opacity="{0.3 + 0.7 * (b["n"] / most) ** 0.5:.2f}"'
+        )
         tip = f"{_percent(b['low'])} to {_percent(b['high'])} sure, {b['n']} inputs: {_percent(b['accuracy'])} right"
         return f'<rect {place} fill="var(--{role})"><title>{tip}</title></rect>'
 
@@ -402,7 +463,10 @@ def _calibration_html(data: Mapping[str, Any]) -> str:
         return f'<svg viewBox="0 0 240 172" role="img" aria-label="accuracy against confidence of the {role}">{bars}{_AXES}</svg>'
 
     cards = {f"{r}: calibration error {data['ece'][r]:.3f}": chart(r) for r in ("teacher", "student")}
-    text = "Bars are the share of right answers by confidence, pale where few answers lie; on the dashed line a model is right as often as it says."
+    text = (
+        "Bars are the share of right answers by confidence, pale where few answers lie; on the dashed line a model is right as often "
+        "as it says."
+    )
     return f'<h2>Calibration</h2><p class="dim">{text}</p>{_cards(cards)}'
 
 # %% ../nbs/60_evaluate.ipynb #2e8930d1
@@ -420,9 +484,15 @@ def _disagreements_html(data: Mapping[str, Any]) -> str:
         for role in ("teacher", "student"):
             mark = "✓\u00a0" if d[role] == d["label"] else ""
             said += f'<td>{html.escape(d[role])}<br><span class="dim">{mark}{_percent(d[role + "_confidence"])}</span></td>'
-        body += f'<tr><td class="text">{"<br>".join(html.escape(_short(t)) for t in d["texts"])}</td><td>{html.escape(d["label"])}</td>{said}</tr>'
-    head = '<tr><th>text</th><th>true</th><th>teacher</th><th>student</th></tr>'
-    return f'<h2>Where the two differ most</h2><div class="card scroll"><table class="diff"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+        body += (
+            "<tr><td "
+            f'class="text">{"<br>".join(html.escape(_short(t)) for t in d["texts"])}</td><td>{html.escape(d["label"])}</td>{said}</tr>'
+        )
+    head = "<tr><th>text</th><th>true</th><th>teacher</th><th>student</th></tr>"
+    return (
+        '<h2>Where the two differ most</h2><div class="card scroll"><table '
+        f'class="diff"><thead>{head}</thead><tbody>{body}</tbody></table></div>'
+    )
 
 # %% ../nbs/60_evaluate.ipynb #19652c7f
 def _made_html(data: Mapping[str, Any]) -> str:
@@ -430,7 +500,10 @@ def _made_html(data: Mapping[str, Any]) -> str:
     lines = [["teacher", data["teacher"]["name"]], ["student", data["student"]["name"]]]
     lines += [[f"{k} queries to the teacher", _number(v)] for k, v in data["queries"].items()]
     lines += [[f"seconds to {k}", _number(v, ",.1f")] for k, v in data["seconds"].items()]
-    lines += [["seed", str(data["seed"]) if data["seed"] is not None else "–"], ["training text", ", ".join(map(str, data["sources"])) or "–"]]
+    lines += [
+        ["seed", str(data["seed"]) if data["seed"] is not None else "–"],
+        ["training text", ", ".join(map(str, data["sources"])) or "–"],
+    ]
     lines += [["scored on", data["evaluated_on"]["source"]], ["versions", ", ".join(f"{k} {v}" for k, v in data["versions"].items())]]
     body = "".join(f'<tr><th>{html.escape(k)}</th><td class="text">{html.escape(v)}</td></tr>' for k, v in lines)
     return f'<h2>How it was made</h2><div class="card scroll"><table><tbody>{body}</tbody></table></div>'
@@ -447,7 +520,7 @@ def to_html(
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{name}</title><style>{_STYLE}</style></head>\n<body><main><h1>{name}</h1><p>{html.escape(_summary(data))}</p>{notes}"
-        f'{"".join(part(data) for part in parts)}</main></body></html>\n'
+        f"{''.join(part(data) for part in parts)}</main></body></html>\n"
     )
 
 # %% ../nbs/60_evaluate.ipynb #834b7355

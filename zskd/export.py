@@ -115,12 +115,23 @@ def _write_graph(
     file: Path,  # is written
 ) -> None:
     "The student's computation as an ONNX file."
-    example = encode_rows(student.tokenizer, [("one text", "another"), ("a third text, which is longer", "and a fourth")], student.max_length)
+    example = encode_rows(
+        student.tokenizer, [("one text", "another"), ("a third text, which is longer", "and a fourth")], student.max_length
+    )
     inputs = student.inputs(example, [0, 1])
     size, pieces = torch.export.Dim("batch"), torch.export.Dim("pieces", max=student.max_length)
     model, names = _Logits(student.model.eval(), list(inputs)), list(inputs)
-    torch.onnx.export(model, tuple(inputs.values()), str(file), input_names=names, output_names=["logits"], dynamo=True, verbose=False,
-                      external_data=False, dynamic_shapes=(tuple({0: size, 1: pieces} for _ in names),))  # fmt: skip
+    torch.onnx.export(
+        model,
+        tuple(inputs.values()),
+        str(file),
+        input_names=names,
+        output_names=["logits"],
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+        dynamic_shapes=(tuple({0: size, 1: pieces} for _ in names),),
+    )
 
 # %% ../nbs/62_export.ipynb #dba0d870
 def check_place(
@@ -144,7 +155,11 @@ def _own_files(
     tmp: Path,  # what will be moved there
 ) -> dict[str, Any]:  # what `zskd.json` says there; empty if this is not a student's folder
     "Keep a student's own files as they are, so that their digests stay right."
-    about = read_object(place / "zskd.json", "put the earlier file back, or export into another folder", files=(dict, type(None))) if (place / "zskd.json").exists() and (place / "model.safetensors").exists() else {}
+    about = (
+        read_object(place / "zskd.json", "put the earlier file back, or export into another folder", files=(dict, type(None)))
+        if (place / "zskd.json").exists() and (place / "model.safetensors").exists()
+        else {}
+    )
     for name in about.get("files") or {}:
         if (place / name).is_file():
             shutil.copyfile(place / name, tmp / name)
@@ -156,7 +171,8 @@ def export_onnx(
     out: str | Path,  # folder; an earlier export in it is replaced
     int8: bool = False,  # write it with weights of eight bits, too
 ) -> dict[str, OnnxStudent]:  # by precision: 'fp32', and 'int8' if it was asked for
-    "Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported and a folder of another model, `RunError` for an export that answers otherwise and on a full disk."
+    """Write a student as ONNX, with its tokenizer. Raises `UserError` for a student that cannot be exported and a folder of another model,
+    `RunError` for an export that answers otherwise and on a full disk."""
     check_place(student, out)
     with model_folder(out) as tmp, _quiet():
         try:
@@ -169,7 +185,18 @@ def export_onnx(
         student.limited_tokenizer().save_pretrained(tmp)
         student.model.config.save_pretrained(tmp)
         about = _own_files(home_path(out), tmp)
-        write_json(tmp / "zskd.json", sealed({**about, "labels": student.labels, "n_params": student.n_params, "max_length": student.max_length, "notes": shareable(student.notes)}))
+        write_json(
+            tmp / "zskd.json",
+            sealed(
+                {
+                    **about,
+                    "labels": student.labels,
+                    "n_params": student.n_params,
+                    "max_length": student.max_length,
+                    "notes": shareable(student.notes),
+                }
+            ),
+        )
     if not int8:
         (home_path(out) / FILES["int8"]).unlink(missing_ok=True)  # of an earlier export
     exports = {precision: OnnxStudent(out, precision) for precision in FILES if int8 or precision != "int8"}
@@ -195,5 +222,13 @@ def compare(
         z = model.logits(rows)
         size = model.file.stat().st_size if isinstance(model, OnnxStudent) else 4 * model.n_params
         apart = float(np.abs(np.exp(log_probabilities(z)) - np.exp(log_probabilities(truth))).max())
-        found.append({"model": name, "agreement": agreement(truth, z), "largest_difference": apart, "bytes": size, "latency_ms": latency(model, rows, timed) if timed else None})
+        found.append(
+            {
+                "model": name,
+                "agreement": agreement(truth, z),
+                "largest_difference": apart,
+                "bytes": size,
+                "latency_ms": latency(model, rows, timed) if timed else None,
+            }
+        )
     return found

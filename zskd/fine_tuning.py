@@ -57,8 +57,18 @@ def fine_tune(
 ) -> dict[str, Any]:  # scores on the validation set
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a full disk or no hub."
     out = home_path(out)
-    settings = _training_settings(base=short_name(base), epochs=epochs, batch_size=batch_size, lr=lr, max_length=max_length,
-        dropout=dropout, seed=seed, extra=list(extra), precision=precision, average=average)  # fmt: skip
+    settings = _training_settings(
+        base=short_name(base),
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        max_length=max_length,
+        dropout=dropout,
+        seed=seed,
+        extra=list(extra),
+        precision=precision,
+        average=average,
+    )
     set_seed(seed)
     model, tokenizer = _base_classifier(base, task, dropout)
     reading_lengths(short_name(base), model, tokenizer, max_length)  # refuses now what loading would refuse after the training
@@ -89,14 +99,24 @@ def _training_settings(**settings: Any) -> dict[str, Any]:
 def _base_classifier(base: str | Path, task: Task, dropout: float) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     "The encoder to begin with, under a classifier for the task's labels."
     names = dict(enumerate(task.labels))
-    model, tokenizer = load_classifier(base, "base", num_labels=len(names), id2label=names, label2id={v: k for k, v in names.items()},
-        problem_type="single_label_classification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-        ignore_mismatched_sizes=True)  # fmt: skip
+    model, tokenizer = load_classifier(
+        base,
+        "base",
+        num_labels=len(names),
+        id2label=names,
+        label2id={v: k for k, v in names.items()},
+        problem_type="single_label_classification",
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        ignore_mismatched_sizes=True,
+    )
     give_pad_token(model, tokenizer)
     return model, tokenizer
 
 # %% ../nbs/31_fine_tuning.ipynb #2d9786e9
-def _training_data(task: Task, data: str | Path | None, extra: Sequence[str], skip_bad_lines: bool) -> tuple[list[Row], np.ndarray, Examples]:
+def _training_data(
+    task: Task, data: str | Path | None, extra: Sequence[str], skip_bad_lines: bool
+) -> tuple[list[Row], np.ndarray, Examples]:
     "Rows and labels of the training set and any further splits, and the validation set."
     *parts, validation = [task.load(split, data, skip_bad_lines=skip_bad_lines) for split in ("train", *extra, "validation")]
     return [row for part in parts for row in part.rows], np.concatenate([part.labels for part in parts]), validation

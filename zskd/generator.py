@@ -61,7 +61,14 @@ class MaskedLMGenerator(RandomInfill):
                 raise UserError(f"{name}={value!r}: must be 0 or more, and finite")
         if last_temperature is not None and not 0 < last_temperature < math.inf or cooling < 1 or not clip > 0:
             raise UserError(f"last_temperature={last_temperature!r} and clip={clip!r} must be above 0, cooling={cooling!r} at least 1")
-        self.last_temperature, self.cooling, self.divergence, self.weights, self.lr, self.clip = last_temperature, cooling, divergence, weights, lr, clip
+        self.last_temperature, self.cooling, self.divergence, self.weights, self.lr, self.clip = (
+            last_temperature,
+            cooling,
+            divergence,
+            weights,
+            lr,
+            clip,
+        )
         self.model, self.first = (copy.deepcopy(self.first).requires_grad_(learned) for learned in (True, False))
         self.steps = 0
         self.adapted = 0  # steps of `adapt`
@@ -73,14 +80,23 @@ def check_gradients(
 ) -> None:
     "Raise `UserError` for a teacher whose gradients cannot be taken with respect to whole words."
     if teacher.model is None:
-        raise UserError(f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch (--adversary search) or RandomInfill (infill)")
+        raise UserError(
+            f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch (--adversary search) or "
+            "RandomInfill (infill)"
+        )
     wordpiece_numbers(teacher.tokenizer, "teacher")
 
 # %% ../nbs/42_generator.ipynb #c98cd4d6
 @patch
 def settings(self: MaskedLMGenerator) -> dict[str, Any]:
     "What decides the result."
-    own = {"last_temperature": self.last_temperature, "cooling": self.cooling, "divergence": self.divergence, "lr": self.lr, "clip": self.clip}
+    own = {
+        "last_temperature": self.last_temperature,
+        "cooling": self.cooling,
+        "divergence": self.divergence,
+        "lr": self.lr,
+        "clip": self.clip,
+    }
     return {**RandomInfill.settings(self), **own, **self.weights, **({"adapted": self.adapted} if self.adapted else {})}
 
 # %% ../nbs/42_generator.ipynb #300585ae
@@ -117,8 +133,9 @@ def common_limit(
 def masked(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
     "Inputs with masks, in the pieces that all three models know."
     shared = self._shared(teacher, student)
-    return mask_rows(rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), common_limit(student, teacher.model, self.model)), shared
-
+    return mask_rows(
+        rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), common_limit(student, teacher.model, self.model)
+    ), shared
 
 # %% ../nbs/42_generator.ipynb #65675c2e
 def straight_through(
@@ -206,7 +223,9 @@ def losses(
     rows = [rows[i] for i in np.argsort(word_counts(rows), kind="stable")]  # a batch's padding is computed like text
     masked, shared = self.masked(rows, teacher, student, seed)
     if not len(masked.words):
-        raise UserError("adversary: none of these texts has a word that student, teacher and generator all know; is the text of their language?")
+        raise UserError(
+            "adversary: none of these texts has a word that student, teacher and generator all know; is the text of their language?"
+        )
     batches = masked.batches()
     scores = torch.cat([self.word_scores(batch, shared) for batch in batches])
     choice = straight_through(scores.cpu(), self.gumbel_temperature(), torch.Generator().manual_seed(derive_seed(seed, "words")))
@@ -256,7 +275,6 @@ def state_dict(self: MaskedLMGenerator) -> dict[str, torch.Tensor]:
     state |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
     return {**state, "counters": torch.tensor([self.steps])}
 
-
 # %% ../nbs/42_generator.ipynb #347e7a8f
 @patch
 def load_state_dict(self: MaskedLMGenerator, state: dict[str, torch.Tensor]) -> None:
@@ -288,10 +306,14 @@ def adapt(
     batch_size: int = 32,  # inputs in a step
     seed: int = 0,  # of every random choice
 ) -> list[float]:  # of each step: minus the log-likelihood of the masked words, in nats
-    "Train the language model on text; neither teacher nor student is asked. Raises `UserError` for no text, or text without words that it knows."
+    """Train the language model on text; neither teacher nor student is asked. Raises `UserError` for no text, or text without words that it
+    knows."""
     rows, nats = as_rows(rows), []
     if not rows or steps < 0 or batch_size < 1:
-        raise UserError(f"adapt: {len(rows)} texts, steps={steps!r}, batch_size={batch_size!r}; needs at least one text, no step or more, one row or more")
+        raise UserError(
+            f"adapt: {len(rows)} texts, steps={steps!r}, batch_size={batch_size!r}; needs at least one text, no step or more, one row or "
+            "more"
+        )
     known = [self.mask(rows[i : i + 1024], seed)[0].at.any(1) for i in range(0, len(rows), 1024)]
     rows = [row for row, words in zip(rows, torch.cat(known).tolist(), strict=True) if words]
     if not rows:

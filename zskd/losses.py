@@ -34,7 +34,9 @@ def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor,
     "Both logits in at least float32. Raises `UserError` unless both are `[texts, classes]` of one shape with two classes or more."
     ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
     if ours != theirs or len(ours) != 2:
-        raise UserError(f"student logits {ours} and teacher logits {theirs} must be [texts, classes] of one shape; check both models' labels")
+        raise UserError(
+            f"student logits {ours} and teacher logits {theirs} must be [texts, classes] of one shape; check both models' labels"
+        )
     if ours[0] < 1 or ours[1] < 2:
         raise UserError(f"logits {ours}: a loss needs one text and two classes at least")
     return _at_least_float32(student_logits), _at_least_float32(teacher_logits)
@@ -123,15 +125,25 @@ def hard_ce(
     student_logits: Tensor,  # `[texts, classes]`
     teacher_logits: Tensor,  # `[texts, classes]`; only the place of the largest counts
 ) -> Tensor:  # mean over the texts, in nats
-    "Cross-entropy of the student to the teacher's answer; 0 only for a student that is fully sure. Raises `UserError` for shapes that differ."
+    """Cross-entropy of the student to the teacher's answer; 0 only for a student that is fully sure. Raises `UserError` for shapes that
+    differ."""
     student, teacher = _check_pair(student_logits, teacher_logits)
     return F.cross_entropy(student, teacher.argmax(-1))
 
 # %% ../nbs/40_losses.ipynb #9e86e40c
 _VOID_FOR_TWO = {  # loss: (weight of the part that vanishes or None for all, weight of what stays or 1 where fixed, why)
     "dkd": ("beta", "alpha", "the part between the other classes (NCKD) is 0 as there is only one of them; what stays is alpha times kl"),
-    "nkd": ("gamma", 1, "the part between the other classes is 0 as there is only one; what stays is cross-entropy to the teacher's answer, weighted by its confidence"),
-    "dist": ("beta", "gamma", "the inter-class part correlates two points, which gives 1 or -1 and no gradient; what stays is the intra-class part"),
+    "nkd": (
+        "gamma",
+        1,
+        "the part between the other classes is 0 as there is only one; what stays is cross-entropy to the teacher's answer, weighted by "
+        "its confidence",
+    ),
+    "dist": (
+        "beta",
+        "gamma",
+        "the inter-class part correlates two points, which gives 1 or -1 and no gradient; what stays is the intra-class part",
+    ),
     "standardized_kl": (None, 0, "standardised logits of two classes are always 1 and -1"),
 }
 
@@ -307,9 +319,13 @@ def minilm_relations(
     relation_heads: int,  # how many heads to cut both widths into; must divide both
     attention_mask: Tensor | None = None,  # `[texts, tokens]`, 1 for a token and 0 for padding; None where nothing is padded
 ) -> Tensor:  # mean over heads and tokens, sum over queries, keys and values; in nats
-    "KL between self-attention relations (MiniLMv2, 2012.15828, section 3). Raises `UserError` for unequal numbers of tensors, other tokens, or heads that do not divide."
+    """KL between self-attention relations (MiniLMv2, 2012.15828, section 3). Raises `UserError` for unequal numbers of tensors, other
+    tokens, or heads that do not divide."""
     if len(student_qkv) != len(teacher_qkv) or not len(teacher_qkv):
-        raise UserError(f"loss 'minilm_relations': {len(student_qkv)} tensors of the student and {len(teacher_qkv)} of the teacher; give the same ones of both")
+        raise UserError(
+            f"loss 'minilm_relations': {len(student_qkv)} tensors of the student and {len(teacher_qkv)} of the teacher; give the same "
+            "ones of both"
+        )
     total = 0.0
     for student, teacher in zip(student_qkv, teacher_qkv, strict=True):
         _check_relations(student, teacher, relation_heads)
@@ -370,7 +386,10 @@ def _parameters(name: str) -> list[inspect.Parameter]:
     params = list(inspect.signature(LOSSES[name]).parameters.values())[2:]
     for p in params:
         if type(p.default) not in (int, float):
-            raise UserError(f"loss {name!r}: parameter {p.name!r} must be a number with a default, as in {p.name}=1.0; set anything else in a function around the loss")
+            raise UserError(
+                f"loss {name!r}: parameter {p.name!r} must be a number with a default, as in {p.name}=1.0; set anything else in a "
+                "function around the loss"
+            )
     return params
 
 # %% ../nbs/40_losses.ipynb #295ac8ea

@@ -42,7 +42,10 @@ def wordpiece_numbers(
     "A WordPiece tokenizer's pieces with their numbers. Raises `UserError` for a tokenizer of another kind."
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if type(getattr(backend, "model", None)).__name__ != "WordPiece":
-        raise UserError(f"{role}: has no WordPiece tokenizer, so that words cannot be exchanged piece by piece; use MaxDivergenceSearch (--adversary search), which works on texts")
+        raise UserError(
+            f"{role}: has no WordPiece tokenizer, so that words cannot be exchanged piece by piece; use MaxDivergenceSearch (--adversary "
+            "search), which works on texts"
+        )
     return tokenizer.get_vocab()
 
 # %% ../nbs/21_masked.ipynb #e0bcdb29
@@ -67,10 +70,16 @@ def shared_words(
     other = mine if generator is None else wordpiece_numbers(generator, "generator")
     sizes = f"student {len(mine):,} pieces, teacher {len(theirs):,}" + (f", generator {len(other):,}" if generator is not None else "")
     if missing := mine.keys() - theirs.keys():
-        raise UserError(f"one vocabulary is needed ({sizes}): {len(missing):,} of the student's pieces are none of the teacher's; use MaxDivergenceSearch (--adversary search), which works on texts")
+        raise UserError(
+            f"one vocabulary is needed ({sizes}): {len(missing):,} of the student's pieces are none of the teacher's; use "
+            "MaxDivergenceSearch (--adversary search), which works on texts"
+        )
     common = mine.keys() & other.keys()
     if 2 * len(common) < min(len(mine), len(other)):
-        raise UserError(f"one vocabulary is needed ({sizes}): student and generator share {len(common):,} pieces; give another generator or use MaxDivergenceSearch (--adversary search)")
+        raise UserError(
+            f"one vocabulary is needed ({sizes}): student and generator share {len(common):,} pieces; give another generator or use "
+            "MaxDivergenceSearch (--adversary search)"
+        )
     names = tuple(sorted((piece for piece in common if _is_word(piece)), key=mine.get))
     pieces, unknown = sorted(mine, key=mine.get), other.get(getattr(generator, "unk_token", None), 0)
     numbers = [torch.tensor([found.get(p, unknown) for p in pieces]) for found in (theirs, other)]
@@ -207,7 +216,11 @@ def load(
 @patch
 def settings(self: MaskFiller) -> dict[str, Any]:  # JSON types
     "What decides the result."
-    return {"share": self.share, "temperature": self.temperature, "generator": getattr(self.model.config, "_name_or_path", "").rsplit("/", 1)[-1]}
+    return {
+        "share": self.share,
+        "temperature": self.temperature,
+        "generator": getattr(self.model.config, "_name_or_path", "").rsplit("/", 1)[-1],
+    }
 
 # %% ../nbs/21_masked.ipynb #324f77e1
 @patch
@@ -329,13 +342,21 @@ def fresh_masked_lm(
     layers: int = 2,  # of the encoder
     seed: int = 0,  # of the weights
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # for `MaskedLMGenerator`, which copies it
-    "An untrained masked language model in the shape of BERT. Raises `UserError` for a tokenizer without a mask, or a width that is no multiple of 32."
+    """An untrained masked language model in the shape of BERT. Raises `UserError` for a tokenizer without a mask, or a width that is no
+    multiple of 32."""
     if tokenizer.mask_token_id is None:
         raise UserError("tokenizer: has no mask; set its mask_token")
     if width % 32 or width < 32 or layers < 1:
         raise UserError(f"width={width!r} must be a multiple of 32, and layers={layers!r} at least 1")
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 32,
-                        intermediate_size=4 * width, max_position_embeddings=128, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        intermediate_size=4 * width,
+        max_position_embeddings=128,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, "fresh"))
         return BertForMaskedLM(config).eval(), tokenizer

@@ -39,10 +39,13 @@ def pulls(
     student_logits: np.ndarray,  # [n, C]
     teacher_logits: np.ndarray,  # [n, C]
 ) -> tuple[np.ndarray, np.ndarray]:  # [n], the loss of each text alone, and [n, C], minus its gradient with respect to the student's logits
-    "How much each text weighs in a loss, and where it pulls the student. Raises `UserError` for a loss that cannot be read, and for shapes that differ."
+    """How much each text weighs in a loss, and where it pulls the student. Raises `UserError` for a loss that cannot be read, and for
+    shapes that differ."""
     measure = parse_loss(loss)
     if np.shape(student_logits) != np.shape(teacher_logits) or np.ndim(student_logits) != 2:
-        raise UserError(f"logits of shapes {np.shape(student_logits)} and {np.shape(teacher_logits)}: must be [texts, classes], the same for both")
+        raise UserError(
+            f"logits of shapes {np.shape(student_logits)} and {np.shape(teacher_logits)}: must be [texts, classes], the same for both"
+        )
     student = torch.tensor(np.asarray(student_logits), dtype=torch.float64, requires_grad=True)
     teacher = torch.tensor(np.asarray(teacher_logits), dtype=torch.float64)
     if not len(student):
@@ -61,13 +64,27 @@ def pull_fig(
     if len(pull) != len(labels) or not len(labels):
         raise UserError(f"pull: has {len(pull)} classes, but there are {len(labels)} labels")
     names, most = [as_label(name, 24) for name in labels], max(1e-9, float(np.abs(pull).max()))
-    bars = go.Bar(x=pull, y=list(range(len(names))), orientation="h", marker={"color": STUDENT}, text=[f"{v:+.3f}" for v in pull], textposition="outside", cliponaxis=False)
+    bars = go.Bar(
+        x=pull,
+        y=list(range(len(names))),
+        orientation="h",
+        marker={"color": STUDENT},
+        text=[f"{v:+.3f}" for v in pull],
+        textposition="outside",
+        cliponaxis=False,
+    )
     fig = go.Figure([bars])
     fig.update_xaxes(range=[-1.3 * most, 1.3 * most], title_text="pull at the student's logit")
     fig.update_yaxes(tickvals=list(range(len(names))), ticktext=names, autorange="reversed")
     strongest = labels[int(np.abs(pull).argmax())]
     told = f"{loss} is {value:.3f} on this text; it pulls hardest at {strongest}, by {pull[np.abs(pull).argmax()]:+.3f}."
-    return described(fig, f"what {as_label(loss, 40)} pulls at", told, [["class", "pull"], *([n, f"{v:+.3f}"] for n, v in zip(labels, pull, strict=True))], height=150 + 36 * len(names))
+    return described(
+        fig,
+        f"what {as_label(loss, 40)} pulls at",
+        told,
+        [["class", "pull"], *([n, f"{v:+.3f}"] for n, v in zip(labels, pull, strict=True))],
+        height=150 + 36 * len(names),
+    )
 
 # %% ../nbs/72_method.ipynb #72b0d001
 class Batch:
@@ -118,24 +135,46 @@ class MethodExplorer(widgets.VBox):
         self.student, self.rows, self.rewritten = student, batch.rows, batch.rewritten
         self.teacher_logits, self.student_logits = batch.teacher_logits, batch.student_logits
         wide = {"description_width": "initial"}
-        self.text = widgets.Dropdown(options=[(f"{k}. {' | '.join(row)[:80]}", k - 1) for k, row in enumerate(self.rows, 1)], description="text", layout={"width": "98%"})
+        self.text = widgets.Dropdown(
+            options=[(f"{k}. {' | '.join(row)[:80]}", k - 1) for k, row in enumerate(self.rows, 1)],
+            description="text",
+            layout={"width": "98%"},
+        )
         self.loss = widgets.Dropdown(options=SHOWN_LOSSES, description="loss")
-        self.temperature = widgets.FloatLogSlider(value=1, min=-1, max=1.5, step=0.05, description="temperature", readout_format=".2f", style=wide)
-        self.share = widgets.FloatSlider(value=0.3, min=0.05, max=0.8, step=0.05, description="masked share", continuous_update=False, style=wide)
+        self.temperature = widgets.FloatLogSlider(
+            value=1, min=-1, max=1.5, step=0.05, description="temperature", readout_format=".2f", style=wide
+        )
+        self.share = widgets.FloatSlider(
+            value=0.3, min=0.05, max=0.8, step=0.05, description="masked share", continuous_update=False, style=wide
+        )
         self.summary, self.rewriting = widgets.HTML(), widgets.HTML()
         self.said, self.pull = map(Figure, self.drawn())
         for control in (self.text, self.loss, self.temperature):
             control.observe(lambda _: self.update(), "value")
         self.share.observe(after_a_pause(self.rewrite, 0.2), "value")
         self.text.observe(lambda _: self.rewrite(), "value")
-        super().__init__([self.text, widgets.HBox([self.loss, self.temperature], layout={"flex_flow": "row wrap"}), with_words(self.said), with_words(self.pull), self.summary, self.share, self.rewriting])
+        super().__init__(
+            [
+                self.text,
+                widgets.HBox([self.loss, self.temperature], layout={"flex_flow": "row wrap"}),
+                with_words(self.said),
+                with_words(self.pull),
+                self.summary,
+                self.share,
+                self.rewriting,
+            ]
+        )
         self.rewrite()
 
 # %% ../nbs/72_method.ipynb #26d0be95
 @patch
 def line(self: MethodExplorer) -> str:
     "The chosen loss as `parse_loss` reads it."
-    return f"{self.loss.value}(temperature={self.temperature.value:.3g})" if self.loss.value in SOFTENED and self.temperature.value != 1 else self.loss.value
+    return (
+        f"{self.loss.value}(temperature={self.temperature.value:.3g})"
+        if self.loss.value in SOFTENED and self.temperature.value != 1
+        else self.loss.value
+    )
 
 
 @patch
@@ -143,11 +182,16 @@ def drawn(self: MethodExplorer) -> tuple[go.Figure, go.Figure]:
     "What both say of the chosen text, softened, and where the loss pulls."
     i, T = self.text.value, self.temperature.value
     values, pull = pulls(self.line(), self.student_logits, self.teacher_logits)
-    said = probability_fig(self.teacher_logits[i] / T, self.student_logits[i] / T, self.student.labels).update_layout(title_text=f"both answers at temperature {T:.2f}")
+    said = probability_fig(self.teacher_logits[i] / T, self.student_logits[i] / T, self.student.labels).update_layout(
+        title_text=f"both answers at temperature {T:.2f}"
+    )
     size = np.linalg.norm(pull, axis=1)
     share = size[i] / size.sum() if size.sum() else 0.0
     idle = "" if self.loss.value in SOFTENED else " It has no temperature: the slider changes the picture of the answers only."
-    self.summary.value = html.escape(f"In this batch of {len(values)} texts the loss is {values.mean():.3f} on average and {values[i]:.3f} here; {share:.0%} of all pull comes from this text.{idle}")
+    self.summary.value = html.escape(
+        f"In this batch of {len(values)} texts the loss is {values.mean():.3f} on average and {values[i]:.3f} here; {share:.0%} of all "
+        f"pull comes from this text.{idle}"
+    )
     return said, pull_fig(pull[i], self.student.labels, self.line(), values[i])
 
 
@@ -164,7 +208,10 @@ def rewrite(self: MethodExplorer) -> None:
     found, i = self.rewritten(self.share.value), self.text.value
     before, after = kl_rows(self.teacher_logits, self.student_logits), found.divergence()
     texts = "".join(f"<p>{marked(a, b)}</p>" for a, b in zip(self.rows[i], found.rows[i], strict=True))
-    told = f"KL of this text: {before[i]:.3f} nats before, {after[i]:.3f} after; over the batch {before.mean():.3f} and {after.mean():.3f}, larger for {(after > before).sum()} of {len(after)} texts."
+    told = (
+        f"KL of this text: {before[i]:.3f} nats before, {after[i]:.3f} after; over the batch {before.mean():.3f} and "
+        f"{after.mean():.3f}, larger for {(after > before).sum()} of {len(after)} texts."
+    )
     self.rewriting.value = f"{texts}<p>{html.escape(told)}</p>"
 
 # %% ../nbs/72_method.ipynb #f1a00003
@@ -174,10 +221,18 @@ def to_html(
     path: str | Path,  # of the page; a file that is there is replaced
     temperatures: Sequence[float] = (1, 2, 4, 8, 16),  # to choose among
 ) -> Path:
-    "Write the chosen text as a page: both answers at some temperatures, what each loss pulls at, and the rewriting. Raises `RunError` if it cannot be written."
+    """Write the chosen text as a page: both answers at some temperatures, what each loss pulls at, and the rewriting. Raises `RunError` if
+    it cannot be written."""
     t, s, i, labels = self.teacher_logits, self.student_logits, self.text.value, self.student.labels
-    said = {f"temperature {T:g}": probability_fig(t[i] / T, s[i] / T, labels).update_layout(title_text=f"both answers at temperature {T:g}") for T in temperatures}
+    said = {
+        f"temperature {T:g}": probability_fig(t[i] / T, s[i] / T, labels).update_layout(title_text=f"both answers at temperature {T:g}")
+        for T in temperatures
+    }
     pulled = {loss: (pull[i], value[i]) for loss in SHOWN_LOSSES for value, pull in [pulls(loss, s, t)]}
     figs = [with_menu(said), with_menu({loss: pull_fig(pull, labels, loss, value) for loss, (pull, value) in pulled.items()})]
     text = html.escape(" | ".join(self.rows[i]))
-    return write_page(path, "What temperature, loss and masked share do", [f"<p><bdi>{text}</bdi></p>", *figs, f"<h2>{self.share.value:.0%} of the words masked</h2>{self.rewriting.value}"])
+    return write_page(
+        path,
+        "What temperature, loss and masked share do",
+        [f"<p><bdi>{text}</bdi></p>", *figs, f"<h2>{self.share.value:.0%} of the words masked</h2>{self.rewriting.value}"],
+    )

@@ -32,7 +32,9 @@ def log_probabilities(
 def _two(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.ndim != 2 or not len(a):
-        raise UserError(f"logits of shapes {a.shape} and {b.shape} cannot be compared; both must be [n, classes] for the same n >= 1 inputs")
+        raise UserError(
+            f"logits of shapes {a.shape} and {b.shape} cannot be compared; both must be [n, classes] for the same n >= 1 inputs"
+        )
     return a, b
 
 # %% ../nbs/12_metrics.ipynb #8c2d510c
@@ -86,7 +88,9 @@ def reliability(
     "Confidence against accuracy, bin by bin (Guo et al. 2017). Raises `UserError` for zero rows or unequal lengths."
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
-        raise UserError(f"calibration: logits of shape {logits.shape}, labels of shape {labels.shape}, {bins} bins; give at least one of each")
+        raise UserError(
+            f"calibration: logits of shape {logits.shape}, labels of shape {labels.shape}, {bins} bins; give at least one of each"
+        )
     confidence = np.exp(log_probabilities(logits).max(axis=1))
     right = logits.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -124,9 +128,15 @@ def scarce_classes(
         return ""
     most = max(rows, key=rows.__getitem__)
     if rows[most] == total:
-        return f"one class has all of the pool: the teacher answers {most!r} to each of its {total:,} rows, so agreement on such text says nothing about the student; give other text, or check the teacher"
+        return (
+            f"one class has all of the pool: the teacher answers {most!r} to each of its {total:,} rows, so agreement on such text "
+            "says nothing about the student; give other text, or check the teacher"
+        )
     shown = ", ".join(f"{name!r} ({rows[name]:,})" for name in scarce[:5]) + (f" and {len(scarce) - 5} more" if len(scarce) > 5 else "")
-    return f"of the {total:,} rows of the pool hardly any have the teacher's answer {shown}: the student can learn little of a class with so few; give text that provokes it, or more candidates (oversample)"
+    return (
+        f"of the {total:,} rows of the pool hardly any have the teacher's answer {shown}: the student can learn little of a class "
+        "with so few; give text that provokes it, or more candidates (oversample)"
+    )
 
 # %% ../nbs/12_metrics.ipynb #0cac360e
 class Classifier:

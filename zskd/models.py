@@ -39,7 +39,8 @@ __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'check_model_folder', 'weig
 # %% ../nbs/16_models.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 LORA = (
-    "is an adapter (LoRA) and not a whole model; merge it into its base model first: AutoPeftModelForSequenceClassification of the package peft, "
+    "is an adapter (LoRA) and not a whole model; merge it into its base model first: AutoPeftModelForSequenceClassification of the "
+    "package peft, "
     "its from_pretrained(FOLDER, num_labels=CLASSES).merge_and_unload(), and save_pretrained(NEW_FOLDER) of the result and of the tokenizer"
 )
 
@@ -47,7 +48,8 @@ LORA = (
 def check_model_folder(
     folder: Path,  # a folder that should hold a Hugging Face model
 ) -> None:
-    "Raise `UserError` if the folder is not there, lacks configuration, weights or tokenizer, has pickle weights only, or is half downloaded."
+    """Raise `UserError` if the folder is not there, lacks configuration, weights or tokenizer, has pickle weights only, or is half
+    downloaded."""
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; give a folder with a Hugging Face model, or a hub name such as 'org/model'")
     if (folder / "adapter_config.json").exists():
@@ -58,14 +60,19 @@ def check_model_folder(
     names = {p.name for p in folder.iterdir()}
     if not any(n.endswith(".safetensors") for n in names):
         if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
-            raise UserError(f"{folder}: has pickle weights only, which can run code when opened; convert them with save_pretrained (safetensors)")
+            raise UserError(
+                f"{folder}: has pickle weights only, which can run code when opened; convert them with save_pretrained (safetensors)"
+            )
         if (folder / "encoder" / "config.json").exists():
             raise UserError(f"{folder}: is the folder of a pretraining; its encoder is {folder}/encoder")
         if (folder / "student" / "config.json").exists():
             raise UserError(f"{folder}: is the folder of a run; its student is {folder}/student")
         raise UserError(f"{folder}: has no weights (model.safetensors); was the download interrupted?")
     if names.isdisjoint(TOKENIZER_FILES):  # without one, every word would silently be an unknown one
-        raise UserError(f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained, or, if the model reads characters or bytes, make a function of it and use Teacher.from_callable")
+        raise UserError(
+            f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained, or, if the model "
+            "reads characters or bytes, make a function of it and use Teacher.from_callable"
+        )
     for file in names & {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "model.safetensors.index.json"}:
         _check_json(folder, file, "save_pretrained of the tokenizer" if "token" in file else "save_pretrained of the model")
     index = folder / "model.safetensors.index.json"
@@ -79,7 +86,9 @@ def _check_json(folder: Path, file: str, remedy: str) -> None:
     try:
         known = read_json(folder / file)
     except (UserError, RecursionError) as e:
-        raise UserError(f"{folder / file}: is damaged ({str(e).partition(': ')[2] or e}); download it again, or write it again with {remedy}") from e
+        raise UserError(
+            f"{folder / file}: is damaged ({str(e).partition(': ')[2] or e}); download it again, or write it again with {remedy}"
+        ) from e
     if not isinstance(known, dict):
         raise UserError(f"{folder / file}: is damaged (it holds no JSON object); download it again, or write it again with {remedy}")
 
@@ -114,9 +123,13 @@ def _plain_reasons(name: str, role: str, wrong: str, remedy: str, local: bool) -
             raise
         reason = first_line(e)
         if "trust_remote_code" in str(e):
-            raise UserError(f"{name}: needs code of its own, which was refused: code that comes with a model is never run; {_OWN_CODE}") from e
+            raise UserError(
+                f"{name}: needs code of its own, which was refused: code that comes with a model is never run; {_OWN_CODE}"
+            ) from e
         if not local and isinstance(e, (OSError, ValueError, ImportError)):
-            raise RunError(f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead") from e
+            raise RunError(
+                f"{name}: no such folder, and the Hugging Face hub did not give it ({reason}); give a local folder as {role} instead"
+            ) from e
         raise UserError(f"{name}: {wrong} ({reason}){remedy}") from e
 
 # %% ../nbs/16_models.ipynb #a42dda25
@@ -131,7 +144,8 @@ def open_model(
     check: Callable[[str, PretrainedConfig], None] | None = None,  # looks at name and configuration first, and raises `UserError`
     **kwargs: Any,  # passed to `from_pretrained` of the model
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, set[str]]:  # in evaluation mode; its tokenizer; names of weights that are missing
-    "Load a model and its tokenizer; code that comes with it is never run. Raises `UserError` for bad files, `RunError` if the hub cannot be reached."
+    """Load a model and its tokenizer; code that comes with it is never run. Raises `UserError` for bad files, `RunError` if the hub cannot
+    be reached."""
     local = Path(name).exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") > 1
     if local:
         check_model_folder(home_path(name))
@@ -148,7 +162,9 @@ def open_model(
         model, found = auto.from_pretrained(name, trust_remote_code=False, **settings)
     for made, its, known in ((model, "weights", config.to_dict()), (tokenizer, "tokenizer files", tokenizer.init_kwargs)):
         if known.get("auto_map"):
-            warnings.warn(f"{name}: comes with code of its own, which is not run; {type(made).__name__} of transformers reads its {its}", stacklevel=4)
+            warnings.warn(
+                f"{name}: comes with code of its own, which is not run; {type(made).__name__} of transformers reads its {its}", stacklevel=4
+            )
     _check_fit(name, model, tokenizer, found["mismatched_keys"], kwargs.get("ignore_mismatched_sizes", False))
     if (pad := pad_id(model, tokenizer)) is not None:
         model.config.get_text_config().pad_token_id = pad
@@ -172,16 +188,22 @@ def _check_fit(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         head = not key.startswith(f"{model.base_model_prefix}.")
         if head and there[0] != wanted[0] == model.config.num_labels and not new_head:
             names = ", ".join(map(str, model.config.id2label.values()))
-            raise UserError(f"{name}: config.json names {wanted[0]} classes ({names}), but the classifier has {there[0]}; mend id2label in config.json")
+            raise UserError(
+                f"{name}: config.json names {wanted[0]} classes ({names}), but the classifier has {there[0]}; mend id2label in config.json"
+            )
         if not (head and new_head):
-            raise UserError(f"{name}: {key} has the shape {tuple(there)} in the weights and {tuple(wanted)} by config.json; save or download both again")
+            raise UserError(
+                f"{name}: {key} has the shape {tuple(there)} in the weights and {tuple(wanted)} by config.json; save or download both again"
+            )
     try:
         rows = len(model.get_input_embeddings().weight)
     except (NotImplementedError, AttributeError, TypeError):  # a model of letters or bytes has no such table
         return
     if (most := max(tokenizer.get_vocab().values(), default=0)) >= rows:
-        raise UserError(f"{name}: its tokenizer has pieces up to number {most:,}, but the model's table has {rows:,} rows; "
-                        "give the tokenizer that it was trained with")  # fmt: skip
+        raise UserError(
+            f"{name}: its tokenizer has pieces up to number {most:,}, but the model's table has {rows:,} rows; "
+            "give the tokenizer that it was trained with"
+        )
 
 # %% ../nbs/16_models.ipynb #5e7487f0
 def pad_id(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -208,8 +230,11 @@ def load_classifier(
     trained: bool = False,  # whether the classifier must be there; otherwise a missing one starts at random
     **kwargs: Any,  # passed to `from_pretrained` of the model
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # the model in evaluation mode, and its tokenizer
-    "Load model and tokenizer. Raises `UserError` for a bad folder, a model of another kind or a missing classifier, `RunError` if the hub cannot be reached."
-    model, tokenizer, missing = open_model(AutoModelForSequenceClassification, name, role, "text classifier", _check_config if trained else None, **kwargs)
+    """Load model and tokenizer. Raises `UserError` for a bad folder, a model of another kind or a missing classifier, `RunError` if the hub
+    cannot be reached."""
+    model, tokenizer, missing = open_model(
+        AutoModelForSequenceClassification, name, role, "text classifier", _check_config if trained else None, **kwargs
+    )
     if trained:
         _check_trained(str(name), model, missing)
     return model, tokenizer
@@ -242,10 +267,14 @@ def _check_config(name: str, config: PretrainedConfig) -> None:
     if config.problem_type == "regression":
         raise UserError(f"{name}: gives {config.num_labels} scores (problem_type is regression), not classes; give a text classifier")
     if config.problem_type == "multi_label_classification":
-        raise UserError(f"{name}: gives a text several labels at once (multi_label_classification); a teacher gives it one, so give another model")
+        raise UserError(
+            f"{name}: gives a text several labels at once (multi_label_classification); a teacher gives it one, so give another model"
+        )
     numbers, names = sorted(config.id2label), [str(label) for label in config.id2label.values()]
     if numbers != list(range(len(numbers))):
-        raise UserError(f"{name}: id2label in config.json numbers its classes {', '.join(map(str, numbers))}; they must be 0 to {len(numbers) - 1}")
+        raise UserError(
+            f"{name}: id2label in config.json numbers its classes {', '.join(map(str, numbers))}; they must be 0 to {len(numbers) - 1}"
+        )
     if twice := next((label for label in names if names.count(label) > 1), None):
         raise UserError(f"{name}: id2label in config.json has two classes named {twice!r}; give each a name of its own")
 
@@ -279,7 +308,9 @@ def load_on_device(
     trained: bool = True,  # as in `load_classifier`
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # the model in float32, its copy in `dtype`, its tokenizer
     "A classifier, ready to be asked. If `dtype` is float32, the copy is the model itself."
-    plain = {"attn_implementation": "eager"} if device.type == "cpu" and dtype == torch.float32 else {}  # faster there, with batches so small
+    plain = (
+        {"attn_implementation": "eager"} if device.type == "cpu" and dtype == torch.float32 else {}
+    )  # faster there, with batches so small
     model, tokenizer = load_classifier(name, role, trained=trained, **plain)
     model.to(device).requires_grad_(False)
     return model, model if dtype == model.dtype else copy.deepcopy(model).to(dtype), tokenizer
@@ -331,7 +362,8 @@ def claim_folder(
 def model_folder(
     folder: str | Path,  # made if it is not there; files of the same names in it are replaced
 ) -> Iterator[Path]:  # an empty folder beside it, to write to
-    "Write a model to the yielded folder; then its files are moved, `config.json` last. Raises `UserError` for a file or a `config.json` of something else, `RunError` on a full disk."
+    """Write a model to the yielded folder; then its files are moved, `config.json` last. Raises `UserError` for a file or a `config.json`
+    of something else, `RunError` on a full disk."""
     place = claim_folder(folder)
     if (place / "config.json").exists() and "model_type" not in read_json(place / "config.json"):
         raise UserError(f"{folder}: holds a config.json that is not a model's, perhaps a run's; choose another output folder")
@@ -354,7 +386,9 @@ def fast_arithmetic(
     model: PreTrainedModel,  # on any device
 ) -> AbstractContextManager:
     "Autocast to bfloat16 where a float32 model is on a device that has it in hardware."
-    return torch.autocast(model.device.type, torch.bfloat16, enabled=model.dtype == torch.float32 and pick_dtype(model.device) == torch.bfloat16)
+    return torch.autocast(
+        model.device.type, torch.bfloat16, enabled=model.dtype == torch.float32 and pick_dtype(model.device) == torch.bfloat16
+    )
 
 # %% ../nbs/16_models.ipynb #c793e540
 @contextmanager

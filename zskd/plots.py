@@ -44,7 +44,9 @@ def themed(
     axis = {"gridcolor": look["grid"], "zerolinecolor": look["grid"], "linecolor": look["ink"], "automargin": True, "ticklabelstandoff": 4}
     fig.update_layout(paper_bgcolor=look["paper"], plot_bgcolor=look["paper"], font={"color": look["ink"], "size": 13})
     fig.update_xaxes(**axis).update_yaxes(**axis)
-    fig.update_ternaries(bgcolor=look["paper"], aaxis={"gridcolor": look["grid"]}, baxis={"gridcolor": look["grid"]}, caxis={"gridcolor": look["grid"]})
+    fig.update_ternaries(
+        bgcolor=look["paper"], aaxis={"gridcolor": look["grid"]}, baxis={"gridcolor": look["grid"]}, caxis={"gridcolor": look["grid"]}
+    )
     return fig
 
 # %% ../nbs/70_plots.ipynb #4bbac962
@@ -57,7 +59,10 @@ def dark_looks(
     for axis in (k for k in layout if k.startswith(("xaxis", "yaxis"))):
         looks |= {f"{axis}.{k}": layout[axis][k] for k in ("gridcolor", "zerolinecolor", "linecolor")}
     for plane in (k for k in layout if k.startswith("ternary")):
-        looks |= {f"{plane}.bgcolor": layout[plane]["bgcolor"], **{f"{plane}.{k}.gridcolor": layout[plane][k]["gridcolor"] for k in ("aaxis", "baxis", "caxis")}}
+        looks |= {
+            f"{plane}.bgcolor": layout[plane]["bgcolor"],
+            **{f"{plane}.{k}.gridcolor": layout[plane][k]["gridcolor"] for k in ("aaxis", "baxis", "caxis")},
+        }
     return looks
 
 # %% ../nbs/70_plots.ipynb #530179ce
@@ -80,10 +85,22 @@ def described(
 ) -> go.Figure:  # the same
     "Give a figure its title, its looks and its twin in words."
     height += 20
-    fig.update_layout(title={"text": title, "font": {"size": 15}, "x": 0.02, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8}}, template="none",
-                      legend={"orientation": "h", "x": 0.02, "xref": "container", "y": 1 - 28 / height, "yref": "container", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
-                      height=height, margin={"t": 80, "r": 20, "b": 50, "l": 50},
-                      meta={"summary": summary, "table": [[str(c) for c in line] for line in table]})  # fmt: skip
+    fig.update_layout(
+        title={"text": title, "font": {"size": 15}, "x": 0.02, "y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8}},
+        template="none",
+        legend={
+            "orientation": "h",
+            "x": 0.02,
+            "xref": "container",
+            "y": 1 - 28 / height,
+            "yref": "container",
+            "yanchor": "top",
+            "bgcolor": "rgba(0,0,0,0)",
+        },
+        height=height,
+        margin={"t": 80, "r": 20, "b": 50, "l": 50},
+        meta={"summary": summary, "table": [[str(c) for c in line] for line in table]},
+    )
     return themed(fig)
 
 
@@ -118,7 +135,10 @@ def words_html(
 ) -> str:  # HTML; empty where nothing is known of the figure
     "A figure's sentence and its table."
     meta = _words_of(fig)
-    cells = [["".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line) for line in lines] for tag, lines in (("th", meta["table"][:1]), ("td", meta["table"][1:]))]
+    cells = [
+        ["".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in line) for line in lines]
+        for tag, lines in (("th", meta["table"][:1]), ("td", meta["table"][1:]))
+    ]
     rows = "".join(f"<tr>{''.join(line)}</tr>" for part in cells for line in part)
     return f"<p>{html.escape(meta['summary'])}</p><table>{rows}</table>" if meta["summary"] else ""
 
@@ -126,10 +146,14 @@ def words_html(
 def figure_html(
     fig: go.Figure,  # made here, or any other
     name: str,  # of its element on the page
-    script: str | bool = "plotly.min.js",  # where plotly's script lies, seen from the page; True writes it into the page, False leaves it out
+    script: str
+    | bool = "plotly.min.js",  # where plotly's script lies, seen from the page; True writes it into the page, False leaves it out
 ) -> str:
     "A figure for a page, with its sentence for screen readers and its table to unfold."
-    drawn, words = fig.to_html(include_plotlyjs=script, full_html=False, div_id=name, config={"displayModeBar": False, "responsive": True}), words_html(fig)
+    drawn, words = (
+        fig.to_html(include_plotlyjs=script, full_html=False, div_id=name, config={"displayModeBar": False, "responsive": True}),
+        words_html(fig),
+    )
     table = f"<details><summary>in words</summary>{words}</details>" if words else ""
     return f'<figure style="margin: 0" role="group" aria-label="{html.escape(_words_of(fig)["summary"])}">{drawn}{table}</figure>'
 
@@ -149,7 +173,9 @@ def _logits(teacher_logits: Any, student_logits: Any, labels: Sequence[str]) -> 
     "Both as float64 [n, C]. Raises `UserError` for shapes, labels or values that cannot be compared."
     t, s = np.asarray(teacher_logits, dtype=np.float64), np.asarray(student_logits, dtype=np.float64)
     if t.shape != s.shape or t.ndim != 2 or t.shape[1] != len(labels) or not len(labels):
-        raise UserError(f"logits of shapes {t.shape} and {s.shape}, {len(labels)} labels; needs [n, classes] twice, and a label for each class")
+        raise UserError(
+            f"logits of shapes {t.shape} and {s.shape}, {len(labels)} labels; needs [n, classes] twice, and a label for each class"
+        )
     for role, z in (("teacher", t), ("student", s)):
         if not np.isfinite(z).all():
             raise UserError(f"{role}: NaN or infinity in the logits of {(~np.isfinite(z).all(1)).sum()} of {len(z)} inputs")
@@ -177,7 +203,10 @@ def probability_fig(
     p, q = np.exp(log_probabilities(t))[0], np.exp(log_probabilities(s))[0]
     shown = _chosen(np.maximum(p, q), most if len(labels) <= most else most - 1)
     names = [labels[c] for c in shown] + ([f"{len(labels) - len(shown)} others"] if len(shown) < len(labels) else [])
-    bars = {who: [x[c] for c in shown] + ([max(0.0, 1 - x[shown].sum())] if len(shown) < len(labels) else []) for who, x in (("teacher", p), ("student", q))}
+    bars = {
+        who: [x[c] for c in shown] + ([max(0.0, 1 - x[shown].sum())] if len(shown) < len(labels) else [])
+        for who, x in (("teacher", p), ("student", q))
+    }
     fig = go.Figure([_bars(who, values, list(range(len(names)))) for who, values in bars.items()])
     fig.update_xaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1], title_text="probability")
     fig.update_yaxes(tickvals=list(range(len(names))), ticktext=[as_label(n, 24) for n in names], autorange="reversed")
@@ -192,9 +221,17 @@ def _bars(who: str, values: Sequence[float], at: Sequence[Any], horizontal: bool
     marker = {"color": TEACHER} if who == "teacher" else {"color": STUDENT, "pattern": HATCHED}
     x, y = (values, at) if horizontal else (at, values)
     text = [f"{v:{number}}" for v in values] if number else None
-    return go.Bar(x=x, y=y, orientation="h" if horizontal else "v", name=who, marker=marker, text=text, textposition="outside", cliponaxis=False, **place)
-
-
+    return go.Bar(
+        x=x,
+        y=y,
+        orientation="h" if horizontal else "v",
+        name=who,
+        marker=marker,
+        text=text,
+        textposition="outside",
+        cliponaxis=False,
+        **place,
+    )
 
 # %% ../nbs/70_plots.ipynb #ad79fec4
 def agreement_fig(
@@ -212,16 +249,44 @@ def agreement_fig(
     shown = _chosen(counts.sum(0) + counts.sum(1), most)
     shares = (counts / np.maximum(1, counts.sum(1, keepdims=True)))[np.ix_(shown, shown)]
     counts, names, total = counts[np.ix_(shown, shown)], [as_label(labels[c], 24) for c in shown], len(t)
-    text = [[f"{n:,}<br>{r:.0%}" for n, r in zip(ns, rs, strict=True)] for ns, rs in zip(counts.tolist(), shares, strict=True)] if len(shown) <= 10 else None
+    text = (
+        [[f"{n:,}<br>{r:.0%}" for n, r in zip(ns, rs, strict=True)] for ns, rs in zip(counts.tolist(), shares, strict=True)]
+        if len(shown) <= 10
+        else None
+    )
     at = list(range(len(shown)))
-    fig = go.Figure(go.Heatmap(z=shares, x=at, y=at, customdata=counts, text=text, texttemplate="%{text}" if text else None, zmin=0, zmax=1, colorscale="Cividis",
-                               colorbar={"title": "of the row"}, hovertemplate="%{customdata:,} inputs, %{z:.0%} of the teacher's row<extra></extra>", xgap=2, ygap=2))  # fmt: skip
+    fig = go.Figure(
+        go.Heatmap(
+            z=shares,
+            x=at,
+            y=at,
+            customdata=counts,
+            text=text,
+            texttemplate="%{text}" if text else None,
+            zmin=0,
+            zmax=1,
+            colorscale="Cividis",
+            colorbar={"title": "of the row"},
+            hovertemplate="%{customdata:,} inputs, %{z:.0%} of the teacher's row<extra></extra>",
+            xgap=2,
+            ygap=2,
+        )
+    )
     fig.update_xaxes(tickvals=at, ticktext=names, title_text="student")
     fig.update_yaxes(tickvals=at, ticktext=names, title_text="teacher", autorange="reversed")
     same = float((t.argmax(1) == s.argmax(1)).mean())
     left = f" {len(labels) - len(shown)} classes are not shown." if len(shown) < len(labels) else ""
-    table = [["teacher", *(f"student {labels[c]}" for c in shown)], *([labels[c], *row] for c, row in zip(shown, counts.tolist(), strict=True))]
-    return described(fig, f"the same class for {same:.1%} of {total:,} inputs", f"Teacher and student name the same class for {same:.1%} of {total:,} inputs.{left}", table, height=max(320, 160 + 40 * len(shown)))
+    table = [
+        ["teacher", *(f"student {labels[c]}" for c in shown)],
+        *([labels[c], *row] for c, row in zip(shown, counts.tolist(), strict=True)),
+    ]
+    return described(
+        fig,
+        f"the same class for {same:.1%} of {total:,} inputs",
+        f"Teacher and student name the same class for {same:.1%} of {total:,} inputs.{left}",
+        table,
+        height=max(320, 160 + 40 * len(shown)),
+    )
 
 # %% ../nbs/70_plots.ipynb #43cdbf4d
 BINS = 20
@@ -248,8 +313,15 @@ def distribution_fig(
     fig.update_layout(barmode="group", bargap=0.05)
     fig.update_yaxes(title_text="inputs")
     means = {who: [float(values.mean()) for values in both] for who, both in measured.items()}
-    summary = f"Mean confidence {means['teacher'][0]:.2f} (teacher) and {means['student'][0]:.2f} (student), mean KL {kl.mean():.3f} nats, on {len(t):,} inputs."
-    table = [["mean", "teacher", "student"], *([name, f"{means['teacher'][k]:.3f}", f"{means['student'][k]:.3f}"] for k, name in enumerate(("confidence", "entropy, nats"))), ["KL of both, nats", f"{kl.mean():.3f}", ""]]
+    summary = (
+        f"Mean confidence {means['teacher'][0]:.2f} (teacher) and {means['student'][0]:.2f} (student), mean KL {kl.mean():.3f} "
+        f"nats, on {len(t):,} inputs."
+    )
+    table = [
+        ["mean", "teacher", "student"],
+        *([name, f"{means['teacher'][k]:.3f}", f"{means['student'][k]:.3f}"] for k, name in enumerate(("confidence", "entropy, nats"))),
+        ["KL of both, nats", f"{kl.mean():.3f}", ""],
+    ]
     return described(fig, f"how sure they are of {len(t):,} inputs", summary, table, height=560)
 
 # %% ../nbs/70_plots.ipynb #e37290a8
@@ -274,23 +346,45 @@ def shift_fig(
     shown = _chosen(np.abs(moved).mean(0), most)
     low, q1, middle, q3, high = np.quantile(moved[:, shown], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
     mean, at = moved[:, shown].mean(0), list(range(len(shown)))
-    fig = go.Figure(go.Box(lowerfence=low, q1=q1, median=middle, q3=q3, upperfence=high, mean=mean, y=at, orientation="h", marker={"color": STUDENT}, showlegend=False))
+    fig = go.Figure(
+        go.Box(
+            lowerfence=low,
+            q1=q1,
+            median=middle,
+            q3=q3,
+            upperfence=high,
+            mean=mean,
+            y=at,
+            orientation="h",
+            marker={"color": STUDENT},
+            showlegend=False,
+        )
+    )
     fig.add_vline(x=0, line_dash="dot", line_color="#888888")
     fig.update_xaxes(range=[-1, 1], title_text="student less teacher")
     fig.update_yaxes(tickvals=at, ticktext=[as_label(labels[c], 24) for c in shown], autorange="reversed")
-    table = [["class", "mean", "5 %", "median", "95 %"], *([labels[c], *(f"{x:+.3f}" for x in line)] for c, *line in zip(shown, mean, low, middle, high, strict=True))]
+    table = [
+        ["class", "mean", "5 %", "median", "95 %"],
+        *([labels[c], *(f"{x:+.3f}" for x in line)] for c, *line in zip(shown, mean, low, middle, high, strict=True)),
+    ]
     k = int(np.abs(mean).argmax())
     summary = f"On average the student moves most to or from {labels[shown[k]]}: {mean[k]:+.3f} of probability, over {len(t):,} inputs."
     return described(fig, "which classes the student finds likelier", summary, table, height=180 + 44 * len(shown))
 
 # %% ../nbs/70_plots.ipynb #f5e049be
 def reliability_fig(
-    calibration: Mapping[str, Sequence[Mapping[str, float]]],  # `teacher`, `student` or both: bins as `reliability` makes them, and a report has them in `calibration`
+    calibration: Mapping[
+        str, Sequence[Mapping[str, float]]
+    ],  # `teacher`, `student` or both: bins as `reliability` makes them, and a report has them in `calibration`
     truth: str = "the label",  # what is taken for the right answer
 ) -> go.Figure:
     "Reliability diagram with counts and expected calibration error (Guo et al. 2017). Raises `UserError` for anything but bins."
     models = {who: calibration[who] for who in ("teacher", "student") if calibration.get(who)}
-    if any(not isinstance(b, Mapping) or not all(_is_number(b.get(k)) for k in ("n", "confidence", "accuracy")) for bins in models.values() for b in bins):
+    if any(
+        not isinstance(b, Mapping) or not all(_is_number(b.get(k)) for k in ("n", "confidence", "accuracy"))
+        for bins in models.values()
+        for b in bins
+    ):
         raise UserError("calibration: holds something else than bins with n, confidence and accuracy, which are numbers")
     models = {who: bins for who, bins in models.items() if sum(b["n"] for b in bins)}
     if not models:
@@ -301,7 +395,17 @@ def reliability_fig(
     for who, bins in models.items():
         x, y, n = ([b[k] for b in bins] for k in ("confidence", "accuracy", "n"))
         errors[who] = ece_of(bins)
-        fig.add_scatter(x=x, y=y, customdata=n, mode="lines+markers", name=who, row=1, col=1, **_line(who), hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata:,} answers")
+        fig.add_scatter(
+            x=x,
+            y=y,
+            customdata=n,
+            mode="lines+markers",
+            name=who,
+            row=1,
+            col=1,
+            **_line(who),
+            hovertemplate="confidence %{x:.2f}, accuracy %{y:.2f}, %{customdata:,} answers",
+        )
         fig.add_trace(_bars(who, n, x, horizontal=False, number="", showlegend=False, width=0.02), 2, 1)
         table += [[who, f"{a:.3f}", f"{b:.3f}", f"{c:,}"] for a, b, c in zip(x, y, n, strict=True)]
     fig.update_xaxes(range=[0, 1.02]).update_xaxes(title_text="confidence", row=2, col=1)
@@ -313,7 +417,10 @@ def reliability_fig(
 def _line(who: str) -> dict[str, Any]:
     "Line and signs of teacher or student."
     teacher = who == "teacher"
-    return {"line": {"color": TEACHER if teacher else STUDENT, "dash": "solid" if teacher else "dash"}, "marker": {"symbol": "circle" if teacher else "diamond", "size": 8}}
+    return {
+        "line": {"color": TEACHER if teacher else STUDENT, "dash": "solid" if teacher else "dash"},
+        "marker": {"symbol": "circle" if teacher else "diamond", "size": 8},
+    }
 
 
 def _points(who: str) -> dict[str, Any]:
@@ -328,7 +435,8 @@ def simplex_fig(
     texts: Sequence[str] | None = None,  # [n], shown where the pointer is
     most: int = 300,  # texts drawn
 ) -> go.Figure:
-    "Every text from the teacher's answer to the student's. Raises `UserError` for shapes that differ, NaN, infinity, or another number of texts."
+    """Every text from the teacher's answer to the student's. Raises `UserError` for shapes that differ, NaN, infinity, or another number of
+    texts."""
     t, s = _logits(teacher_logits, student_logits, labels)
     if texts is not None and len(texts) != len(t):
         raise UserError(f"texts: {len(texts)} for {len(t)} inputs")
@@ -341,8 +449,14 @@ def simplex_fig(
     shown = "" if len(at) == len(t) else f" {len(at)} are drawn."
     p, q = np.exp(log_probabilities(t)), np.exp(log_probabilities(s))
     moved = np.abs(p - q).sum(1) / 2
-    table = [["class", "teacher, mean", "student, mean"], *([labels[c], f"{p[:, c].mean():.3f}", f"{q[:, c].mean():.3f}"] for c in _chosen((p + q).mean(0), 20))]
-    summary = f"From the teacher's answer to the student's, {len(t):,} inputs: on average {moved.mean():.3f} of probability goes to other classes, and {moved.max():.3f} at most.{shown}"
+    table = [
+        ["class", "teacher, mean", "student, mean"],
+        *([labels[c], f"{p[:, c].mean():.3f}", f"{q[:, c].mean():.3f}"] for c in _chosen((p + q).mean(0), 20)),
+    ]
+    summary = (
+        f"From the teacher's answer to the student's, {len(t):,} inputs: on average {moved.mean():.3f} of probability goes to "
+        f"other classes, and {moved.max():.3f} at most.{shown}"
+    )
     return described(fig, f"teacher to student, {len(at):,} of {len(t):,} inputs", summary, table, height=300 if len(labels) <= 2 else 520)
 
 # %% ../nbs/70_plots.ipynb #b559596f
@@ -354,15 +468,38 @@ def _joined(a: np.ndarray, b: np.ndarray) -> list[float | None]:
 def _arrows(n: int) -> dict[str, Any]:
     "The looks of `n` lines of `_joined`, each with a head at its end."
     head = {"symbol": "arrow", "size": [0, 9, 0] * n, "angleref": "previous", "standoff": 2, "color": "rgba(110,110,110,.8)"}
-    return {"mode": "lines+markers", "line": {"color": "rgba(128,128,128,.45)", "width": 1}, "marker": head, "hoverinfo": "skip", "showlegend": False}
+    return {
+        "mode": "lines+markers",
+        "line": {"color": "rgba(128,128,128,.45)", "width": 1},
+        "marker": head,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
 
 
 def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]) -> go.Figure:
     "One class or two: the probability of the last on a line, the teacher above and the student below."
     p, q = (np.exp(log_probabilities(z))[:, -1] for z in (t, s))
-    fig = go.Figure(go.Scatter(x=_joined(p, q), y=_joined(np.ones_like(p), np.zeros_like(q)), mode="lines", line={"color": "rgba(128,128,128,.35)", "width": 1}, hoverinfo="skip", showlegend=False))
+    fig = go.Figure(
+        go.Scatter(
+            x=_joined(p, q),
+            y=_joined(np.ones_like(p), np.zeros_like(q)),
+            mode="lines",
+            line={"color": "rgba(128,128,128,.35)", "width": 1},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
     for who, x, y in (("teacher", p, 1), ("student", q, 0)):
-        fig.add_scatter(x=x, y=[y] * len(x), mode="markers", name=who, text=hover, marker=_points(who) | {"symbol": "line-ns-open", "size": 16}, hovertemplate="%{text}<br>%{x:.2f}")
+        fig.add_scatter(
+            x=x,
+            y=[y] * len(x),
+            mode="markers",
+            name=who,
+            text=hover,
+            marker=_points(who) | {"symbol": "line-ns-open", "size": 16},
+            hovertemplate="%{text}<br>%{x:.2f}",
+        )
     fig.update_xaxes(range=[-0.01, 1.01], title_text=f"probability of {as_label(labels[-1], 24)}")
     fig.update_yaxes(tickvals=[0, 1], ticktext=["student", "teacher"], range=[-0.4, 1.4])
     return fig
@@ -374,7 +511,18 @@ def _ternary(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[st
     corners = dict(zip("abc", (_joined(p[:, k], q[:, k]) for k in range(3)), strict=True))
     fig = go.Figure(go.Scatterternary(**corners, **_arrows(len(p))))
     for who, x in (("teacher", p), ("student", q)):
-        fig.add_trace(go.Scatterternary(a=x[:, 0], b=x[:, 1], c=x[:, 2], mode="markers", name=who, text=hover, marker=_points(who), hovertemplate="%{text}<br>%{a:.2f}, %{b:.2f}, %{c:.2f}"))
+        fig.add_trace(
+            go.Scatterternary(
+                a=x[:, 0],
+                b=x[:, 1],
+                c=x[:, 2],
+                mode="markers",
+                name=who,
+                text=hover,
+                marker=_points(who),
+                hovertemplate="%{text}<br>%{a:.2f}, %{b:.2f}, %{c:.2f}",
+            )
+        )
     fig.update_ternaries(sum=1, **{f"{k}axis": {"title": {"text": as_label(name, 24)}} for k, name in zip("abc", labels, strict=True)})
     return fig
 
@@ -412,13 +560,28 @@ def training_fig(
         return nothing("training", "no step has been logged yet")
     fig = make_subplots(len(curves), 1, shared_xaxes=True, vertical_spacing=0.08, subplot_titles=[name for name, *_ in curves])
     for k, (name, x, y) in enumerate(curves, 1):
-        fig.add_scatter(x=x, y=y, mode="lines" if len(x) > 60 else "lines+markers", name=name, showlegend=False, line={"color": STUDENT, "dash": "solid"}, row=k, col=1)
+        fig.add_scatter(
+            x=x,
+            y=y,
+            mode="lines" if len(x) > 60 else "lines+markers",
+            name=name,
+            showlegend=False,
+            line={"color": STUDENT, "dash": "solid"},
+            row=k,
+            col=1,
+        )
     steps = next((e["steps"] for e in reversed(events) if "steps" in e), None)
     fig.update_xaxes(range=[0, steps] if steps else None).update_xaxes(title_text="step", row=len(curves), col=1)
     last = {name: (x[-1], y[-1]) for name, x, y in curves}
     table = [["curve", "last step", "last value"], *([name, f"{x:,}", "–" if y is None else f"{y:,.4g}"] for name, (x, y) in last.items())]
     done = max(x for x, _ in last.values())
-    return described(fig, f"step {done:,}" + (f" of {steps:,}" if steps else ""), f"Training up to step {done:,}; the last values are in the table.", table, height=120 + 150 * len(curves))
+    return described(
+        fig,
+        f"step {done:,}" + (f" of {steps:,}" if steps else ""),
+        f"Training up to step {done:,}; the last values are in the table.",
+        table,
+        height=120 + 150 * len(curves),
+    )
 
 # %% ../nbs/70_plots.ipynb #5fe7990d
 def _by_step(lines: Sequence[Mapping[str, Any]], key: str) -> tuple[list[int], list[float | None]]:
@@ -433,22 +596,45 @@ def cost_fig(
     cost: str = "teacher's answers",  # title of the cost
     score: str = "% of teacher",  # title of the score
 ) -> go.Figure:
-    "Score against cost, with a logarithmic axis for the cost. Raises `UserError` for costs that are not above 0, and for points without a score."
-    bad = [name for name, (x, y) in points.items() if not (_is_number(x) and x > 0) or not np.size(y) or not all(map(_is_number, np.ravel(y).tolist()))]
+    """Score against cost, with a logarithmic axis for the cost. Raises `UserError` for costs that are not above 0, and for points without a
+    score."""
+    bad = [
+        name
+        for name, (x, y) in points.items()
+        if not (_is_number(x) and x > 0) or not np.size(y) or not all(map(_is_number, np.ravel(y).tolist()))
+    ]
     if bad:
         raise UserError(f"{bad[0]}: {points[bad[0]]} is no point; needs a cost above 0, and scores that are numbers")
     if not points:
         return nothing(f"{score} by {cost}")
-    rows = sorted((x, float(np.mean(y)), float(np.std(y, ddof=1)) if np.size(y) > 1 else 0.0, np.size(y), name) for name, (x, y) in points.items())
+    rows = sorted(
+        (x, float(np.mean(y)), float(np.std(y, ddof=1)) if np.size(y) > 1 else 0.0, np.size(y), name) for name, (x, y) in points.items()
+    )
     xs, means, spreads, _, names = map(list, zip(*rows, strict=True))
-    fig = go.Figure(go.Scatter(x=xs, y=means, error_y={"array": spreads}, mode="markers+text", text=[as_label(n, 24) for n in names], textposition="middle right", cliponaxis=False, marker={"color": STUDENT, "symbol": "diamond", "size": 10}))
+    fig = go.Figure(
+        go.Scatter(
+            x=xs,
+            y=means,
+            error_y={"array": spreads},
+            mode="markers+text",
+            text=[as_label(n, 24) for n in names],
+            textposition="middle right",
+            cliponaxis=False,
+            marker={"color": STUDENT, "symbol": "diamond", "size": 10},
+        )
+    )
     low, high = np.log10([xs[0], xs[-1]])
     room = max(high - low, 0.2)  # for the names, beside their points
     fig.update_xaxes(type="log", title_text=cost, range=[low - 0.1 * room, high + 0.3 * room]).update_yaxes(title_text=score)
     best = int(np.argmax(means))
     told = [f"{x:,.0f}" if x >= 1000 else f"{x:.4g}" for x in xs]
-    table = [["", cost, score, "standard deviation", "values"], *([name, x, f"{m:.2f}", f"{d:.2f}" if n > 1 else "–", n] for x, (_, m, d, n, name) in zip(told, rows, strict=True))]
-    return described(fig, f"{score} by {cost}", f"The highest mean is {means[best]:.1f} ({names[best]}), at {told[best]} {cost}.", table, height=400)
+    table = [
+        ["", cost, score, "standard deviation", "values"],
+        *([name, x, f"{m:.2f}", f"{d:.2f}" if n > 1 else "–", n] for x, (_, m, d, n, name) in zip(told, rows, strict=True)),
+    ]
+    return described(
+        fig, f"{score} by {cost}", f"The highest mean is {means[best]:.1f} ({names[best]}), at {told[best]} {cost}.", table, height=400
+    )
 
 # %% ../nbs/70_plots.ipynb #83845fd2
 def pool_fig(
@@ -462,11 +648,37 @@ def pool_fig(
         return nothing("rows of the pool")
     names = sorted(builders, key=lambda b: -builders[b]["rows"])
     classes = list(dict.fromkeys(c for b in names for c in builders[b].get("classes", {})))
-    parts = {c: [builders[b].get("classes", {}).get(c, 0) for b in names] for c in classes} or {"rows": [builders[b]["rows"] for b in names]}
+    parts = {c: [builders[b].get("classes", {}).get(c, 0) for b in names] for c in classes} or {
+        "rows": [builders[b]["rows"] for b in names]
+    }
     at, shades = list(range(len(names))), ["", "/", ".", "x", "-", "\\", "|", "+"]
-    fig = go.Figure([go.Bar(x=counts, y=at, orientation="h", name=as_label(c, 24), text=[f"{n:,}" if n else "" for n in counts], textposition="inside", insidetextanchor="middle", textangle=0,
-                            textfont={"color": "#ffffff"}, marker={"pattern": {"shape": shades[k % len(shades)], "fillmode": "overlay", "fgcolor": "rgba(255,255,255,.45)", "solidity": 0.2}}) for k, (c, counts) in enumerate(parts.items())])
-    fig.update_layout(barmode="stack", uniformtext={"minsize": 10, "mode": "hide"}, colorway=["#0072B2", "#B34E00", "#00785A", "#A2457C", "#666666"])
+    fig = go.Figure(
+        [
+            go.Bar(
+                x=counts,
+                y=at,
+                orientation="h",
+                name=as_label(c, 24),
+                text=[f"{n:,}" if n else "" for n in counts],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont={"color": "#ffffff"},
+                marker={
+                    "pattern": {
+                        "shape": shades[k % len(shades)],
+                        "fillmode": "overlay",
+                        "fgcolor": "rgba(255,255,255,.45)",
+                        "solidity": 0.2,
+                    }
+                },
+            )
+            for k, (c, counts) in enumerate(parts.items())
+        ]
+    )
+    fig.update_layout(
+        barmode="stack", uniformtext={"minsize": 10, "mode": "hide"}, colorway=["#0072B2", "#B34E00", "#00785A", "#A2457C", "#666666"]
+    )
     fig.update_xaxes(title_text="rows").update_yaxes(tickvals=at, ticktext=[as_label(b, 24) for b in names], autorange="reversed")
     total = sum(builders[b]["rows"] for b in names)
     table = [["builder", *parts], *([b, *(f"{counts[k]:,}" for counts in parts.values())] for k, b in enumerate(names))]

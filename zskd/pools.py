@@ -42,19 +42,39 @@ _SINGLE = {
 }
 _PAIRS = {
     "entailment": {
-        "replace_words": 0.15, "subspan": 0.1, "drop_words": 0.1, "drop_replace": 0.1, "insert_words": 0.05, "negate": 0.15,
-        "antonym": 0.05, "swap_entity": 0.1, "there_is": 0.05, "next_sentence": 0.1, "random_sentence": 0.05,
+        "replace_words": 0.15,
+        "subspan": 0.1,
+        "drop_words": 0.1,
+        "drop_replace": 0.1,
+        "insert_words": 0.05,
+        "negate": 0.15,
+        "antonym": 0.05,
+        "swap_entity": 0.1,
+        "there_is": 0.05,
+        "next_sentence": 0.1,
+        "random_sentence": 0.05,
     },
     "paraphrase": {
-        "replace_words": 0.15, "drop_words": 0.1, "insert_words": 0.1, "edit_words": 0.2, "swap_clauses": 0.1, "swap_entity": 0.1,
-        "subspan": 0.05, "next_sentence": 0.1, "same_paragraph": 0.1,
+        "replace_words": 0.15,
+        "drop_words": 0.1,
+        "insert_words": 0.1,
+        "edit_words": 0.2,
+        "swap_clauses": 0.1,
+        "swap_entity": 0.1,
+        "subspan": 0.05,
+        "next_sentence": 0.1,
+        "same_paragraph": 0.1,
     },
     "question_pair": {
-        "question_replace": 0.2, "question_drop": 0.15, "question_shuffle": 0.15, "question_start": 0.2, "question_span": 0.15,
+        "question_replace": 0.2,
+        "question_drop": 0.15,
+        "question_shuffle": 0.15,
+        "question_start": 0.2,
+        "question_span": 0.15,
         "question_random": 0.15,
     },
     "question_sentence": {"answer_here": 0.4, "answer_near": 0.2, "answer_overlap": 0.2, "answer_random": 0.2},
-}  # fmt: skip
+}
 _RANDOM = {1: {"random_words": 1.0}, 2: {"random_edit": 0.5, "random_pair": 0.5}}
 _WORDS = {"entailment": (4, 40), "paraphrase": (8, 35), "question_pair": (5, 40), "question_sentence": (8, 50)}
 _ASKING = ("What", "Who", "When", "How many", "Which", "Where", "How", "Why", "In what", "For what")  # English
@@ -89,7 +109,12 @@ class Recipe:
     def __post_init__(self):
         "Raises `UserError` for an unknown builder, or for weights or numbers that make no sense."
         _check_builders(self.builders)
-        if not isinstance(self.balance, bool) or not isinstance(self.bins, int) or not isinstance(self.max_sentences, int) or isinstance(self.question_words, str):
+        if (
+            not isinstance(self.balance, bool)
+            or not isinstance(self.bins, int)
+            or not isinstance(self.max_sentences, int)
+            or isinstance(self.question_words, str)
+        ):
             raise UserError("recipe: balance must be true or false, bins and max_sentences whole numbers, question_words a list")
         if not self.oversample <= 100:
             raise UserError(f"recipe: oversample={self.oversample}: must be a number from 1 to 100")
@@ -323,7 +348,10 @@ def hold_out(
     "Split a pool at random. Raises `UserError` if nothing is left on one side."
     size = round(n * held_out) if held_out < 1 else int(held_out)
     if not 0 < size < n:
-        raise UserError(f"held_out={held_out}: leaves {max(n - size, 0)} rows to train on and {size} to measure on, of {n}; choose another or a larger pool")
+        raise UserError(
+            f"held_out={held_out}: leaves {max(n - size, 0)} rows to train on and {size} to measure on, of {n}; choose another or a "
+            "larger pool"
+        )
     order = np.random.default_rng(derive_seed(seed, "held out")).permutation(n)
     return np.sort(order[size:]), np.sort(order[:size])
 
@@ -481,7 +509,8 @@ def _cut(teacher: Classifier, rows: Sequence[Row]) -> float | None:
 def stats(
     self: Pool,
     teacher_logits: np.ndarray | None = None,  # `[n, C]` in the order of the rows; by default those that the pool holds
-    teacher: Classifier | None = None,  # whose share of rows that it reads only in part is wanted; by default that of the teacher that balanced the pool
+    teacher: Classifier
+    | None = None,  # whose share of rows that it reads only in part is wanted; by default that of the teacher that balanced the pool
 ) -> PoolStats:  # `builders` and `all`: rows, words, overlap (pairs), classes and confidence (with logits); `cut`, where it is known; and `made`'s counts
     "Rows per builder, the teacher's classes, lengths in words, the Jaccard overlap of a pair. Raises `UserError` for logits of other rows."
     logits = self.logits if teacher_logits is None else np.asarray(teacher_logits)
@@ -513,7 +542,9 @@ def _label(teacher: Classifier, rows: list[Row], task: Task, cache: str | Path |
         raise UserError(f"teacher: takes {n_texts} text(s), but task {task.name!r} has {task.n_texts}; choose a teacher or a task to match")
     logits = np.asarray(teacher.logits(rows, cache=cache, desc="label"), dtype=np.float32)
     if logits.shape != (len(rows), len(teacher.labels)) or not np.isfinite(logits).all():
-        raise UserError(f"teacher: gave logits of shape {logits.shape} (or not finite ones) for {len(rows)} rows, {len(teacher.labels)} labels")
+        raise UserError(
+            f"teacher: gave logits of shape {logits.shape} (or not finite ones) for {len(rows)} rows, {len(teacher.labels)} labels"
+        )
     return logits
 
 # %% ../nbs/23_pools.ipynb #fef9acc4

@@ -83,7 +83,8 @@ class PreparedRun(Run):
         adversary: Adversary | Stage2 | None = None,  # an adversary, or a `Stage2` that holds one; None: the pool alone
         resume: bool = False,  # go on with an earlier start of the same run
         device: str = "auto",  # 'auto' takes the GPU that accelerate finds, 'cuda' insists on one, 'cpu' takes none
-        max_queries: int | None = None,  # questions to the teacher during training, gradients counted, at most; the run ends before the step that would go over it
+        max_queries: int
+        | None = None,  # questions to the teacher during training, gradients counted, at most; the run ends before the step that would go over it
         **kwargs: Any,  # the fields of `Settings`
     ):
         "Raises `UserError` if teacher, student, pool, loss and device do not fit."
@@ -99,19 +100,28 @@ class PreparedRun(Run):
         self.student = self.average = student  # until the training begins
         self.best_weights: dict[str, torch.Tensor] = {}  # of the student, and of the callbacks' modules under `callback.`
         self.folder, self.checkpoints = RunFolder(self.out), Checkpoints(self.out / "checkpoints")
-        self.tokens, self.lengths, self.targets = Encoded(*(np.zeros(n, np.int64) for n in (0, 0, 1))), np.zeros(0, np.int64), torch.zeros(0, len(student.labels))
+        self.tokens, self.lengths, self.targets = (
+            Encoded(*(np.zeros(n, np.int64) for n in (0, 0, 1))),
+            np.zeros(0, np.int64),
+            torch.zeros(0, len(student.labels)),
+        )
         self._epoch, self._tools, self._best_changed, self._lock = EpochRows(), Tools(), False, ExitStack()
         self._check_device()
         self.stage2 = self._complete_callbacks(adversary)
 
 
-PreparedRun.__init__.__delwrap__ = Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
+PreparedRun.__init__.__delwrap__ = (
+    Settings  # `delegates` names the `__init__` that was made for it, which has no source to take the documentation from
+)
 
 # %% ../nbs/63_preparation.ipynb #f02fa42b
 @patch
 def __repr__(self: PreparedRun) -> str:
     best = f", best agreement {self.best['agreement']:.4f} at step {self.best['step']}" if self.best else ""
-    return f"{type(self).__name__}({self.teacher.name!r} -> {self.start.n_params:,} parameters, {len(self.pool):,} rows, step {self.step} of {self.steps}{best})"
+    return (
+        f"{type(self).__name__}({self.teacher.name!r} -> {self.start.n_params:,} parameters, {len(self.pool):,} rows, step "
+        f"{self.step} of {self.steps}{best})"
+    )
 
 # %% ../nbs/63_preparation.ipynb #3887a02d
 @patch
@@ -147,7 +157,9 @@ def _check_texts(self: PreparedRun) -> int | None:  # texts per row; None if the
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"pool: has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}")
     if n_texts and n_texts != (meant := self.start.notes.get("n_texts", n_texts)):
-        raise UserError(f"student: its shape is for {meant} text(s) per input, but the pool has {n_texts}; say n_texts={n_texts} in Student.create")
+        raise UserError(
+            f"student: its shape is for {meant} text(s) per input, but the pool has {n_texts}; say n_texts={n_texts} in Student.create"
+        )
     return n_texts
 
 # %% ../nbs/63_preparation.ipynb #67593067
@@ -158,7 +170,9 @@ def _settle_steps(self: PreparedRun) -> tuple[int, int]:  # steps in an epoch, a
     if s.batch_size is None:
         s = self.settings = replace(s, batch_size=default_batch_size(len(self.train)))
     if len(self.train) < s.batch_size:
-        raise UserError(f"batch_size={s.batch_size}: the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool")
+        raise UserError(
+            f"batch_size={s.batch_size}: the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool"
+        )
     epoch_steps = len(self.train) // s.batch_size
     self.state.steps = s.steps or max(1, round(s.epochs * epoch_steps))
     return epoch_steps, s.evaluate_every or min(max(1, self.state.steps // 20), 1000)
@@ -185,7 +199,9 @@ def _add_hidden(self: PreparedRun) -> None:
     if weight is None:
         weight = given[0].highest_weight() if given else float(self.n_texts == 2 and shows_states(self.teacher))
         if self.n_texts == 2 and not weight:
-            _warn_once(f"teacher {self.teacher.name}: shows no hidden states; from answers alone a student of pairs learns more slowly, and less")
+            _warn_once(
+                f"teacher {self.teacher.name}: shows no hidden states; from answers alone a student of pairs learns more slowly, and less"
+            )
     self.settings = replace(self.settings, hidden=weight)
     if weight and not given:
         self.callbacks.append(HiddenStates(weight))
@@ -204,7 +220,6 @@ def _add_stage2(self: PreparedRun, adversary: Adversary | Stage2 | None) -> Stag
     if len(found) > 1:
         raise UserError(f"callbacks: {len(found)} of them are a Stage2; give one adversary")
     return found[0] if found else None
-
 
 # %% ../nbs/63_preparation.ipynb #6e1aff4b
 @patch
@@ -234,7 +249,11 @@ def config(self: PreparedRun) -> dict[str, Any]:  # JSON types
     return {
         "stage": "distill",
         "task": self.task.name if self.task else None,
-        "teacher": {"name": self.teacher.name, "fingerprint": self.teacher.fingerprint, "labels": list(self.teacher.labels or self.start.labels)},
+        "teacher": {
+            "name": self.teacher.name,
+            "fingerprint": self.teacher.fingerprint,
+            "labels": list(self.teacher.labels or self.start.labels),
+        },
         "pool": {"rows": len(self.pool), "digest": rows_digest() if callable(rows_digest) else rows_digest},
         "student": _describe_student(self.start),
         **self.settings.as_dict(),
@@ -311,12 +330,16 @@ def _take_start(self: PreparedRun, weights: dict[str, torch.Tensor]) -> None:
     "Put the recorded first weights in place of the given ones, which may differ by rounding only."
     given = self.start.model.state_dict()
     if any(not torch.allclose(given[name].cpu(), w, rtol=1e-2, atol=1e-3) for name, w in weights.items()):
-        raise UserError(f"{self.out}: this run started from other weights than the student given; create it with the same seed and arguments")
+        raise UserError(
+            f"{self.out}: this run started from other weights than the student given; create it with the same seed and arguments"
+        )
     self.start = self._student(weights, self.start.notes)
 
 # %% ../nbs/63_preparation.ipynb #b20f1494
 @patch
-def _student(self: PreparedRun, weights: dict[str, torch.Tensor], notes: dict[str, Any] | None = None, model: torch.nn.Module | None = None) -> Student:
+def _student(
+    self: PreparedRun, weights: dict[str, torch.Tensor], notes: dict[str, Any] | None = None, model: torch.nn.Module | None = None
+) -> Student:
     "A copy of the student with other weights, or of one whose model a callback has changed."
     student = copy.copy(self.start)
     student.model = copy.deepcopy(model or self.start.model)
@@ -325,7 +348,15 @@ def _student(self: PreparedRun, weights: dict[str, torch.Tensor], notes: dict[st
     if notes is None:
         best = {f"best_{k}": v for k, v in self.best.items()}
         cut = {k: v for k, v in getattr(self.pool, "made", {}).items() if k == "cut" and v}
-        notes = {**student.notes, **cut, "teacher": self.teacher.name, "pool_rows": len(self.pool), "n_texts": self.n_texts, **best, "run": self.facts()}
+        notes = {
+            **student.notes,
+            **cut,
+            "teacher": self.teacher.name,
+            "pool_rows": len(self.pool),
+            "n_texts": self.n_texts,
+            **best,
+            "run": self.facts(),
+        }
     student.notes, student.report = dict(notes), None
     return student
 
@@ -387,7 +418,6 @@ def _answers(self: PreparedRun, rows: list[Row]) -> np.ndarray:  # float32 [n, n
     with count_answers(self.teacher):
         return self.teacher.logits(rows, cache=self.cache, desc="label")
 
-
 # %% ../nbs/63_preparation.ipynb #0a529ea6
 def parameter_groups(
     model: torch.nn.Module,  # the model to train
@@ -427,7 +457,10 @@ def _add_modules(self: PreparedRun) -> None:
     for name, c in named_callbacks(self.callbacks).items():
         self._tools.own |= {f"{name}.{key}": module for key, module in c.modules(self).items()}
     if self._is_changed(self.student.model) and not any(overrides(c, "finish") for c in self.callbacks):
-        raise UserError("callbacks: the student's model was changed, and no callback has a method finish that makes an ordinary student of it; write one")
+        raise UserError(
+            "callbacks: the student's model was changed, and no callback has a method finish that makes an ordinary student of it; write "
+            "one"
+        )
 
 # %% ../nbs/63_preparation.ipynb #98edd6ee
 @patch
@@ -487,7 +520,10 @@ def _restore(self: PreparedRun, state: dict[str, torch.Tensor]) -> None:
         self.average.model.load_state_dict(tensors_under(state, "average"))
     for name, module in self._tools.own.items():
         if not (tensors := tensors_under(state, f"module.{name}")) and module.state_dict():
-            raise RunError(f"{self.out}: its checkpoint is of version 0.1.0 and holds callbacks that are kept differently now; {self.checkpoints.remedy}")
+            raise RunError(
+                f"{self.out}: its checkpoint is of version 0.1.0 and holds callbacks that are kept differently now; "
+                f"{self.checkpoints.remedy}"
+            )
         module.load_state_dict(tensors)
         if self.settings.ema:
             self._tools.own_average[name].load_state_dict(tensors_under(state, f"average-module.{name}"))
@@ -508,4 +544,10 @@ def facts(self: PreparedRun) -> dict[str, Any]:  # JSON types: queries, seconds,
     asked = self.state.queries
     queries = {"ood": asked.pool, "words": asked.words, "adversarial": asked.extra}
     seconds = {**self.seconds, "label": self.seconds["label"] + made.get("seconds", 0)}
-    return {"queries": queries, "seconds": seconds, "seed": self.settings.seed, "sources": sources and list(sources), "answers": self.state.answers}
+    return {
+        "queries": queries,
+        "seconds": seconds,
+        "seed": self.settings.seed,
+        "sources": sources and list(sources),
+        "answers": self.state.answers,
+    }

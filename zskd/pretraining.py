@@ -40,8 +40,12 @@ __all__ = ['SHARES', 'SIZE', 'MixedPool', 'mixed_text', 'Encoder', 'sentence_vec
 
 # %% ../nbs/65_pretraining.ipynb #568d9450
 SHARES: dict[str, float] = {  # part of the rows by the task whose shape they have
-    "sst2": 0.4, "mnli": 0.2, "qnli": 0.2, "qqp": 0.1, "mrpc": 0.1,
-}  # fmt: skip
+    "sst2": 0.4,
+    "mnli": 0.2,
+    "qnli": 0.2,
+    "qqp": 0.1,
+    "mrpc": 0.1,
+}
 
 # %% ../nbs/65_pretraining.ipynb #27e03697
 class MixedPool:
@@ -100,7 +104,6 @@ def mixed_text(
 # %% ../nbs/65_pretraining.ipynb #ae7afc2f
 SIZE = 64  # leading directions in which the encoder's states and sentence vectors are compared
 
-
 # %% ../nbs/65_pretraining.ipynb #40a9ad8a
 class Encoder(Teacher):
     "An encoder to be distilled. It has hidden states and sentence vectors, but no classes. Made by `open_encoder`."
@@ -137,7 +140,8 @@ def open_encoder(
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
     max_length: int = 128,  # pieces read of an input; more are cut off
 ) -> Encoder:
-    "An encoder as something to distil. Raises `UserError` for a bad folder or a tokenizer that is not fast, `RunError` if the hub cannot be reached."
+    """An encoder as something to distil. Raises `UserError` for a bad folder or a tokenizer that is not fast, `RunError` if the hub cannot
+    be reached."""
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
     model, fast, tokenizer = load_on_device(name, where, dtype, "encoder", trained=False)
@@ -145,8 +149,17 @@ def open_encoder(
         raise UserError(f"{name}: has no fast tokenizer, so its pieces cannot be found in the text; give another encoder")
     max_length = min(max_length, reading_limit(model, tokenizer))
     fingerprint = digest("encoder", weights_digest(model.base_model), tokenizer.backend_tokenizer.to_str(), str(max_length), str(dtype))
-    return Encoder([], _no_classes, short_name(name), fingerprint, n_params=count_parameters(model.base_model), model=model,
-                   tokenizer=tokenizer, max_length=max_length, fast=fast)  # fmt: skip
+    return Encoder(
+        [],
+        _no_classes,
+        short_name(name),
+        fingerprint,
+        n_params=count_parameters(model.base_model),
+        model=model,
+        tokenizer=tokenizer,
+        max_length=max_length,
+        fast=fast,
+    )
 
 # %% ../nbs/65_pretraining.ipynb #ae488d78
 def _no_classes(rows: list[Row]) -> np.ndarray:
@@ -182,7 +195,8 @@ class Pretrainer(Distiller):
 
 # %% ../nbs/65_pretraining.ipynb #80653de0
 class Relations(Callback):
-    "Pulls the student's relations between pieces to the encoder's (MiniLMv2, 2012.15828, section 3, of states in place of queries, keys and values)."
+    """Pulls the student's relations between pieces to the encoder's (MiniLMv2, 2012.15828, section 3, of states in place of queries, keys
+    and values)."""
 
     hidden_states = True
 
@@ -203,10 +217,14 @@ class Relations(Callback):
 
     def check(self, run: Run) -> None:
         if not any(c is self.states for c in run.callbacks):
-            raise UserError("Relations: its HiddenStates is not among the callbacks of the run; give both, callbacks=[states, Relations(states)]")
+            raise UserError(
+                "Relations: its HiddenStates is not among the callbacks of the run; give both, callbacks=[states, Relations(states)]"
+            )
         widths = run.start.model.config.hidden_size, min(self.states.size, run.teacher.model.config.hidden_size)
         if any(width % self.heads for width in widths):
-            raise UserError(f"Relations: heads={self.heads} must divide the student's width {widths[0]} and the number of directions {widths[1]}")
+            raise UserError(
+                f"Relations: heads={self.heads} must divide the student's width {widths[0]} and the number of directions {widths[1]}"
+            )
 
     def loss(self, run: Run, batch: Batch, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor | None:
         weight, known = weight_at(run, self.weight), batch.rows >= 0
@@ -221,7 +239,8 @@ class Relations(Callback):
 
 # %% ../nbs/65_pretraining.ipynb #4d3b563e
 class MaskedWords(Callback):
-    "Masks pieces of the student's text and has it name them (Devlin et al. 2019, 1810.04805). Needs an ALBERT student whose tokenizer has a mask."
+    """Masks pieces of the student's text and has it name them (Devlin et al. 2019, 1810.04805). Needs an ALBERT student whose tokenizer has
+    a mask."""
 
     hidden_states = True
 
@@ -242,7 +261,9 @@ class MaskedWords(Callback):
 
     def check(self, run: Run) -> None:
         if run.start.model.config.model_type != "albert" or run.start.tokenizer.mask_token_id is None:
-            raise UserError("MaskedWords: needs an ALBERT student, as a Shape makes it, whose tokenizer has a mask; leave it out for others")
+            raise UserError(
+                "MaskedWords: needs an ALBERT student, as a Shape makes it, whose tokenizer has a mask; leave it out for others"
+            )
 
     def modules(self, run: Run) -> dict[str, torch.nn.Module]:
         with torch.random.fork_rng(devices=[]):
@@ -300,7 +321,8 @@ def no_sentences(
     student_logits: torch.Tensor,  # [n, size]
     teacher_logits: torch.Tensor,  # [n, size]
 ) -> torch.Tensor:  # 0
-    "In place of `neighbours` where sentence vectors are not compared. Progress then says nothing; measure at the end only, with `evaluate_every`."
+    """In place of `neighbours` where sentence vectors are not compared. Progress then says nothing; measure at the end only, with
+    `evaluate_every`."""
     return 0 * student_logits.sum()
 
 # %% ../nbs/65_pretraining.ipynb #7ef853a7
@@ -311,7 +333,8 @@ def objectives(
     words: float = 0.0,  # weight of the masked words
     share: float = 0.15,  # of the pieces that are masked
 ) -> dict[str, Any]:  # `loss` and `callbacks`, for a `Pretrainer`
-    "What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, for nothing at all, and for relations without states."
+    """What is to be learned; a weight of 0 leaves a part out. Raises `UserError` for weights below 0, for nothing at all, and for relations
+    without states."""
     for name, weight in {"sentences": sentences, "states": states, "relations": relations, "words": words}.items():
         if not 0 <= weight < math.inf:
             raise UserError(f"{name}={weight!r}: must be 0 or more, and finite")
@@ -348,7 +371,8 @@ def compact_student(
     n_params: int,  # parameters at most, with a classifier of three classes
     corpus: Sequence[str] | None = None,  # texts that tell which pieces are used; None: the embedded sample
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
-    tokenizer: PreTrainedTokenizerBase | None = None,  # another model's fast tokenizer, whose pieces are all among the encoder's, in place of a vocabulary of its own
+    tokenizer: PreTrainedTokenizerBase
+    | None = None,  # another model's fast tokenizer, whose pieces are all among the encoder's, in place of a vocabulary of its own
     shape: Shape | None = None,  # a shape of your own
     seed: int = 0,  # of what is random
     max_length: int = 128,  # pieces per input
@@ -360,8 +384,17 @@ def compact_student(
     shape = shape or best_shape(n_params, 2, 3, max_length, vocab_size if tokenizer is None else len(tokenizer), full)
     if shape.n_params(3, max_length) > n_params:
         raise UserError(f"shape: {shape} has {shape.n_params(3, max_length):,} parameters, more than {n_params:,}; make it smaller")
-    return Student.create(encoder, shape=shape, corpus=corpus, seed=seed, labels=direction_names(encoder.size), max_length=max_length, n_texts=2,
-                          sensitivity=False, tokenizer=tokenizer)  # fmt: skip
+    return Student.create(
+        encoder,
+        shape=shape,
+        corpus=corpus,
+        seed=seed,
+        labels=direction_names(encoder.size),
+        max_length=max_length,
+        n_texts=2,
+        sensitivity=False,
+        tokenizer=tokenizer,
+    )
 
 # %% ../nbs/65_pretraining.ipynb #7e990cbb
 def direction_names(

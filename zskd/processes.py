@@ -38,7 +38,10 @@ NAMES = {  # what a starter calls them: torchrun and accelerate first, then MPI
 
 def place() -> tuple[int, int]:  # number of this process, from 0, and how many there are
     "This process among those that were started together; (0, 1) if it was started alone."
-    rank, world = (next((int(os.environ[n]) for n in NAMES[name] if os.environ.get(n, "").isdigit()), default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    rank, world = (
+        next((int(os.environ[n]) for n in NAMES[name] if os.environ.get(n, "").isdigit()), default)
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
+    )
     return (rank, world) if world > 1 else (0, 1)
 
 # %% ../nbs/02_processes.ipynb #db603499
@@ -100,7 +103,10 @@ def _store(self: Team) -> Any:
         return next(iter(rendezvous("env://", self.rank, self.world, timeout=timedelta(seconds=JOIN))))[0]
     except (RuntimeError, ValueError) as e:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RunError(f"process {self.rank} of {self.world}: the processes do not find each other at {where} ({str(e).splitlines()[0]}); start all of them, or unset WORLD_SIZE to run one alone") from e
+        raise RunError(
+            f"process {self.rank} of {self.world}: the processes do not find each other at {where} ({str(e).splitlines()[0]}); start all "
+            "of them, or unset WORLD_SIZE to run one alone"
+        ) from e
 
 # %% ../nbs/02_processes.ipynb #ca35d835
 @patch
@@ -146,7 +152,10 @@ def _receive(self: Team, key: str) -> None:
         server.settimeout(1)
         while len(self.links) < self.world - 1:
             if time.monotonic() > until:
-                raise RunError(f"only {1 + len(self.links)} of {self.world} processes have started in {JOIN} s; start all of them, or unset WORLD_SIZE to run one alone")
+                raise RunError(
+                    f"only {1 + len(self.links)} of {self.world} processes have started in {JOIN} s; start all of them, or unset "
+                    "WORLD_SIZE to run one alone"
+                )
             with suppress(OSError, ValueError, TypeError):
                 link, _ = server.accept()
                 link.settimeout(10)
@@ -163,7 +172,10 @@ def _call(self: Team, key: str) -> None:
         link = socket.create_connection((host, port), timeout=JOIN)
         link.sendall(json.dumps({"token": token, "rank": self.rank}).encode())
     except (RuntimeError, OSError) as e:
-        raise RunError(f"process {self.rank} of {self.world}: the main process does not answer ({str(e).splitlines()[0]}); look at what it says, and start all of them again") from e
+        raise RunError(
+            f"process {self.rank} of {self.world}: the main process does not answer ({str(e).splitlines()[0]}); look at what it says, and "
+            "start all of them again"
+        ) from e
     self.links[0] = _keep_alive(link)
 
 # %% ../nbs/02_processes.ipynb #b1ad8ae4

@@ -38,7 +38,10 @@ class GradientSearch(Adversary):
     ):
         "Raises `UserError` for settings that cannot be."
         if not 0 < share <= 1 or divergence not in DIVERGENCES or batch_words < 1:
-            raise UserError(f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, batch_words={batch_words!r} at least 1")
+            raise UserError(
+                f"share={share!r} must be above 0 and at most 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}, "
+                f"batch_words={batch_words!r} at least 1"
+            )
         self.share, self.divergence, self.batch_words = share, divergence, batch_words
         self.judge = judge or RandomInfill()
 
@@ -68,7 +71,7 @@ def exchanges(
     choice = F.one_hot(masked.words, len(shared.names)).float().requires_grad_()
     with fast_gradients(teacher.model):  # an estimate anyway: what comes of it is read again
         answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
-    slope, = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
+    (slope,) = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
     teacher.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
 

@@ -67,13 +67,17 @@ def compared_sets(
     sets: dict[str, Answers] = {}
     if examples is not None and len(examples):
         at = some(len(examples), most)
-        sets[f"{examples.task.name}, {examples.split}"] = Answers.ask(teacher, student, [examples.rows[i] for i in at], _in_order(examples, student)[at], cache)
+        sets[f"{examples.task.name}, {examples.split}"] = Answers.ask(
+            teacher, student, [examples.rows[i] for i in at], _in_order(examples, student)[at], cache
+        )
     if pool is not None and len(pool):
         sets["pool"] = _of_pool(teacher, student, pool, some(len(pool), most), cache)
     if generated:
         records = [generated[i] for i in some(len(generated), most)]
         rows = [tuple(r["text"]) for r in records]
-        sets["written by the adversary"] = Answers(rows, np.log(np.maximum([r["teacher"] for r in records], 1e-6)), student.logits(rows), student.labels)
+        sets["written by the adversary"] = Answers(
+            rows, np.log(np.maximum([r["teacher"] for r in records], 1e-6)), student.logits(rows), student.labels
+        )
     return sets
 
 # %% ../nbs/73_serve.ipynb #cf139935
@@ -147,7 +151,10 @@ def check_run(
         if not (path / "config.json").exists():
             raise UserError(f"{folder}: holds no run; give the folder that a run was written to (its --out)")
         if (path / "student").exists():
-            warnings.warn(f"{folder}/log.jsonl: is missing, so the monitor cannot show how the training went; put that file back if you have it", stacklevel=2)
+            warnings.warn(
+                f"{folder}/log.jsonl: is missing, so the monitor cannot show how the training went; put that file back if you have it",
+                stacklevel=2,
+            )
     return path
 
 
@@ -227,14 +234,30 @@ def heading(
         return f"<h2>{name}</h2><p>No student yet: the run is not finished. The monitor shows how far it is.</p>"
     missing = " Without its teacher nothing can be compared; give one to see more."
     if teacher is not None:
-        config = read_object(self.folder / "config.json", "put the earlier file back, or look at the run without its teacher", teacher=(dict, type(None))) if (self.folder / "config.json").exists() else {}
-        missing = "" if (config.get("teacher") or {}).get("fingerprint") == teacher.fingerprint else " The teacher shown here is not the one that it learned from."
+        config = (
+            read_object(
+                self.folder / "config.json", "put the earlier file back, or look at the run without its teacher", teacher=(dict, type(None))
+            )
+            if (self.folder / "config.json").exists()
+            else {}
+        )
+        missing = (
+            ""
+            if (config.get("teacher") or {}).get("fingerprint") == teacher.fingerprint
+            else " The teacher shown here is not the one that it learned from."
+        )
     agrees = self.student.notes.get("best_agreement")
     told = f", agrees with its teacher on {agrees:.1%} of the held-out text" if agrees is not None else ""
     return f"<h2>{name}</h2><p>A student of {self.student.n_params:,} parameters{told}.{missing}</p>"
 
 # %% ../nbs/73_serve.ipynb #703fe622
-PAGES = {"Explorer": "explorer.html", "Comparison": "comparison.html", "Method": "method.html", "Generated texts": "written.html", "Monitor": "monitor.html"}  # file by title of a tab
+PAGES = {
+    "Explorer": "explorer.html",
+    "Comparison": "comparison.html",
+    "Method": "method.html",
+    "Generated texts": "written.html",
+    "Monitor": "monitor.html",
+}  # file by title of a tab
 
 
 @patch
@@ -242,7 +265,8 @@ def to_html(
     self: RunDashboard,
     folder: str | Path,  # made if it is not there; pages of the same names are replaced
 ) -> list[Path]:
-    "Write each tab as a page that needs no network and no Python. Raises `UserError` if a file is in the way, `RunError` if one cannot be written."
+    """Write each tab as a page that needs no network and no Python. Raises `UserError` if a file is in the way, `RunError` if one cannot be
+    written."""
     folder = claim_folder(home_path(folder))
     answers = self.parts["Comparison"].answers if "Comparison" in self.parts else None
     texts = [answers.rows[i] for i in some(len(answers.rows), 20)] if answers else []  # a page cannot be typed into, so it shows some
@@ -379,11 +403,17 @@ def make_app(
         page.set_cookie(COOKIE_KEY_SESSION_ID, secrets.token_urlsafe(24), samesite="lax")
         return page
 
-    files = [Route("/jupyter/anywidget.js", lambda request: FileResponse(anywidget)), Mount("/plotly", StaticFiles(directory=PLOTLY_JS.parent))]
+    files = [
+        Route("/jupyter/anywidget.js", lambda request: FileResponse(anywidget)),
+        Mount("/plotly", StaticFiles(directory=PLOTLY_JS.parent)),
+    ]
     return Starlette(routes=[Route("/", root), *files, Mount("/", app)])
 
 # %% ../nbs/73_serve.ipynb #73a0d009
-POLICY = "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; frame-ancestors 'self'"
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; img-src 'self' "
+    "data: blob:; font-src 'self' data:; frame-ancestors 'self'"
+)
 
 
 class Door:
@@ -413,7 +443,11 @@ class Door:
         elif scope["type"] == "websocket":
             asked = HTTPConnection(scope)
             same = asked.headers.get("origin", "").partition("://")[2] in ("", asked.headers.get("host"))
-            await (self.app(scope, receive, send) if same and self.knows(asked.cookies.get(self.name)) else send({"type": "websocket.close", "code": 1008}))
+            await (
+                self.app(scope, receive, send)
+                if same and self.knows(asked.cookies.get(self.name))
+                else send({"type": "websocket.close", "code": 1008})
+            )
         else:
             await self.app(scope, receive, send)
 
@@ -431,7 +465,11 @@ def answer(
         there.set_cookie(self.name, self.token, httponly=True, samesite="lax")
         return there
     if not self.knows(asked.cookies.get(self.name)):
-        return HTMLResponse("<h1>This page asks for its token</h1><p>Open the whole address that <code>zskd dashboard</code> printed, with the token at its end.</p>", 403)
+        return HTMLResponse(
+            "<h1>This page asks for its token</h1><p>Open the whole address that <code>zskd dashboard</code> printed, with the token at "
+            "its end.</p>",
+            403,
+        )
 
     async def behind(scope: Any, receive: Any, send: Any) -> None:
         async def with_policy(message: dict[str, Any]) -> None:
@@ -460,14 +498,17 @@ def listen(
 
 # %% ../nbs/73_serve.ipynb #d333dadf
 def serve(
-    load: Callable[[Callable[[str], None]], Callable[[], widgets.Widget]],  # called once; gets what to tell the page with, gives what makes the widgets of a visitor
+    load: Callable[
+        [Callable[[str], None]], Callable[[], widgets.Widget]
+    ],  # called once; gets what to tell the page with, gives what makes the widgets of a visitor
     port: int = 8866,  # to listen on; the next free one is taken if it is in use
     host: str = "127.0.0.1",  # address to listen on; that of this machine only
     token: bool = True,  # whether the page asks for a token, which is printed with its address
     browser: bool = True,  # open it in a browser
     title: str = "zskd",  # of the page
 ) -> None:
-    "Serve a page until Ctrl-C. Raises `UserError` where Solara is not installed and for an address that cannot be listened on, and what `load` raises."
+    """Serve a page until Ctrl-C. Raises `UserError` where Solara is not installed and for an address that cannot be listened on, and what
+    `load` raises."""
     if not (find_spec("solara") and find_spec("uvicorn")):
         raise UserError("serving a dashboard needs Solara: pip install '.[dashboards]' in a clone of zskd")
     if not 0 < port < 65536:

@@ -37,7 +37,9 @@ class Settings:
     weight_decay: float = 0.01  # of AdamW; biases and layer norms have none
     clip: float | None = 1.0  # largest norm of the gradient of the student's weights; None does not clip
     ema: float | None = 0.999  # decay of the running average of the weights; None keeps none
-    hidden: float | None = None  # weight of `HiddenStates` in the loss, 0 leaves them out; None: 1 for pairs if the teacher shows its states, else 0
+    hidden: float | None = (
+        None  # weight of `HiddenStates` in the loss, 0 leaves them out; None: 1 for pairs if the teacher shows its states, else 0
+    )
     held_out: float = 0.05  # rows kept for measuring agreement: a part below 1, otherwise a number
     evaluate_every: int | None = None  # steps; None gives about twenty evaluations, and one in 1,000 steps at least
     precision: str = "fp32"  # 'fp32', 'bf16', or 'auto' for what the device does faster
@@ -77,7 +79,9 @@ def loss_name(
         return str(loss)
     name = getattr(loss, "__qualname__", "<lambda>")
     if not callable(loss) or name.endswith("<lambda>"):
-        raise UserError(f"loss: {loss!r} has no name by which a resumed run could know it; give it a name (def), or a line such as 'kl+0.1*logit_mse'")
+        raise UserError(
+            f"loss: {loss!r} has no name by which a resumed run could know it; give it a name (def), or a line such as 'kl+0.1*logit_mse'"
+        )
     return f"{loss.__module__}.{name}"
 
 # %% ../nbs/44_settings.ipynb #71da3ce7

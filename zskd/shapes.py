@@ -162,7 +162,9 @@ def best_shape(
         shape = _fit(budget, v, size, int(p["layers"]), int(p["groups"]), p["expansion"], n_labels, max_length)
         if shape is not None and shape.hidden_size >= size:
             return shape
-    raise UserError(f"a budget of {budget:,} parameters is too small for {v:,} pieces; give a larger n_params, a smaller ratio or vocab_size")
+    raise UserError(
+        f"a budget of {budget:,} parameters is too small for {v:,} pieces; give a larger n_params, a smaller ratio or vocab_size"
+    )
 
 # %% ../nbs/32_shapes.ipynb #56b74e22
 PRESETS: dict[str, tuple[int, int]] = {  # layers, width (Turc et al. 2019, 1908.08962)
@@ -200,5 +202,13 @@ def shape_of(
     config: PretrainedConfig,  # of any model
 ) -> Shape | None:
     "The shape that an ALBERT configuration was made from; None for a model of another kind."
-    names = ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers", "num_hidden_groups", "num_attention_heads", "intermediate_size")
+    names = (
+        "vocab_size",
+        "embedding_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_hidden_groups",
+        "num_attention_heads",
+        "intermediate_size",
+    )
     return Shape(*(getattr(config, name) for name in names)) if config.model_type == "albert" else None

@@ -46,22 +46,38 @@ class Stage2(Callback):
         ramp: float = 0.1,  # part of the steps in which the share rises to its value
         generator_steps: int = 5,  # steps of an adversary that learns, at the beginning of a turn
         student_steps: int = 50,  # steps of the student in a turn
-        rows: int | None = None,  # new texts in a turn, at most as many as the pool has; None: as many as the student reads of them in a turn
+        rows: int
+        | None = None,  # new texts in a turn, at most as many as the pool has; None: as many as the student reads of them in a turn
         memory: int = 1,  # turns whose texts the student reads
         learn_rows: int = 64,  # texts in a step of the adversary
-        max_queries: int | None = None,  # questions of the adversary to the teacher, gradients counted, at most; the run ends with the step whose turn would go over it
+        max_queries: int
+        | None = None,  # questions of the adversary to the teacher, gradients counted, at most; the run ends with the step whose turn would go over it
     ):
         "Raises `UserError` for settings that cannot be."
         if not 0 < share < 1 or not 0 <= start < 1 or not 0 <= ramp < 1:
             raise UserError(f"share={share!r} must lie between 0 and 1, start={start!r} and ramp={ramp!r} from 0 to below 1")
         if not isinstance(adversary, Adversary):
             raise UserError(f"adversary={adversary!r}: is no Adversary; give for example MaskedLMGenerator()")
-        counts = {"generator_steps": generator_steps, "student_steps": student_steps, "rows": 1 if rows is None else rows, "memory": memory, "learn_rows": learn_rows, "max_queries": 1 if max_queries is None else max_queries}
+        counts = {
+            "generator_steps": generator_steps,
+            "student_steps": student_steps,
+            "rows": 1 if rows is None else rows,
+            "memory": memory,
+            "learn_rows": learn_rows,
+            "max_queries": 1 if max_queries is None else max_queries,
+        }
         for name, n in counts.items():
             least = 0 if name == "generator_steps" else 1
             if not isinstance(n, int) or n < least:
                 raise UserError(f"{name}={n!r}: must be a whole number, at least {least}")
-        self.adversary, self.share, self.start, self.ramp, self.generator_steps, self.student_steps = adversary, share, start, ramp, generator_steps, student_steps
+        self.adversary, self.share, self.start, self.ramp, self.generator_steps, self.student_steps = (
+            adversary,
+            share,
+            start,
+            ramp,
+            generator_steps,
+            student_steps,
+        )
         self.new_texts, self.memory, self.learn_rows, self.max_queries = rows, memory, learn_rows, max_queries
         self.turns: list[Turn] = []  # the last ones
 
@@ -78,7 +94,9 @@ def settings(self: Stage2) -> dict[str, Any]:
 def check(self: Stage2, run: Run) -> None:
     "Raise `UserError` for an encoder, an empty pool, an adversary that was used before, and settings that do not fit the run."
     if not run.teacher.labels:
-        raise UserError(f"adversary: teacher {run.teacher.name} is an encoder, which names no classes to differ on; leave the adversary out")
+        raise UserError(
+            f"adversary: teacher {run.teacher.name} is an encoder, which names no classes to differ on; leave the adversary out"
+        )
     if run.start.notes.get("n_texts", run.n_texts) and not run.n_texts:
         raise UserError("pool: is empty; an adversary has nothing to start from")
     if self.turns or self.adversary.steps:
@@ -149,9 +167,14 @@ def check_rows(
 ) -> None:
     "Raise `UserError` for a batch in which no row is the adversary's, and if `max_queries` is not enough for one turn."
     if rows_of_batch(self.share, batch_size) < 1:
-        raise UserError(f"batch_size={batch_size}: the adversary's share of {self.share:g} is less than one row of it; give a larger batch_size")
+        raise UserError(
+            f"batch_size={batch_size}: the adversary's share of {self.share:g} is less than one row of it; give a larger batch_size"
+        )
     if self.max_queries is not None and self.cost(batch_size, n) > self.max_queries:
-        raise UserError(f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(batch_size, n):,} answers; give at least as many, or a smaller batch_size")
+        raise UserError(
+            f"max_queries={self.max_queries}: a turn of the adversary takes {self.cost(batch_size, n):,} answers; give at least as many, "
+            "or a smaller batch_size"
+        )
 
 # %% ../nbs/48_stage2.ipynb #df922d35
 @patch
@@ -191,7 +214,10 @@ def record(
     before: np.ndarray,  # float32 [n, C], the teacher's logits of the texts it was made from
 ) -> None:
     "Add the texts of a turn to `generated.jsonl`. Raises `RunError` on a full disk."
-    lines = [json.dumps({"step": step, **record}, ensure_ascii=False) + "\n" for record in found.records((before, run.student.logits(found.origins)))]
+    lines = [
+        json.dumps({"step": step, **record}, ensure_ascii=False) + "\n"
+        for record in found.records((before, run.student.logits(found.origins)))
+    ]
     path = run.out / "generated.jsonl"
     try:
         with open(path, "a", encoding="utf-8", errors="replace") as f:
@@ -262,9 +288,14 @@ def load_state_dict(self: Stage2, state: dict[str, torch.Tensor]) -> None:
     if not state:
         return
     if "counters" in state:
-        raise RunError("the checkpoint is of version 0.1.0, which kept the adversary's texts in another way; delete the folder checkpoints and resume, which trains from the start")
+        raise RunError(
+            "the checkpoint is of version 0.1.0, which kept the adversary's texts in another way; delete the folder checkpoints and "
+            "resume, which trains from the start"
+        )
     texts = json.loads(state["texts"].numpy().tobytes())
-    self.turns = [Turn([tuple(row) for row in rows], state[f"answers.{i}"].numpy(), state[f"lengths.{i}"].numpy()) for i, rows in enumerate(texts)]
+    self.turns = [
+        Turn([tuple(row) for row in rows], state[f"answers.{i}"].numpy(), state[f"lengths.{i}"].numpy()) for i, rows in enumerate(texts)
+    ]
     self.adversary.load_state_dict(tensors_under(state, "adversary"))
 
 # %% ../nbs/48_stage2.ipynb #7561bde2
@@ -292,7 +323,9 @@ def check_records(
     known = run.state.generated
     if known is not None and len(kept) < known:
         missing = f"{known - len(kept):,} of the {known:,} texts"
-        warnings.warn(f"{path}: {missing} that the adversary wrote are missing or damaged; the student does not depend on this file", stacklevel=2)
+        warnings.warn(
+            f"{path}: {missing} that the adversary wrote are missing or damaged; the student does not depend on this file", stacklevel=2
+        )
     run.state.generated = len(kept)
     if path.exists() and path.read_bytes() != b"".join(kept):
         with atomic_path(path) as tmp:
@@ -308,7 +341,9 @@ def on_start(self: Stage2, run: Run) -> None:
 # %% ../nbs/48_stage2.ipynb #195296e6
 def read_generated(
     folder: str | Path,  # of a run
-) -> list[dict[str, Any]]:  # step, text, origin, divergence (nats); distributions: teacher, student, and of the origin teacher_before, student_before
+) -> list[
+    dict[str, Any]
+]:  # step, text, origin, divergence (nats); distributions: teacher, student, and of the origin teacher_before, student_before
     "What the adversary of a run wrote. Raises `UserError` for a run that has none."
     path = Path(folder) / "generated.jsonl"
     if not path.exists():

@@ -35,7 +35,8 @@ def word_logits(
 
 # %% ../nbs/33_starts.ipynb #7af58f02
 def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> torch.Tensor:
-    "Coefficients of the ridge regression of `y` on `x`, which has mean 0; the penalty is relative to the mean eigenvalue of the covariance."
+    """Coefficients of the ridge regression of `y` on `x`, which has mean 0; the penalty is relative to the mean eigenvalue of the
+    covariance."""
     gram = x.T @ x
     gram += torch.eye(len(gram)) * penalty * gram.trace() / len(gram)
     return torch.linalg.solve(gram, x.T @ y)
@@ -180,10 +181,14 @@ def hidden_vectors(
     tokenizer: PreTrainedTokenizerBase,  # its tokenizer
     rows: Sequence[str | Row],  # some inputs
     max_length: int = 64,  # pieces read of each
-) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:  # per layer `in` and `mid` [pieces, D], `units` [2, width]; first piece after the last layer [texts, D]
+) -> tuple[
+    list[dict[str, np.ndarray]], np.ndarray
+]:  # per layer `in` and `mid` [pieces, D], `units` [2, width]; first piece after the last layer [texts, D]
     "What enters each layer and its feed-forward part, mean and deviation of what that part's units answer, and what the pooler reads."
     seen: list[dict[str, torch.Tensor]] = [{} for _ in _layers(model)]
-    batch = tokenizer(*map(list, zip(*as_rows(rows), strict=True)), padding=True, truncation=True, max_length=max_length, return_tensors="pt").to(model.device)
+    batch = tokenizer(
+        *map(list, zip(*as_rows(rows), strict=True)), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
+    ).to(model.device)
     real = batch["attention_mask"].bool()
 
     def at_query(at: dict, _: Any, args: tuple, out: torch.Tensor) -> None:
@@ -296,7 +301,8 @@ def _norms(layer: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module]:
 
 # %% ../nbs/33_starts.ipynb #22c0662c
 def _copy_layer(new_layer: torch.nn.Module, old_layer: torch.nn.Module, units: np.ndarray) -> None:
-    "Set a layer to another of the same width, with the feed-forward units that write most; `units` [2, width] are their means and deviations."
+    """Set a layer to another of the same width, with the feed-forward units that write most; `units` [2, width] are their means and
+    deviations."""
     new, old = _linears(new_layer), _linears(old_layer)
     for name in ("query", "key", "value", "out"):
         _set(new[name], *_weights(old[name]))

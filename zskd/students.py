@@ -26,7 +26,18 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .cards import is_own, shareable, write_card
-from .core import ASSETS, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, sealed, write_json
+from zskd.core import (
+    ASSETS,
+    changed_files,
+    count_parameters,
+    derive_seed,
+    file_digests,
+    home_path,
+    is_whole,
+    read_object,
+    sealed,
+    write_json,
+)
 from .corpora import Corpus, load_corpus
 from .errors import RunError, UserError
 from .metrics import Classifier
@@ -70,7 +81,10 @@ class Student(Classifier):
 
     def __repr__(self) -> str:
         smaller = f", {self.notes['ratio']:.2f} times smaller than the teacher" if self.notes.get("ratio") else ""
-        return f"Student({self.n_params:,} parameters{smaller}; {self.notes.get('shape', self.model.config.model_type)}; labels {list_names(self.labels)})"
+        return (
+            f"Student({self.n_params:,} parameters{smaller}; {self.notes.get('shape', self.model.config.model_type)}; labels "
+            f"{list_names(self.labels)})"
+        )
 
 # %% ../nbs/35_students.ipynb #63cff23b
 @patch
@@ -118,7 +132,8 @@ def logits(
     rows: Sequence[str | Row] | Encoded,  # texts, tuples of 1 or 2 texts, or what `encode` made of them
     batch_tokens: int = 4096,  # pieces per batch, filling included
 ) -> np.ndarray:  # float32 [n, C], in the order given
-    "The student's logits, in batches of inputs of like length, without gradient and dropout. Raises `UserError` for rows that are no texts."
+    """The student's logits, in batches of inputs of like length, without gradient and dropout. Raises `UserError` for rows that are no
+    texts."""
     encoded = rows if isinstance(rows, Encoded) else self.encode(rows)
     out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
     training = self.model.training
@@ -132,7 +147,8 @@ def logits(
 # %% ../nbs/35_students.ipynb #a0f0fe99
 @patch
 def limited_tokenizer(self: Student) -> PreTrainedTokenizerBase:
-    "A copy of the tokenizer that says how much the student reads, so that pipelines know where to cut; of how it was called last it keeps nothing."
+    """A copy of the tokenizer that says how much the student reads, so that pipelines know where to cut; of how it was called last it keeps
+    nothing."""
     tokenizer = copy.deepcopy(self.tokenizer)
     tokenizer.model_max_length = self.max_length
     if tokenizer.is_fast:
@@ -146,12 +162,16 @@ def save(
     self: Student,
     folder: str | Path,  # made if it is not there; an earlier student in it is replaced
 ) -> Path:
-    "Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a full disk."
+    """Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a
+    full disk."""
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
         files = file_digests(tmp)
-        write_json(tmp / "zskd.json", sealed({"max_length": self.max_length, "notes": shareable(self.notes), "report": self.report, "files": files}))
+        write_json(
+            tmp / "zskd.json",
+            sealed({"max_length": self.max_length, "notes": shareable(self.notes), "report": self.report, "files": files}),
+        )
     write_card(folder, self)
     return home_path(folder)
 
@@ -178,7 +198,10 @@ def load(
     file = home_path(folder) / "zskd.json"
     saved = read_object(file, _NOTES_REMEDY, max_length=_INT, notes=_DICT, report=_DICT, files=_DICT) if file.exists() else {}
     for name in [*changed_files(file.parent, saved.get("files") or {}), *([] if is_whole(saved) else [file.name])]:
-        warnings.warn(f"{file.parent / name}: is not the file that was saved with this student; it may answer otherwise than it was trained to", stacklevel=2)
+        warnings.warn(
+            f"{file.parent / name}: is not the file that was saved with this student; it may answer otherwise than it was trained to",
+            stacklevel=2,
+        )
     student.max_length = saved.get("max_length") or student.max_length
     student.notes, student.report = saved.get("notes") or {}, saved.get("report")
     return student
@@ -238,7 +261,9 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None,
         raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
 
 # %% ../nbs/35_students.ipynb #84198a5d
-def _shared_pieces(tokenizer: PreTrainedTokenizerBase, teacher: Teacher, max_length: int) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
+def _shared_pieces(
+    tokenizer: PreTrainedTokenizerBase, teacher: Teacher, max_length: int
+) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
     "A tokenizer that was given, the teacher's ids of its pieces, and a word on it."
     spec, theirs = wordpiece_spec(tokenizer), teacher.tokenizer.get_vocab() if wordpiece_spec(teacher.tokenizer) is not None else {}
     vocab = tokenizer.get_vocab()
@@ -247,8 +272,15 @@ def _shared_pieces(tokenizer: PreTrainedTokenizerBase, teacher: Teacher, max_len
     pieces = sorted(vocab, key=vocab.get)
     unknown = [piece for piece in pieces if piece not in theirs]
     if unknown:
-        raise UserError(f"tokenizer: {len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, {unknown[0]!r} for one; leave it out, and one is made")
-    return make_tokenizer(spec, special_tokens(tokenizer), max_length), np.array([theirs[p] for p in pieces]), f"{len(pieces):,} pieces that were given"
+        raise UserError(
+            f"tokenizer: {len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, {unknown[0]!r} for one; leave it "
+            "out, and one is made"
+        )
+    return (
+        make_tokenizer(spec, special_tokens(tokenizer), max_length),
+        np.array([theirs[p] for p in pieces]),
+        f"{len(pieces):,} pieces that were given",
+    )
 
 # %% ../nbs/35_students.ipynb #ad7ca778
 def _vocabulary(
@@ -283,7 +315,14 @@ def _reactions(teacher: Teacher, n_texts: int) -> tuple[np.ndarray, np.ndarray |
 
 # %% ../nbs/35_students.ipynb #458b8016
 def _sizes(
-    teacher: Teacher, shape: Shape | None, preset: str | None, budget: int | None, vocab_size: int | None, n_texts: int, labels: tuple, max_length: int
+    teacher: Teacher,
+    shape: Shape | None,
+    preset: str | None,
+    budget: int | None,
+    vocab_size: int | None,
+    n_texts: int,
+    labels: tuple,
+    max_length: int,
 ) -> tuple[Shape | None, int]:
     "The shape (None for a preset) and the size of the vocabulary; what cannot fit is refused before any work."
     full = len(teacher.tokenizer) if wordpiece_spec(teacher.tokenizer) is not None else 30_522
@@ -308,9 +347,19 @@ def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np
 
 # %% ../nbs/35_students.ipynb #7d45adb6
 def _fresh(
-    teacher: Teacher, shape: Shape | None, size: int, preset: str | None, init: str, corpus: Corpus | Sequence[str] | str | Path | None, labels: tuple[str, ...], max_length: int,
-    n_texts: int, sensitivity: bool, lowercase: bool | None, given: PreTrainedTokenizerBase | None,
-) -> Student:  # fmt: skip
+    teacher: Teacher,
+    shape: Shape | None,
+    size: int,
+    preset: str | None,
+    init: str,
+    corpus: Corpus | Sequence[str] | str | Path | None,
+    labels: tuple[str, ...],
+    max_length: int,
+    n_texts: int,
+    sensitivity: bool,
+    lowercase: bool | None,
+    given: PreTrainedTokenizerBase | None,
+) -> Student:
     "A student of the sizes given, with the start asked for."
     reads_pieces = wordpiece_spec(teacher.tokenizer) is not None
     from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
@@ -333,13 +382,17 @@ def _fresh(
     return Student(model, tokenizer, max_length, {**notes, **about})
 
 # %% ../nbs/35_students.ipynb #e135b8e7
-EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "compact-wide")}  # compact encoders in the package, by the name that `init` takes
+EMBEDDED: dict[str, Path] = {
+    name: ASSETS / name for name in ("compact-small", "compact-wide")
+}  # compact encoders in the package, by the name that `init` takes
 
 
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
     "A student from the package, a folder or the hub, with a classifier for these labels."
     try:
-        student = _pretrained(EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **label_maps(labels))
+        student = _pretrained(
+            EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **label_maps(labels)
+        )
     except RunError as e:
         raise RunError(f"{e}, or one of auto, teacher, random, {', '.join(EMBEDDED)}") from e
     if budget is not None and student.n_params > budget:
@@ -355,7 +408,8 @@ def embedded_start(
     labels: Sequence[str],  # class names
     max_length: int = 128,  # pieces per input
 ) -> str:  # a name of `EMBEDDED`, or 'teacher'
-    "The embedded compact encoder that fills at least four fifths of a budget and reads pieces that the teacher reads too, or else the teacher."
+    """The embedded compact encoder that fills at least four fifths of a budget and reads pieces that the teacher reads too, or else the
+    teacher."""
     if budget is None or wordpiece_spec(teacher.tokenizer) is None or not _lowercases(teacher.tokenizer):
         return "teacher"
     pieces = teacher.tokenizer.get_vocab().keys()
@@ -376,19 +430,27 @@ def create(
     ratio: float | None = None,  # how many times smaller than the teacher, at least; 30 where no size is given
     n_params: int | None = None,  # parameters at most
     preset: str | None = None,  # a name of `PRESETS`
-    init: str | Path = "auto",  # 'teacher', 'random', a name of `EMBEDDED`, the folder or hub name of a checkpoint, or 'auto': see `embedded_start`
+    init: str
+    | Path = "auto",  # 'teacher', 'random', a name of `EMBEDDED`, the folder or hub name of a checkpoint, or 'auto': see `embedded_start`
     vocab_size: int | None = None,  # pieces; None leaves it to the shape
-    corpus: Corpus | Sequence[str] | str | Path | None = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
+    corpus: Corpus
+    | Sequence[str]
+    | str
+    | Path
+    | None = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
     seed: int = 0,  # the run's seed
     labels: Sequence[str] | None = None,  # class names; None: the teacher's
     max_length: int = 128,  # pieces per input
     shape: Shape | None = None,  # a shape of your own
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
-    lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
-    tokenizer: PreTrainedTokenizerBase | None = None,  # a fast WordPiece tokenizer (not its name) whose pieces are all among the teacher's; None: one is made
+    lowercase: bool
+    | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
+    tokenizer: PreTrainedTokenizerBase
+    | None = None,  # a fast WordPiece tokenizer (not its name) whose pieces are all among the teacher's; None: one is made
 ) -> Student:
-    "A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of reach."
+    """A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of
+    reach."""
     if tokenizer is not None:
         _check_tokenizer(tokenizer, vocab_size, lowercase, init)
         vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
@@ -428,7 +490,9 @@ def push_to_hub(
         try:
             api.create_repo(repo_id, private=private, exist_ok=True)
             mine = api.file_exists(repo_id, "README.md") and is_own(ModelCard.load(repo_id, token=token).content)
-            done = api.upload_folder(repo_id=repo_id, folder_path=tmp, commit_message="A student made by zskd", ignore_patterns=["README.md"] if mine else None)
+            done = api.upload_folder(
+                repo_id=repo_id, folder_path=tmp, commit_message="A student made by zskd", ignore_patterns=["README.md"] if mine else None
+            )
         except Exception as e:  # the hub's client also raises what its HTTP library raises
             why = next(iter(str(e).splitlines()), type(e).__name__)
             raise RunError(f"{repo_id}: cannot be uploaded ({why}); the student itself is unharmed") from e

@@ -127,7 +127,8 @@ _NOTICES = {  # kind: what is said of `n` findings of which the first is at `whe
     "skipped": "left out {n:,} bad line(s), the first is {where}",
     "repaired": "repaired {n:,} text(s) that held half a character (a lone surrogate), the first at {where}",
     "empty": "{n:,} row(s) hold no text, the first is {where}",
-    "rows in a field": "{n:,} field(s) in quotes look like several rows of the file, the first at {where}; if a quote is missing there, other columns are in the text",
+    "rows in a field": "{n:,} field(s) in quotes look like several rows of the file, the first at {where}; if a quote is missing there, "
+    "other columns are in the text",
 }
 
 
@@ -289,7 +290,10 @@ def _csv_error(path: str, number: int, error: csv.Error) -> UserError:
     if "unexpected end" in str(error):
         what = "a quote opens there and never closes, so that all further lines would be part of its field"
     elif "larger than field limit" in str(error):
-        what = f"a field of more than {csv.field_size_limit():,} characters, as when a quote never closes; jsonl and parquet have no such limit"
+        what = (
+            f"a field of more than {csv.field_size_limit():,} characters, as when a quote never closes; jsonl and parquet have no "
+            "such limit"
+        )
     elif "expected after" in str(error):
         what = "text follows a closing quote; quotes inside a field must be doubled"
     else:
@@ -313,14 +317,23 @@ def _delimited_rows(path: str, kind: str, columns: Sequence[str], notices: Notic
     header, records = _delimited(path, kind)
     for column in columns if header else ():
         if header.count(column) != 1:
-            raise UserError(f"{path}: has {header.count(column)} columns {column!r}; rename all but one") if column in header else no_column(path, column, header, kind)
+            raise (
+                UserError(f"{path}: has {header.count(column)} columns {column!r}; rename all but one")
+                if column in header
+                else no_column(path, column, header, kind)
+            )
     places = [header.index(column) for column in columns if header]
     for number, fields in records:
         where = f"line {number}"
         if isinstance(fields, csv.Error):
             yield where, _csv_error(path, number, fields)
         elif len(fields) != len(header):
-            yield where, UserError(f"{path}: {where} has {len(fields)} fields but the header {len(header)} ({', '.join(header)[:200]}); {_LEAVE_OUT}")
+            yield (
+                where,
+                UserError(
+                    f"{path}: {where} has {len(fields)} fields but the header {len(header)} ({', '.join(header)[:200]}); {_LEAVE_OUT}"
+                ),
+            )
         else:
             if kind == "csv" and _holds_rows(fields):
                 notices.add("rows in a field", where)
@@ -328,7 +341,8 @@ def _delimited_rows(path: str, kind: str, columns: Sequence[str], notices: Notic
 
 # %% ../nbs/06_tables.ipynb #fa72a855
 def _json_object(path: str, where: str, line: str, columns: Sequence[str], first: bool = True) -> dict[str, Any]:
-    "The object on a line. Raises `UserError` if there is none, or if a column is missing, which after the first line is a fault of the line."
+    """The object on a line. Raises `UserError` if there is none, or if a column is missing, which after the first line is a fault of the
+    line."""
     try:
         row = json.loads(line)
     except RecursionError as e:
@@ -339,7 +353,11 @@ def _json_object(path: str, where: str, line: str, columns: Sequence[str], first
         raise UserError(f"{path}: {where} is not a JSON object; give one object a line, like {{{json.dumps((*columns, 'text')[0])}: ...}}")
     for column in columns:
         if column not in row:
-            raise no_column(f"{path}: {where}", column, row) if first else UserError(f"{path}: {where}: has no column {column!r}, as lines before it have; {_LEAVE_OUT}")
+            raise (
+                no_column(f"{path}: {where}", column, row)
+                if first
+                else UserError(f"{path}: {where}: has no column {column!r}, as lines before it have; {_LEAVE_OUT}")
+            )
     return row
 
 # %% ../nbs/06_tables.ipynb #53b8acc9
@@ -386,7 +404,9 @@ def table_kind(
     "The format that a file's name says. Raises `UserError` for a packed parquet file."
     name = path.lower()
     if name.endswith(".parquet.gz"):
-        raise UserError(f"{path}: is a parquet file inside gzip, which cannot be streamed; unpack it with gunzip (parquet is compressed by itself)")
+        raise UserError(
+            f"{path}: is a parquet file inside gzip, which cannot be streamed; unpack it with gunzip (parquet is compressed by itself)"
+        )
     return _KINDS.get(Path(name.removesuffix(".gz")).suffix[1:], "")
 
 # %% ../nbs/06_tables.ipynb #9e926d54

@@ -37,7 +37,8 @@ def as_rows(
     texts: Iterable[str | Sequence[str]],  # strings, or sequences of one or two strings
     mixed: bool = False,  # whether single texts may stand beside pairs
 ) -> list[Row]:  # tuples, all of one length unless `mixed`
-    "Make rows of texts. Raises `UserError` for what is no text, for more than two texts in one, and for single texts among pairs where they may not be."
+    """Make rows of texts. Raises `UserError` for what is no text, for more than two texts in one, and for single texts among pairs where
+    they may not be."""
     if isinstance(texts, str):
         raise UserError(f"texts: got one string ({texts[:40]!r}); give a list of them")
     rows = [(t,) if isinstance(t, str) else t if isinstance(t, tuple) else _as_row(i, t) for i, t in enumerate(texts)]
@@ -156,7 +157,9 @@ class Task:
             raise UserError(f"task {self.name}: style {self.style!r} is unknown; use one of {', '.join(STYLES)}")
         if RELATIONS.get(self.relation) != self.n_texts:
             fitting = [r for r, n in RELATIONS.items() if n == self.n_texts] or ["one or two columns"]
-            raise UserError(f"task {self.name}: relation {self.relation!r} does not fit {self.n_texts} text(s) per input; use {', '.join(fitting)}")
+            raise UserError(
+                f"task {self.name}: relation {self.relation!r} does not fit {self.n_texts} text(s) per input; use {', '.join(fitting)}"
+            )
 
 # %% ../nbs/10_tasks.ipynb #b0eb3663
 @patch(as_prop=True)
@@ -179,16 +182,40 @@ TASKS = {
     task.name: task
     for task in (
         Task("sst2", ("negative", "positive"), ("sentence",), style="phrase", glue="sst2", folder="SST-2", sizes={"validation": 872}),
-        Task("mnli", ("entailment", "neutral", "contradiction"), ("premise", "hypothesis"), relation="entailment",
-             glue="mnli", folder="MNLI", files=_MNLI_FILES, sizes=_MNLI_SIZES),
+        Task(
+            "mnli",
+            ("entailment", "neutral", "contradiction"),
+            ("premise", "hypothesis"),
+            relation="entailment",
+            glue="mnli",
+            folder="MNLI",
+            files=_MNLI_FILES,
+            sizes=_MNLI_SIZES,
+        ),
         Task("rte", _YES_NO, ("sentence1", "sentence2"), relation="entailment", glue="rte", folder="RTE", sizes={"validation": 277}),
-        Task("qqp", ("not_duplicate", "duplicate"), ("question1", "question2"), relation="question_pair",
-             glue="qqp", folder="QQP", sizes={"validation": 40430}),
-        Task("mrpc", ("not_equivalent", "equivalent"), ("sentence1", "sentence2"), relation="paraphrase",
-             glue="mrpc", folder="MRPC", sizes={"validation": 408}),
-        Task("qnli", _YES_NO, ("question", "sentence"), relation="question_sentence", glue="qnli", folder="QNLI", sizes={"validation": 5463}),
+        Task(
+            "qqp",
+            ("not_duplicate", "duplicate"),
+            ("question1", "question2"),
+            relation="question_pair",
+            glue="qqp",
+            folder="QQP",
+            sizes={"validation": 40430},
+        ),
+        Task(
+            "mrpc",
+            ("not_equivalent", "equivalent"),
+            ("sentence1", "sentence2"),
+            relation="paraphrase",
+            glue="mrpc",
+            folder="MRPC",
+            sizes={"validation": 408},
+        ),
+        Task(
+            "qnli", _YES_NO, ("question", "sentence"), relation="question_sentence", glue="qnli", folder="QNLI", sizes={"validation": 5463}
+        ),
     )
-}  # fmt: skip
+}
 
 # %% ../nbs/10_tasks.ipynb #5f1c7b02
 def list_names(
@@ -251,8 +278,14 @@ def for_teacher(
         raise UserError(f"columns={given}: name {n_texts} column(s), one for each text of an input")
     if len(set(columns)) != len(columns):
         raise UserError(f"columns={' '.join(columns)}: name two different columns")
-    return cls(name, tuple(map(str, teacher.labels)), tuple(columns), metric, relation or ("single" if n_texts == 1 else "entailment"), label_column=label_column)
-
+    return cls(
+        name,
+        tuple(map(str, teacher.labels)),
+        tuple(columns),
+        metric,
+        relation or ("single" if n_texts == 1 else "entailment"),
+        label_column=label_column,
+    )
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c
 def match_labels(
@@ -263,7 +296,10 @@ def match_labels(
     "Find each label of the task among the model's, by name. Raises `UserError` showing both orders if that fails."
     shown = f"task: {list_names(task_labels)}; model: {list_names(model_labels)}"
     if len(task_labels) != len(model_labels):
-        raise UserError(f"labels: the task has {len(task_labels)} classes and the model {len(model_labels)} ({shown}); choose the task that the model was made for")
+        raise UserError(
+            f"labels: the task has {len(task_labels)} classes and the model {len(model_labels)} ({shown}); choose the task that the model "
+            "was made for"
+        )
     for key in (str, plain_name):
         want, have = [key(x) for x in task_labels], [key(x) for x in model_labels]
         if sorted(want) == sorted(have) and len(set(want)) == len(want):
@@ -273,7 +309,10 @@ def match_labels(
             return np.argsort([int(x[5:]) for x in have])
         raise UserError(f"labels: the model does not name its classes ({shown}); if they are in the task's order, say allow_unnamed=True")
     example = next(f"{old}={new}" for old, new in zip(model_labels, task_labels, strict=True) if old != new)
-    raise UserError(f"labels: the names differ ({shown}); say which is which with Teacher.rename, or on the command line with --labels, for example --labels {example} …")
+    raise UserError(
+        f"labels: the names differ ({shown}); say which is which with Teacher.rename, or on the command line with --labels, for example "
+        f"--labels {example} …"
+    )
 
 # %% ../nbs/10_tasks.ipynb #a7e3a1f4
 @dataclass(repr=False)
@@ -326,7 +365,13 @@ def _repr_html_(self: Examples) -> str:
     return f"<p>{html.escape(repr(self))}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 # %% ../nbs/10_tasks.ipynb #e713d016
-_PAIR_COLUMNS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"), ("#1 String", "#2 String"))
+_PAIR_COLUMNS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("#1 String", "#2 String"),
+)
 _LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality")
 
 
@@ -342,12 +387,15 @@ def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[s
             raise UserError(f"{path}: has no {what} column {missing!r}{choose}; {there}")
     found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
     if found[1][0] in found[0]:
-        raise UserError(f"{path}: column {found[1][0]!r} holds the right answers and cannot be a text as well; choose another with columns=")
+        raise UserError(
+            f"{path}: column {found[1][0]!r} holds the right answers and cannot be a text as well; choose another with columns="
+        )
     return [*found[0], *found[1]]
 
 # %% ../nbs/10_tasks.ipynb #4f7dfc6d
 def _numbers_in(names: Sequence[str]) -> dict[int, int]:
-    "Class number by the number in its name: a leading one ('1 star'), or the only one ('rated 1'); empty unless each class has another one."
+    """Class number by the number in its name: a leading one ('1 star'), or the only one ('rated 1'); empty unless each class has another
+    one."""
     for found in ([re.findall(r"^[^\d-]?(\d+)", name) for name in names], [re.findall(r"\d+", name) for name in names]):
         if all(len(digits) == 1 for digits in found) and len({int(d) for (d,) in found}) == len(names):
             return {int(d): i for i, (d,) in enumerate(found)}
@@ -360,17 +408,25 @@ def _warn_of_readings(path: str, numbers: set[int], readings: Mapping[str, Mappi
         differ = sorted(x for x in numbers if classes.get(x, readings[chosen][x]) != readings[chosen][x])
         if differ:
             mine, theirs = (task.labels[r[differ[0]]] for r in (readings[chosen], classes))
-            warnings.warn(f"{path}: the label {differ[0]} is read as {mine!r} ({chosen}), not as {theirs!r} ({other}); if that is wrong, write the names of classes in the file", stacklevel=2)
+            warnings.warn(
+                f"{path}: the label {differ[0]} is read as {mine!r} ({chosen}), not as {theirs!r} ({other}); if that is wrong, write the "
+                "names of classes in the file",
+                stacklevel=2,
+            )
 
 # %% ../nbs/10_tasks.ipynb #2c868c08
 def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.ndarray:
-    "Class numbers of (line, value): the names of the task's classes if all values are such, otherwise numbers. Raises `UserError` for other values."
+    """Class numbers of (line, value): the names of the task's classes if all values are such, otherwise numbers. Raises `UserError` for
+    other values."""
     key = plain_name if len(set(map(plain_name, task.labels))) == task.n_labels else str.strip  # '-1' and '1' differ in their dash alone
     names = {key(name): i for i, name in enumerate(task.labels)}
     if all(key(v) in names for _, v in values):
         return np.array([names[key(v)] for _, v in values], dtype=np.int64)
     read = [int(number[1]) if (number := re.fullmatch(r"([+-]?\d{1,18})(\.0*)?", v.strip())) else None for _, v in values]
-    readings = {"the numbers in the names of classes": _numbers_in(task.labels), "class numbers from 0": {i: i for i in range(task.n_labels)}}
+    readings = {
+        "the numbers in the names of classes": _numbers_in(task.labels),
+        "class numbers from 0": {i: i for i in range(task.n_labels)},
+    }
     for what, classes in readings.items():
         if all(x in classes for x in read):
             _warn_of_readings(path, set(read), readings, what, task)
@@ -385,9 +441,17 @@ def _bad_label(path: str, values: list[tuple[str, str]], read: list[int | None],
     where, value = next(((i, v) for i, v in wrong if plain_name(v) not in names), wrong[0])
     allowed = f"0 … {task.n_labels - 1}, or throughout one of {list_names(task.labels)}"
     from_one = task.n_labels in read and all(x in range(1, task.n_labels + 1) for x in read)
-    why = f"; the numbers in this file run from 1 to {task.n_labels}, but class numbers begin at 0: take 1 off each, or write the names" if from_one else ""
+    why = (
+        f"; the numbers in this file run from 1 to {task.n_labels}, but class numbers begin at 0: take 1 off each, or write the names"
+        if from_one
+        else ""
+    )
     named = sorted(_numbers_in(task.labels))
-    why = f"; the numbers in this file fit neither those in the names of classes ({named[0]} … {named[-1]}) nor class numbers from 0" if named and not from_one else why
+    why = (
+        f"; the numbers in this file fit neither those in the names of classes ({named[0]} … {named[-1]}) nor class numbers from 0"
+        if named and not from_one
+        else why
+    )
     return UserError(f"{path}: {where} has the label {value!r}; labels of {task.name} are {allowed}{why}")
 
 # %% ../nbs/10_tasks.ipynb #8c1ee607
@@ -397,7 +461,8 @@ def read_examples(
     split: str = "validation",  # which part of the data it is
     skip_bad_lines: bool = False,  # leave out lines that cannot be read or have another number of fields than the header
 ) -> Examples:
-    "Read labelled rows. Raises `UserError` for a bad line, a missing column, and labels that the task does not have; `RunError` for a damaged file."
+    """Read labelled rows. Raises `UserError` for a bad line, a missing column, and labels that the task does not have; `RunError` for a
+    damaged file."""
     path, notices = str(path), Notices()
     kind = table_kind(path) or "tsv"
     header = table_header(path, kind)
@@ -427,7 +492,9 @@ def _local_file(task: Task, split: str, data: str | Path) -> Path:
     if base.is_file():
         return base
     if not base.is_dir():
-        raise UserError(f"{base}: there is no such file or folder; give a folder of TSV, CSV, JSONL or Parquet files, or one such file (--data FOLDER)")
+        raise UserError(
+            f"{base}: there is no such file or folder; give a folder of TSV, CSV, JSONL or Parquet files, or one such file (--data FOLDER)"
+        )
     name = task.files.get(split, f"{split}.tsv")
     names = [name, *(f"{stem}{suffix}" for stem in dict.fromkeys((Path(name).stem, split)) for suffix in _SUFFIXES)]
     choices = [base / folder / file for folder in (task.folder, task.name, "") if folder is not None for file in names]
@@ -460,7 +527,9 @@ def _hub_examples(task: Task, split: str) -> Examples:
 def load(
     self: Task,
     split: str = "validation",  # 'train', 'validation'; 'validation_mismatched' of MNLI; or the name of another file in the folder
-    data: str | Path | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or 'demo'; None takes ZSKD_DATA, then the hub
+    data: str
+    | Path
+    | None = None,  # folder of TSV, CSV, JSONL or Parquet files, one such file, or 'demo'; None takes ZSKD_DATA, then the hub
     limit: int | None = None,  # at most this many rows, drawn with a fixed seed
     skip_bad_lines: bool = False,  # as in `read_examples`
 ) -> Examples:
@@ -499,7 +568,9 @@ def score(
     "Compare predictions with the truth. Raises `UserError` for zero rows, unequal lengths, or classes that the task does not have."
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.shape != labels.shape or predictions.ndim != 1 or not len(labels):
-        raise UserError(f"score: predictions of shape {predictions.shape} and labels of shape {labels.shape}; give two lists of one length, not empty")
+        raise UserError(
+            f"score: predictions of shape {predictions.shape} and labels of shape {labels.shape}; give two lists of one length, not empty"
+        )
     classes = np.arange(task.n_labels)
     if not np.isin(np.concatenate([predictions, labels]), classes).all():
         raise UserError(f"score: predictions and labels must be class numbers in 0 … {task.n_labels - 1} ({list_names(task.labels)})")

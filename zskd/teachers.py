@@ -96,7 +96,8 @@ def logits(
     cache: str | Path | None = None,  # folder to keep the logits in; None keeps nothing
     desc: str | None = None,  # in front of a progress bar; None shows none
 ) -> np.ndarray:  # float32 [n, n_classes], in the order given
-    "Ask the teacher; what pool or cache hold is read. Raises `UserError` for rows that it cannot read and for nonsense, `RunError` for a damaged shard."
+    """Ask the teacher; what pool or cache hold is read. Raises `UserError` for rows that it cannot read and for nonsense, `RunError` for a
+    damaged shard."""
     rows = as_texts(rows)
     if (stored := stored_logits(rows, self)) is not None:
         return check_logits(stored, rows, self.labels)
@@ -144,7 +145,9 @@ def _label_finder(labels: tuple[str, ...]) -> Callable[[Any], int]:
         try:
             number = operator.index(label)
         except TypeError as e:  # None, 0.7, a row of numbers
-            raise UserError(f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {list_names(labels)}") from e
+            raise UserError(
+                f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {list_names(labels)}"
+            ) from e
         if not 0 <= number < len(labels):
             raise UserError(f"teacher: answered with index {number}; its labels are 0 to {len(labels) - 1} ({list_names(labels)})")
         return number
@@ -158,7 +161,9 @@ def _labels_to_logits(answers: Any, labels: tuple[str, ...]) -> np.ndarray:
     try:
         ids = np.array([find(a["label"] if isinstance(a, Mapping) and "label" in a else a) for a in answers], dtype=int)
     except TypeError as e:  # no list at all
-        raise UserError(f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {list_names(labels)}") from e
+        raise UserError(
+            f"teacher: an answer is neither the name of a label nor its index ({e}); its labels are {list_names(labels)}"
+        ) from e
     rest = (1 - HARD_LABEL_CONFIDENCE) / (len(labels) - 1)
     return np.log(np.where(np.arange(len(labels)) == ids[:, None], HARD_LABEL_CONFIDENCE, rest))
 
@@ -171,7 +176,9 @@ def _numbers(said: Any) -> np.ndarray:
     elif isinstance(said, (list, tuple)) and said and all(isinstance(row, torch.Tensor) for row in said):
         return np.stack([_numbers(row) for row in said])
     if hidden := np.ma.count_masked(said) if isinstance(said, np.ma.MaskedArray) else 0:
-        raise UserError(f"teacher: {hidden} of the numbers in its answers are masked; return a number for every class, for example with .filled(0)")
+        raise UserError(
+            f"teacher: {hidden} of the numbers in its answers are masked; return a number for every class, for example with .filled(0)"
+        )
     array = np.asarray(said)
     if np.iscomplexobj(array):
         raise UserError("teacher: its answers are complex numbers; return real ones")
@@ -179,14 +186,17 @@ def _numbers(said: Any) -> np.ndarray:
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a03
 def _columns(said: Any) -> tuple[list[str], Any] | None:
-    "Names and values of columns: of a frame, of a dictionary of columns, of a dictionary for each input, of an array with named fields; None for what has none."
+    """Names and values of columns: of a frame, of a dictionary of columns, of a dictionary for each input, of an array with named fields;
+    None for what has none."""
     if isinstance(said, (list, tuple)) and said and all(isinstance(row, Mapping) for row in said):
         if any(row.keys() != said[0].keys() for row in said):
             raise UserError("teacher: its answers name different classes for different inputs; give each class a number in each")
         said = {name: [row[name] for row in said] for name in said[0]}
     if isinstance(said, Mapping):
         return list(said), list(zip(*said.values(), strict=True))
-    names = list(getattr(said, "columns", None) if hasattr(said, "to_numpy") else getattr(getattr(said, "dtype", None), "names", None) or [])
+    names = list(
+        getattr(said, "columns", None) if hasattr(said, "to_numpy") else getattr(getattr(said, "dtype", None), "names", None) or []
+    )
     if not names or all(isinstance(n, (int, np.integer)) for n in names):
         return None
     return names, said.to_numpy() if hasattr(said, "to_numpy") else np.stack([said[n] for n in names], axis=1)
@@ -202,9 +212,13 @@ def _in_order(names: list[Any], values: Any, labels: tuple[str, ...]) -> np.ndar
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a04
 def _scores(said: Any, labels: tuple[str, ...], complete: bool) -> tuple[np.ndarray, bool] | None:
-    "What a pipeline said, [n, n_classes], and whether it named every class; None for what is no such list. What is left of 1 goes to the classes that are not named."
+    """What a pipeline said, [n, n_classes], and whether it named every class; None for what is no such list. What is left of 1 goes to the
+    classes that are not named."""
     rows = [[a] if isinstance(a, Mapping) else a for a in said] if isinstance(said, (list, tuple)) else []
-    if not rows or not all(isinstance(row, (list, tuple)) and row and all(isinstance(d, Mapping) and {"label", "score"} <= d.keys() for d in row) for row in rows):
+    if not rows or not all(
+        isinstance(row, (list, tuple)) and row and all(isinstance(d, Mapping) and {"label", "score"} <= d.keys() for d in row)
+        for row in rows
+    ):
         return None
     find, p, named = _label_finder(labels), np.zeros((len(rows), len(labels))), np.zeros((len(rows), len(labels)), bool)
     for i, row in enumerate(rows):
@@ -229,9 +243,14 @@ def _probabilities_to_logits(p: np.ndarray, say: Callable[[str], None]) -> np.nd
     allowed = max(1e-2, 0.5 * 10**-digits * p.shape[1] if digits else 0) + 1e-6  # what rounding can add up to
     off = float(np.abs(total - 1).max())
     if p.min() < 0 or off > allowed or total.min() <= 0:
-        raise UserError("teacher: its answers are no probabilities (they must be >= 0 and sum to 1); say returns='logits' if they are logits")
+        raise UserError(
+            "teacher: its answers are no probabilities (they must be >= 0 and sum to 1); say returns='logits' if they are logits"
+        )
     if off > 5e-3:
-        say(f"teacher: its probabilities sum to 1 only up to {off:.2g}{f' (they have {digits} digits)' if digits else ''}; each row is divided by its sum")
+        say(
+            f"teacher: its probabilities sum to 1 only up to {off:.2g}{f' (they have {digits} digits)' if digits else ''}; each row is "
+            "divided by its sum"
+        )
     return np.log(np.maximum(p / total, 1e-7))
 
 # %% ../nbs/30_teachers.ipynb #f491fc7d
@@ -255,7 +274,10 @@ def _reader(
         said, kind = list(said) if isinstance(said, Iterator) else said, returns
         if scores := _scores(said, labels, complete=kind == "logits"):
             if not scores[1]:
-                say("teacher: it gives the score of its best classes only; with top_k=None a pipeline gives all, from which a student learns more")
+                say(
+                    "teacher: it gives the score of its best classes only; with top_k=None a pipeline gives all, from which a student "
+                    "learns more"
+                )
             said = scores[0]
         named = _columns(said)
         array = _in_order(*named, labels) if named else _numbers(said)
@@ -324,7 +346,9 @@ def _forward(model: PreTrainedModel, pad: Padding, encoded: Encoded, rows: np.nd
     with torch.inference_mode():
         for index in token_batches(filled, batch_tokens(model), equal):
             longest = int(filled[index].max())
-            size = min(max(1, batch_tokens(model) // longest), 1 << (len(index) - 1).bit_length())  # a last batch, too, has one of few sizes
+            size = min(
+                max(1, batch_tokens(model) // longest), 1 << (len(index) - 1).bit_length()
+            )  # a last batch, too, has one of few sizes
             batch = encoded.batch(rows[np.resize(index, size)], model.device, pad, longest)
             if int(lengths[index].min()) == longest:  # without padding there is nothing to mask
                 del batch["attention_mask"]
@@ -353,7 +377,9 @@ def _reader_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_l
     return partial(encode_rows, tokenizer, max_length=max_length, names=names)
 
 # %% ../nbs/30_teachers.ipynb #2a8e5f48
-def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, pad: Padding) -> Callable[[list[Row]], np.ndarray]:
+def _model_logits(
+    model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, pad: Padding
+) -> Callable[[list[Row]], np.ndarray]:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
     read = _reader_of(model, tokenizer, max_length)
 
@@ -371,13 +397,20 @@ def _model_logits(model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreT
                 except (IndexError, ValueError, RuntimeError) as e:
                     if out_of_memory(e):
                         raise
-                    raise UserError(f"teacher: fails on an input of up to {encoded.lengths.max()} tokens ({first_line(e)}); give another max_length") from e
+                    raise UserError(
+                        f"teacher: fails on an input of up to {encoded.lengths.max()} tokens ({first_line(e)}); give another max_length"
+                    ) from e
         return np.concatenate(parts)
 
     return compute
 
 # %% ../nbs/30_teachers.ipynb #a42312d6
-PROBE = ("good", "a good film", "film good a", " ".join(["the old film about a long river was good and bad , and nobody knew why ."] * 3))  # asked together and alone
+PROBE = (
+    "good",
+    "a good film",
+    "film good a",
+    " ".join(["the old film about a long river was good and bad , and nobody knew why ."] * 3),
+)  # asked together and alone
 SAME = 1e-4  # largest difference between two ways to ask, relative to the largest logit; computing in bfloat16, a thousand times that
 
 
@@ -391,7 +424,9 @@ def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
     return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())), equal_nan=True)
 
 # %% ../nbs/30_teachers.ipynb #0607fb93
-def _probes(name: str, model: PreTrainedModel, read: Callable[[list[Row]], Encoded], n_texts: int | None) -> list[tuple[Encoded, np.ndarray]]:  # inputs, logits [4, C]
+def _probes(
+    name: str, model: PreTrainedModel, read: Callable[[list[Row]], Encoded], n_texts: int | None
+) -> list[tuple[Encoded, np.ndarray]]:  # inputs, logits [4, C]
     "What the probe asks together, with the answers to each alone, for the numbers of texts that the model reads."
     found = []
     for n in (n_texts,) if n_texts else (1, 2):
@@ -402,8 +437,9 @@ def _probes(name: str, model: PreTrainedModel, read: Callable[[list[Row]], Encod
             if out_of_memory(e):
                 raise
             if n == 1 or n_texts:  # if nothing says how many texts it reads, a model need not read pairs
-                raise UserError(f"{name}: does not answer {'a text' if n == 1 else 'a pair of texts'} ({first_line(e)}); "
-                                "give a text classifier") from e  # fmt: skip
+                raise UserError(
+                    f"{name}: does not answer {'a text' if n == 1 else 'a pair of texts'} ({first_line(e)}); give a text classifier"
+                ) from e
     return found
 
 # %% ../nbs/30_teachers.ipynb #3eb889a6
@@ -444,7 +480,9 @@ def check_padding(
     "Raise `UserError` for a model whose answers change when short inputs are filled up on the right."
     probes = _probes(str(name), model, _reader_of(model, tokenizer, min(READ, reading_limit(model, tokenizer))), None)
     if pad_id(model, tokenizer) is None or not _fits(model, Padding(pad_id(model, tokenizer)), probes):
-        raise UserError(f"{name}: answers differently when a short text is filled up, so it cannot be trained in batches; give another model")
+        raise UserError(
+            f"{name}: answers differently when a short text is filled up, so it cannot be trained in batches; give another model"
+        )
 
 # %% ../nbs/30_teachers.ipynb #44832e10
 def _rounds_only(fast: PreTrainedModel, pad: Padding, probes: list[tuple[Encoded, np.ndarray]]) -> bool:
@@ -466,8 +504,12 @@ def reading_lengths(name: str, model: PreTrainedModel, tokenizer: PreTrainedToke
     if wanted is None:
         read, scored = min(READ, most), min(SCORED, most)
         if scored > read:
-            warnings.warn(f"{name}: reads up to {scored} tokens of a text; it is asked about the first {read} (max_length, --max-length, changes that) "
-                          f"and scored on {scored}", stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"{name}: reads up to {scored} tokens of a text; it is asked about the first {read} (max_length, --max-length, changes "
+                "that) "
+                f"and scored on {scored}",
+                stacklevel=4,
+            )
         return read, scored
     said = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
     if wanted > max(most, READ) and not most < wanted <= said:
@@ -504,9 +546,19 @@ def load(
 # %% ../nbs/30_teachers.ipynb #5506a96c
 @patch(cls_method=True)
 def _of_model(
-    cls: Teacher, model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pad: Padding, name: str, n_texts: int | None,
-    weights: str, given: str, dtype: torch.dtype, max_length: int, scored: Callable[[], Teacher] | None = None,
-) -> Teacher:  # fmt: skip
+    cls: Teacher,
+    model: PreTrainedModel,
+    fast: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pad: Padding,
+    name: str,
+    n_texts: int | None,
+    weights: str,
+    given: str,
+    dtype: torch.dtype,
+    max_length: int,
+    scored: Callable[[], Teacher] | None = None,
+) -> Teacher:
     "A teacher of a model that reads so many tokens."
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else given
     usual = pad.side == "right" and pad.id == (tokenizer.pad_token_id or 0)
@@ -557,8 +609,22 @@ def for_task(
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     scored = (lambda: self.for_scoring().for_task(task, allow_unnamed)) if self._scored else None
-    return Teacher(task.labels, lambda rows: self.logits(rows)[:, order], self.name, fingerprint, self.n_texts or task.n_texts,
-                   self.n_params, self.model, self.tokenizer, self.max_length, self.fast, self.shard, self.at_once, [self.columns[i] for i in order], scored)  # fmt: skip
+    return Teacher(
+        task.labels,
+        lambda rows: self.logits(rows)[:, order],
+        self.name,
+        fingerprint,
+        self.n_texts or task.n_texts,
+        self.n_params,
+        self.model,
+        self.tokenizer,
+        self.max_length,
+        self.fast,
+        self.shard,
+        self.at_once,
+        [self.columns[i] for i in order],
+        scored,
+    )
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a11
 @patch
@@ -573,7 +639,10 @@ def rename(
         labels[number] = str(name)
     twice = next((name for name in labels if labels.count(name) > 1), None)
     if twice is not None or len(set(numbers)) < len(numbers):
-        raise UserError(f"labels: {f'two classes would be called {twice!r}' if twice is not None else 'one class is given two names'}; give each class one name of its own")
+        raise UserError(
+            f"labels: {f'two classes would be called {twice!r}' if twice is not None else 'one class is given two names'}; give each "
+            "class one name of its own"
+        )
     renamed = copy.copy(self)
     renamed.labels, renamed.queries = tuple(labels), 0
     renamed.fingerprint = digest(self.fingerprint, labels) if self.fingerprint else ""
@@ -612,7 +681,10 @@ def read_shard(
     except (SafetensorError, OSError, ValueError) as e:
         raise RunError(f"{path}: this shard of the teacher's answers is damaged; delete this file, only its rows are asked again") from e
     if digest(logits.tobytes()) != expected:
-        raise RunError(f"{path}: this shard of the teacher's answers was altered (its checksum differs); delete this file, only its rows are asked again")
+        raise RunError(
+            f"{path}: this shard of the teacher's answers was altered (its checksum differs); delete this file, only its rows are asked "
+            "again"
+        )
     return logits
 
 # %% ../nbs/30_teachers.ipynb #3fdef178

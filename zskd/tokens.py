@@ -83,7 +83,8 @@ def text_engine(
     tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
     max_length: int,  # most pieces of an input
 ) -> Tokenizer:  # of the library `tokenizers`
-    "A copy of a fast tokenizer's engine that fills nothing up and cuts the longer text first; made once, for that takes longer than a text."
+    """A copy of a fast tokenizer's engine that fills nothing up and cuts the longer text first; made once, for that takes longer than a
+    text."""
     spec = {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
     engine = Tokenizer.from_str(json.dumps(spec))
     engine.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)

@@ -38,7 +38,9 @@ class TrackerCallback(Callback):
 
     def __init__(
         self,
-        log_with: str | GeneralTracker | Sequence[str | GeneralTracker],  # 'tensorboard', 'wandb', …; those that accelerate knows, or one of your own
+        log_with: str
+        | GeneralTracker
+        | Sequence[str | GeneralTracker],  # 'tensorboard', 'wandb', …; those that accelerate knows, or one of your own
         project: str = "zskd",  # its name there
         settings: Mapping[str, Any] | None = None,  # for each tracker its arguments, for example {'wandb': {'name': 'my run'}}
     ):

@@ -97,7 +97,10 @@ def _train_step(self: Distiller) -> float:  # the loss
 
     loss, norm = torch.stack([value, norm]).tolist()
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise RunError(f"{self.out}: the loss is {loss} and its gradient {norm} at step {self.step + 1}; start again with a lower lr (it was {self.settings.lr})")
+        raise RunError(
+            f"{self.out}: the loss is {loss} and its gradient {norm} at step {self.step + 1}; start again with a lower lr (it was "
+            f"{self.settings.lr})"
+        )
     self.lr = self._tools.optimizer.param_groups[0]["lr"]
     self._tools.optimizer.step()
     self._tools.optimizer.zero_grad()
@@ -232,7 +235,9 @@ def _asked_to_stop(self: Distiller, pressed: bool = False) -> bool:
     if there:
         (self.out / STOP).unlink()
     asked = there or pressed
-    return bool(self.accelerator.reduce(torch.tensor([int(asked)], device=self.accelerator.device), "sum").item()) if self.world > 1 else asked
+    return (
+        bool(self.accelerator.reduce(torch.tensor([int(asked)], device=self.accelerator.device), "sum").item()) if self.world > 1 else asked
+    )
 
 # %% ../nbs/64_training.ipynb #f430a66c
 @patch
@@ -272,12 +277,16 @@ def _finished_student(self: Distiller) -> Student:
     "The best student, as an ordinary one. The callbacks' modules get their best weights."
     for name, module in self._tools.own.items():
         module.load_state_dict(tensors_under(self.best_weights, f"callback.{name}"))
-    student = self._student(self.best_weights, model=copy.deepcopy(self.average.model).cpu() if self._is_changed(self.average.model) else None)
+    student = self._student(
+        self.best_weights, model=copy.deepcopy(self.average.model).cpu() if self._is_changed(self.average.model) else None
+    )
     for c in reversed(self.callbacks):
         made = c.finish(self, student)
         student = student if made is None else made
     if self._is_changed(student.model):
-        raise UserError("callbacks: after finish the student's model still has other weights than the student that was given; let finish put them back")
+        raise UserError(
+            "callbacks: after finish the student's model still has other weights than the student that was given; let finish put them back"
+        )
     return student
 
 # %% ../nbs/64_training.ipynb #da6d28a1
@@ -333,7 +342,10 @@ def _verify(self: Distiller, distilled: Student, results: dict[str, dict[str, st
     if not damaged and not results and not self._same_weights():
         damaged = {"student": "model.safetensors"}
     for name, file in damaged.items():
-        warnings.warn(f"{self.out / name / file}: is missing or was changed after the run; {self.out / name} is written again from the checkpoint", stacklevel=2)
+        warnings.warn(
+            f"{self.out / name / file}: is missing or was changed after the run; {self.out / name} is written again from the checkpoint",
+            stacklevel=2,
+        )
     if damaged:
         with suppress(UserError, AttributeError):  # the scores on its card, if they can still be read
             distilled.report = read_json(self.out / "student" / "zskd.json").get("report")
@@ -374,7 +386,8 @@ def _take_result(self: Distiller) -> None:
 # %% ../nbs/64_training.ipynb #eb1fb892
 @patch
 def fit(self: Distiller) -> Student:
-    "Train, and return the student that did best on the held-out rows. Raises `UserError` for a folder of another run, `RunError` for a full disk or a loss that is no number."
+    """Train, and return the student that did best on the held-out rows. Raises `UserError` for a folder of another run, `RunError` for a
+    full disk or a loss that is no number."""
     if self.distilled is not None:
         return self.distilled
     try:
@@ -406,7 +419,8 @@ def report(
     examples: Examples,  # of the task: the only real data that is ever read, and only for this
     **kwargs: Any,  # passed to `zskd.evaluate.evaluate`
 ) -> Report:
-    "Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`, and the scores on the student's card."
+    """Score teacher, student and undistilled student on real examples; writes `report.json` and `report.html`, and the scores on the
+    student's card."""
     student = self.fit()
     known = set(self.texts())
     seen = {"zero_shot": False} if any(row in known for row in examples.rows) else {}  # the text holds what it is scored on

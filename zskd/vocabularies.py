@@ -93,8 +93,13 @@ def trim_vocabulary(
     "A WordPiece vocabulary reduced to its most used pieces. Raises `UserError` for another kind of tokenizer or if `size` leaves no room."
     spec = wordpiece_spec(tokenizer)
     if spec is None:
-        raise UserError(f"{type(tokenizer).__name__}: is not a fast WordPiece tokenizer, so it cannot be trimmed; use learn_vocabulary(texts)")
-    vocab: dict[str, int] = {**spec["model"]["vocab"], **{t["content"]: t["id"] for t in spec["added_tokens"]}}  # tokens added later are not in the model's list
+        raise UserError(
+            f"{type(tokenizer).__name__}: is not a fast WordPiece tokenizer, so it cannot be trimmed; use learn_vocabulary(texts)"
+        )
+    vocab: dict[str, int] = {
+        **spec["model"]["vocab"],
+        **{t["content"]: t["id"] for t in spec["added_tokens"]},
+    }  # tokens added later are not in the model's list
     prefix = spec["model"]["continuing_subword_prefix"]
     special = {t["content"] for t in spec["added_tokens"]}
     letters = {mark + chr(code) for code in range(33, 127) for mark in ("", prefix)}
@@ -126,7 +131,8 @@ def learn_vocabulary(
     lowercase: bool = True,  # whether case is dropped (and accents with it)
     max_length: int = 128,  # in pieces
 ) -> PreTrainedTokenizerFast:
-    "A BERT-style WordPiece tokenizer learned from texts, the same in every run. Raises `UserError` if there is no text, or for an absurd size."
+    """A BERT-style WordPiece tokenizer learned from texts, the same in every run. Raises `UserError` if there is no text, or for an absurd
+    size."""
     check_pieces(size)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     learned = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -141,9 +147,7 @@ def learn_vocabulary(
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, limit_alphabet=1, show_progress=False)
     learned.train_from_iterator(texts, trainer)
     ends = [(t, learned.token_to_id(t)) for t in ("[CLS]", "[SEP]")]
-    learned.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
-    )
+    learned.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends)
     learned.decoder = decoders.WordPiece()
     spec = json.loads(learned.to_str())
     spec["added_tokens"] = [t for t in spec["added_tokens"] if t["content"] in names.values()]

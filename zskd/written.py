@@ -55,7 +55,9 @@ class CausalWriter(Writer):
     ):
         "Raises `UserError` for settings that cannot be, and for a tokenizer that cannot begin a text."
         if max_pieces < 1 or not temperature > 0 or not 0 < top_p <= 1:
-            raise UserError(f"max_pieces={max_pieces!r} must be at least 1, temperature={temperature!r} above 0, top_p={top_p!r} above 0 and at most 1")
+            raise UserError(
+                f"max_pieces={max_pieces!r} must be at least 1, temperature={temperature!r} above 0, top_p={top_p!r} above 0 and at most 1"
+            )
         if isinstance(prompts, str) or not all(isinstance(p, str) and p.strip() for p in prompts):
             raise UserError(f"prompts={prompts!r}: must be a list of texts, each with something in it")
         begin = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
@@ -96,14 +98,24 @@ def write(self: CausalWriter, n: int, seed: int) -> list[str]:
     "Texts drawn from the model piece by piece, each after one of the prompts."
     draw = torch.Generator().manual_seed(seed)
     chosen = torch.randint(max(1, len(self.prompts)), (n,), generator=draw).tolist()
-    begun = [[self.begin, *(self.tokenizer(self.prompts[i], add_special_tokens=False)["input_ids"] if self.prompts else [])] for i in chosen]
+    begun = [
+        [self.begin, *(self.tokenizer(self.prompts[i], add_special_tokens=False)["input_ids"] if self.prompts else [])] for i in chosen
+    ]
     longest = max(map(len, begun), default=0)
     ids = torch.tensor([[self.begin] * (longest - len(b)) + b for b in begun], dtype=torch.long, device=self.model.device)
     mask = torch.tensor([[0] * (longest - len(b)) + [1] * len(b) for b in begun], dtype=torch.long, device=self.model.device)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(derive_seed(seed, "pieces"))
-        out = self.model.generate(ids, attention_mask=mask, do_sample=True, max_new_tokens=self.max_pieces, temperature=self.temperature,
-                                  top_k=0, top_p=self.top_p, pad_token_id=self.begin)  # fmt: skip
+        out = self.model.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            max_new_tokens=self.max_pieces,
+            temperature=self.temperature,
+            top_k=0,
+            top_p=self.top_p,
+            pad_token_id=self.begin,
+        )
     return [self._whole(b, row[longest - len(b) + 1 :].tolist()) for b, row in zip(begun, out, strict=True)]
 
 # %% ../nbs/24_written.ipynb #8e43dbe7
@@ -133,7 +145,9 @@ class InfillWriter(Writer):
             name, value = ("rounds", rounds) if rounds < 1 else ("sentences", sentences)
             raise UserError(f"{name}={value!r}: must be at least 1")
         if not isinstance(infill, MaskFiller | None) or getattr(infill, "learns", False):
-            raise UserError(f"infill={infill!r}: give a MaskFiller; of an adversary that has learned, MaskFiller(adversary.model, adversary.tokenizer)")
+            raise UserError(
+                f"infill={infill!r}: give a MaskFiller; of an adversary that has learned, MaskFiller(adversary.model, adversary.tokenizer)"
+            )
         self.sentences = [s for block in sample_blocks(corpus, sentences, (4, 50), seed) for s in block]
         if not self.sentences:
             raise UserError(f"corpus {corpus.name!r}: holds no sentence of 4 to 50 words; give running text")
@@ -230,4 +244,7 @@ def _go_on(writer: Writer, n: int, path: Path, known: set[str], batch: int, seed
         batch, idle = batch + 1, 0 if new else idle + 1
     bar.close()
     if len(known) < n:
-        raise UserError(f"{path}: {len(known):,} different texts are all that this model writes with these settings; ask for fewer, or give other text or a higher temperature")
+        raise UserError(
+            f"{path}: {len(known):,} different texts are all that this model writes with these settings; ask for fewer, or give other "
+            "text or a higher temperature"
+        )

@@ -111,7 +111,6 @@ def last_states(
             out[piece_places(encoded, rows)] = states[batch["attention_mask"].bool()].float().cpu()
     return out
 
-
 # %% ../../nbs/49_hidden.ipynb #238aa28f
 def leading_frame(
     states: torch.Tensor,  # [n, D]
@@ -125,7 +124,8 @@ def leading_frame(
 
 # %% ../../nbs/49_hidden.ipynb #d45fb0b2
 def _states_fit(teacher: Teacher) -> bool:
-    "Whether the base model gives every piece a state, and the same one alone and beside longer texts. T5 wants a decoder's input, Funnel shortens."
+    """Whether the base model gives every piece a state, and the same one alone and beside longer texts. T5 wants a decoder's input, Funnel
+    shortens."""
     rows = [(text,) * (teacher.n_texts or 1) for text in PROBE]
     try:
         together = last_states(teacher, encode_rows(teacher.tokenizer, rows, teacher.max_length))
@@ -155,7 +155,8 @@ def leading_states(
     size: int = 64,  # directions
     cache: str | Path | None = None,  # folder to keep them in; None keeps nothing
 ) -> torch.Tensor:  # float16 [the teacher's pieces of all rows, size]
-    "The teacher's last states in their leading directions. Raises `UserError` for a teacher that shows none, `RunError` for a damaged shard or a full disk."
+    """The teacher's last states in their leading directions. Raises `UserError` for a teacher that shows none, `RunError` for a damaged
+    shard or a full disk."""
     if not shows_states(teacher):
         raise UserError(f"teacher {teacher.name}: shows no hidden states, or has no fast tokenizer")
     rows, cache = as_rows(rows, mixed=True), Path(cache) if cache else None
@@ -200,7 +201,9 @@ class HiddenStates(Callback):
 
     def check(self, run: Run) -> None:
         if not shows_states(run.teacher):
-            raise UserError(f"teacher {run.teacher.name}: shows no hidden states, or has no fast tokenizer; leave HiddenStates out, or say hidden=0")
+            raise UserError(
+                f"teacher {run.teacher.name}: shows no hidden states, or has no fast tokenizer; leave HiddenStates out, or say hidden=0"
+            )
 
     def modules(self, run: Run) -> dict[str, torch.nn.Module]:
         size = min(self.size, run.teacher.model.config.hidden_size)
@@ -250,5 +253,7 @@ def loss(self: HiddenStates, run: Run, batch: Batch, student_logits: torch.Tenso
     real = torch.from_numpy(at >= 0)
     wanted = self.states[torch.from_numpy(at)[real]].to(mine.device, torch.float32)
     squares = (self.map(mine[real.to(mine.device)].float()) - wanted).square()
-    pieces = run.accelerator.reduce(torch.tensor(float(len(squares)), device=mine.device), "sum")  # of all processes, which have unequal numbers
+    pieces = run.accelerator.reduce(
+        torch.tensor(float(len(squares)), device=mine.device), "sum"
+    )  # of all processes, which have unequal numbers
     return weight * run.world * squares.sum() / (pieces.clamp_min(1) * squares.shape[1])  # the gradients of the processes are averaged
