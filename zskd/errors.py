@@ -5,14 +5,43 @@
 # %% ../nbs/00_errors.ipynb #f3eebc4b
 from __future__ import annotations
 
+from collections.abc import Callable
 from errno import ENOMEM
+from typing import Any
 
 # %% auto #0
-__all__ = ['ZskdError', 'UserError', 'RunError', 'out_of_memory']
+__all__ = ['in_python', 'ZskdError', 'UserError', 'RunError', 'require', 'out_of_memory']
 
 # %% ../nbs/00_errors.ipynb #33cb7f43
+def in_python(
+    name: str,  # of an argument
+    value: Any = None,  # None for an argument that has no value or whose value does not matter
+) -> str:
+    "Spell an argument as Python does."
+    return name if value is None else f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+
+
 class ZskdError(Exception):
     "Base of all errors that zskd raises on purpose; the text is one line for a person."
+
+    def __init__(
+        self,
+        text: object = "",  # what is wrong, and the way out
+        **arguments: Any,  # those that are wrong, by name; None leaves the value out
+    ) -> None:
+        super().__init__(text)
+        self.text, self.arguments = str(text), arguments
+
+    def __str__(self) -> str:
+        return self.line(in_python)
+
+    def line(
+        self,
+        spell: Callable[[str, Any], str],  # makes words of an argument's name and value
+    ) -> str:
+        "The whole line: the arguments, then the text."
+        names = ", ".join(spell(name, value) for name, value in self.arguments.items())
+        return f"{names}: {self.text}" if names else self.text
 
 
 class UserError(ZskdError):
@@ -21,6 +50,16 @@ class UserError(ZskdError):
 
 class RunError(ZskdError):
     "Something failed while running: disk, network, a damaged file. The command line ends with exit code 1."
+
+# %% ../nbs/00_errors.ipynb #5e0a1002
+def require(
+    ok: bool,  # whether all is well
+    text: str,  # what an argument must be, and the way out
+    **arguments: Any,  # those that the condition is about, by name
+) -> None:
+    "Raise `UserError` unless a condition holds."
+    if not ok:
+        raise UserError(text, **arguments)
 
 # %% ../nbs/00_errors.ipynb #137ac7dc
 def out_of_memory(
