@@ -1,4 +1,5 @@
 """Build settings of zskd, read from settings.ini so that each is written once."""
+
 from configparser import ConfigParser
 from pathlib import Path
 

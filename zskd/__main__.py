@@ -12,20 +12,5 @@ from .cli import main
 
 # %% ../nbs/81_main.ipynb #c0a7c105
 #| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
-#| eval: false
 if __name__ == "__main__":
     sys.exit(main())
