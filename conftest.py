@@ -27,7 +27,17 @@ sys.exit(0 if passed else 1)
 # which saves some seconds of imports each time. There is one server for each process of pytest, so this is the only list.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["nbdev.test", "pandas", "plotly.graph_objects", "zskd.all", "zskd.cli", "zskd.serve", "zskd.pretraining", "zskd.export"]
+    [
+        "nbdev.test",
+        "pandas",
+        "plotly.graph_objects",
+        "zskd.distillation",
+        "zskd.tracking",
+        "zskd.cli",
+        "zskd.serve",
+        "zskd.pretraining",
+        "zskd.export",
+    ]
     + [f"transformers.models.{name}.modeling_{name}" for name in ("albert", "bert")]
 )
 # Tests use no network, draw no progress bars, and say nothing that is not about the test.

@@ -18,19 +18,30 @@ import nbformat
 import yaml
 
 from zskd._site import options_in_code, page_file
-from zskd.cli import COMMANDS, METAVARS, Command, option, options_of
+from zskd import cli  # noqa: F401  registers the commands
+from zskd.options import ABOUT_CONFIG, COMMANDS, KINDS, METAVARS, Command, Option, options_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
 SITE = yaml.safe_load((NBS / "nbdev.yml").read_text(encoding="utf-8"))["website"]
-MADE = "<!-- Made from zskd/cli.py by scripts/make_pages.py. -->"
+MADE = "<!-- Made from zskd/commands.py by scripts/make_pages.py. -->"
 
 
 def in_code(
     text: str,  # may hold `names in code`
 ) -> str:  # with options in code, where Pandoc keeps their hyphens
     "Text for a cell of a Markdown table."
-    return options_in_code(text.replace("%%", "%").replace("|", "\\|"))
+    return options_in_code(text.replace("|", "\\|"))
+
+
+def option_line(
+    option: Option,
+    by_place: bool,  # whether it is given without its name
+) -> str:  # a row of a Markdown table
+    "An option and what it means."
+    value = METAVARS.get(option.name, KINDS[option.kind][1] or option.name.upper())
+    given = "" if option.kind == "bool" else f" {value}{' …' if option.many else ''}"
+    return f"| `{value if by_place else option.flag + given}` | {in_code(option.help)} |"
 
 
 def options_table(
@@ -40,14 +51,10 @@ def options_table(
 ) -> str:  # Markdown; empty if nothing is left
     "The options of a step."
     lines = []
-    for name, doc in options_of(step).items():
-        if name in seen:
-            continue
-        seen.add(name)
-        flag, how = option(name, doc, METAVARS.get((step.__name__, name)))
-        given = "" if "action" in how else f" {how['metavar']}{' …' if how.get('nargs') else ''}"
-        said = name.upper() if name == by_place else flag + given
-        lines.append(f"| `{said}` | {in_code(how['help'])} |")
+    for name, option in options_of(step).items():
+        if name not in seen:
+            lines.append(option_line(option, name == by_place))
+    seen |= options_of(step).keys()
     return "| option | |\n|----|--------|\n" + "\n".join(lines) if lines else ""
 
 
@@ -58,12 +65,13 @@ def command_page(
     "The page of a command: what it does, examples, options, and where it is defined."
     about = inspect.getdoc(command.function) or ""
     seen: set[str] = set()
-    tables = [f"## Options\n\n{options_table(command.function, seen, command.by_place)}"]
+    config = f"| `--config FILE` | {ABOUT_CONFIG['config']} |\n| `--print-config` | {ABOUT_CONFIG['print_config']} |"
+    tables = [f"## Options\n\n{options_table(command.function, seen, command.by_place)}\n{config}"]
     for step in command.steps:
         table = options_table(step, seen)
         if table:
             tables.append(
-                "## Options to "
+                "## Options: "
                 f"{step.__name__.replace('_', ' ')}\n\n{options_in_code(inspect.getdoc(step).split('. Raises')[0].rstrip('.'))}.\n\n{table}"
             )
     again = (

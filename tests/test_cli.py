@@ -18,9 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from zskd import cli, teachers
-from zskd.core import ASSETS
+from zskd import cli, demo, folders, teachers
+from zskd.core import ASSETS, sealed
 from zskd.errors import RunError
+from zskd.options import COMMANDS, read_words
 from zskd.pools import Pool
 from zskd.teachers import BLOCK
 
@@ -112,7 +113,7 @@ def finished(models, tmp_path_factory):
 # ---- as processes
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_shows_an_example(run, name):
     code, out, err = run(name, "--help")
     assert (code, err) == (0, "") and "example" in out and f"  zskd {name}" in out
@@ -129,7 +130,7 @@ def test_the_script_that_is_installed(tmp_path):
 
 def test_top(run):
     code, out, _ = run("--help")
-    assert code == 0 and all(name in out for name in cli.COMMANDS)
+    assert code == 0 and all(name in out for name in COMMANDS)
     assert run("--version")[1].startswith("zskd 0.")
     assert run()[0] == 2
     code, _, err = run("distil")
@@ -242,7 +243,7 @@ def test_bad_task(call, models, tmp_path):
     code, _, err = call("distill", "--teacher", models / "good", "--task", "mrpc", "--out", tmp_path / "run")
     assert code == 2
     one_line(err, "mrpc", "2 text(s)")
-    code, _, err = call("distill", "--teacher", models / "good", "--texts", 2, "--out", tmp_path / "run")
+    code, _, err = call("distill", "--teacher", models / "good", "--n-texts", 2, "--out", tmp_path / "run")
     assert code == 2
     one_line(err, "texts")
     assert not (tmp_path / "run").exists()
@@ -353,11 +354,11 @@ def test_bad_options(call, models, tmp_path):
         assert code == 2, (more, err)
         one_line(err, *parts)
     for more, parts in [
-        ([], ["--task NAME", "--teacher FOLDER", "--texts 1"]),
-        (["--task", "mrpc", "--texts", 2], ["--texts", "--task mrpc"]),
+        ([], ["--task NAME", "--teacher FOLDER", "--n-texts 1"]),
+        (["--task", "mrpc", "--n-texts", 2], ["--n-texts", "--task mrpc"]),
         (["--task", "mrpc", "--relation", "paraphrase"], ["--relation", "--task mrpc"]),
-        (["--task", "sst2", "--texts", 0], ["--texts", "--task sst2"]),
-        (["--texts", 3], ["--texts 3", "1 or 2"]),
+        (["--task", "sst2", "--n-texts", 0], ["--n-texts", "--task sst2"]),
+        (["--n-texts", 3], ["--n-texts 3", "1 or 2"]),
         (["--task", "sst2", "--device", "cpu"], ["--device", "--teacher"]),
         (["--task", "sst2", "--logits", tmp_path / "logits"], ["--logits", "--teacher"]),
         (["--task", "sst2", "--allow-unnamed"], ["--allow-unnamed", "--teacher"]),
@@ -382,8 +383,8 @@ def test_bad_options(call, models, tmp_path):
         (["pool", "--task", "sst2", "--corpus", "a.txt", "", "--out", "o"], "--corpus: is empty; give a value\n"),
         (["distill", "--teacher", "", "--out", "o"], "--teacher: is empty; give a value\n"),
         (["dashboard", ""], "RUN: is empty; give a value\n"),
-        (["pool", "--texts", 2, "--columns", "a", "a", "--out", "o"], "--columns a a: name two different columns\n"),
-        (["pool", "--texts", 2, "--columns", "a", "--out", "o"], "--columns a: name 2 column(s)"),
+        (["pool", "--n-texts", 2, "--columns", "a", "a", "--out", "o"], "--columns a a: name two different columns\n"),
+        (["pool", "--n-texts", 2, "--columns", "a", "--out", "o"], "--columns a: name 2 column(s)"),
         (
             ["pool", "--task", "sst2", "--column", "body", "--out", "o"],
             "--column body: has no effect, because corpus 'sample' is plain text",
@@ -400,18 +401,19 @@ def test_values_in_the_words_of_a_user(call, words, said, tmp_path, monkeypatch)
 
 def test_numbers_of_a_run_in_the_words_of_a_user(call, models, tmp_path):
     for more, said in (
-        (["--rows", 0], "--rows 0: must be at least 1"),
+        (["--rows", 0], "--rows 0: a pool has at least one row"),
         (["--batch-size", 0], "--batch-size 0: must be 1 or more"),
         (["--steps", 0], "--steps 0: must be 1 or more"),
     ):
         code, _, err = call("distill", "--teacher", models / "good", *more, "--preset", "bert-tiny", "--out", tmp_path / "run")
         assert (code, err) == (2, f"zskd distill: {said}\n")
-    assert vars(cli.make_parser().parse_args(["pool", "--out", "o", "--rows", "1e5"]))["n"] == 100_000
+    assert read_words(["pool", "--out", "o", "--rows", "1e5"])["n"] == 100_000
 
 
 def test_help_says_what_labels_are(call):
-    for name, value in (("evaluate", "NAME=CLASS"), ("teacher", "CLASS")):
-        assert f"--labels {value} [{value} ...]" in call(name, "--help")[1]
+    for name in ("evaluate", "teacher"):
+        assert "--labels NAME [NAME ...]" in call(name, "--help")[1]
+    assert "NEG=negative" in call("evaluate", "--help")[1]
 
 
 @pytest.mark.parametrize(
@@ -438,8 +440,9 @@ def test_data_is_opened_before_anything_is_made(call, models, tmp_path, monkeypa
 
 
 def test_demo_opens_its_data_first(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 400, "epochs": 1, "batch_size": 64})
-    monkeypatch.setattr(cli, "DEMO_SEARCH", {**cli.DEMO_SEARCH, "steps": 8, "batch_size": 16})
+    monkeypatch.setattr(demo, "POOL", {**demo.POOL, "n": 400})
+    monkeypatch.setattr(demo, "STAGE_1", {**demo.STAGE_1, "epochs": 1, "batch_size": 64})
+    monkeypatch.setattr(demo, "STAGE_2", {**demo.STAGE_2, "steps": 8, "batch_size": 16})
     folder = tmp_path / "data" / "SST-2"
     folder.mkdir(parents=True)
     (folder / "dev.tsv").write_text("text\tlabel\na film\t1\n")
@@ -455,28 +458,28 @@ def test_demo_opens_its_data_first(call, tmp_path, monkeypatch):
 def test_assumed_number_of_texts_is_told(call, models, tmp_path):
     "A model of the hub does not say whether it reads pairs, so what is assumed is printed, and how to change it."
     silent = ["--teacher", models / "silent"]
-    assumed = "silent: its config.json does not say how many texts it reads at once; single texts are assumed (--texts 2 for pairs)\n"
+    assumed = "silent: its config.json does not say how many texts it reads at once; single texts are assumed (--n-texts 2 for pairs)\n"
     code, out, err = call("pool", *silent, "--rows", 300, "--out", tmp_path / "one" / "pool")
     assert code == 0 and out.count(assumed) == 1, err
     code, out, err = call("distill", *silent, *SMALL, "--out", tmp_path / "run")
     assert code == 0 and out.count(assumed) == 1, err
-    assert "score it with: zskd evaluate" in out and " --texts 1 " in out.split("score it with")[1]
+    assert "score it with: zskd evaluate" in out and " --n-texts 1 " in out.split("score it with")[1]
     code, out, err = call("pool", *silent, "--relation", "paraphrase", "--rows", 300, "--out", tmp_path / "two" / "pool")
     assert code == 0 and "are assumed" not in out, err
     for words in (["label", *silent], ["distill", *silent, *SMALL[2:], "--out", tmp_path / "pairs"]):
         code, out, err = call(*words, "--pool", tmp_path / "two" / "pool")
-        assert code == 0 and out.count("pairs of texts are assumed, as the pool holds (--texts 1 for single texts)") == 1, err
-    code, out, err = call("label", *silent, "--texts", 2, "--pool", tmp_path / "two" / "pool")
+        assert code == 0 and out.count("pairs of texts are assumed, as in the pool (--n-texts 1 for single texts)") == 1, err
+    code, out, err = call("label", *silent, "--n-texts", 2, "--pool", tmp_path / "two" / "pool")
     assert code == 0 and "are assumed" not in out, err
-    code, out, err = call("label", *silent, "--texts", 2, "--pool", tmp_path / "one" / "pool")
+    code, out, err = call("label", *silent, "--n-texts", 2, "--pool", tmp_path / "one" / "pool")
     assert code == 2
-    one_line(err, tmp_path / "one" / "pool", "rows of 1 text(s)", "--texts")
+    one_line(err, tmp_path / "one" / "pool", "rows of 1 text(s)", "--n-texts")
 
 
 def test_a_pool_without_teacher_and_task(call, models, tmp_path):
     for n in (1, 2):
         folder = tmp_path / f"texts{n}" / "pool"
-        code, out, err = call("pool", "--texts", n, "--rows", 300, "--out", folder)
+        code, out, err = call("pool", "--n-texts", n, "--rows", 300, "--out", folder)
         assert code == 0 and "300 rows" in out, err
         made = Pool.load(folder)
         assert (made.n_texts, made.labels) == (n, ())
@@ -822,7 +825,7 @@ def test_recipes_that_cannot_be(call, tmp_path):
         '{"builders": {"sentence": 1}, "balance": "no"}',
     ):
         (tmp_path / "recipe.json").write_text(wrong)
-        code, _, err = call("pool", "--texts", 1, "--recipe", tmp_path / "recipe.json", "--rows", 5, "--out", tmp_path / "pool")
+        code, _, err = call("pool", "--n-texts", 1, "--recipe", tmp_path / "recipe.json", "--rows", 5, "--out", tmp_path / "pool")
         assert code == 2, wrong
         one_line(err, "recipe")
 
@@ -921,6 +924,12 @@ def test_dashboard_is_served(finished, start):
     assert served.wait(60) == 0
 
 
+def write_command(folder: Path, **options) -> None:
+    "A run's folder with nothing but the options of `zskd distill`."
+    kept = {"command": "distill", "options": {"task": "sst2", "corpus": ["sample"], **options}, "teacher": ""}
+    (folder / "command.json").write_text(json.dumps(sealed(kept)))
+
+
 @pytest.fixture
 def forked(run, monkeypatch):
     "What the monitor's button starts is forked as well."
@@ -929,31 +938,29 @@ def forked(run, monkeypatch):
         code, out, err = run(*command[3:], folder=cwd)
         return subprocess.CompletedProcess(command, code, out, err)
 
-    monkeypatch.setattr(cli.subprocess, "run", carry_out)
+    monkeypatch.setattr(folders.subprocess, "run", carry_out)
 
 
 def test_a_run_goes_on_from_its_dashboard(finished, tmp_path):
     "The monitor's button gives the command again that made the run, where that was given."
     run = finished[0]
     weights = (run / "student" / "model.safetensors").read_bytes()
-    cli.going_on(run, tmp_path)()
+    folders.resume_run(run, tmp_path)()
     assert (run / "student" / "model.safetensors").read_bytes() == weights
     shutil.copytree(run, tmp_path / "copy")
-    assert (
-        cli.going_on(tmp_path / "copy", tmp_path) is None and cli.going_on(run, None) is None and cli.going_on(tmp_path, tmp_path) is None
-    )
+    assert folders.resume_run(tmp_path / "copy", tmp_path) is None and folders.resume_run(tmp_path, tmp_path) is None
 
 
 def test_a_run_that_fails_from_its_dashboard(forked, tmp_path):
-    (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
+    write_command(tmp_path, teacher="nowhere", out=".")
     with pytest.raises(RunError, match="nowhere"):
-        cli.going_on(tmp_path, tmp_path)()
+        folders.resume_run(tmp_path, tmp_path)()
 
 
 def test_two_visitors_do_not_resume_a_run_twice(tmp_path, monkeypatch):
-    (tmp_path / "command.json").write_text(json.dumps({"command": "zskd distill --teacher nowhere --task sst2 --corpus sample --out ."}))
-    go_on, running, end = cli.going_on(tmp_path, tmp_path), threading.Event(), threading.Event()
-    monkeypatch.setattr(cli.subprocess, "run", lambda *_, **__: (running.set(), end.wait(60), subprocess.CompletedProcess([], 0))[-1])
+    write_command(tmp_path, teacher="nowhere", out=".")
+    go_on, running, end = folders.resume_run(tmp_path, tmp_path), threading.Event(), threading.Event()
+    monkeypatch.setattr(folders.subprocess, "run", lambda *_, **__: (running.set(), end.wait(60), subprocess.CompletedProcess([], 0))[-1])
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(go_on)
         assert running.wait(60)
@@ -966,10 +973,11 @@ def test_two_visitors_do_not_resume_a_run_twice(tmp_path, monkeypatch):
 def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(forked, models, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
-    words = ["zskd", "distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--steps", 100_000, "--out", out]
-    (out / "command.json").write_text(json.dumps({"command": shlex.join(map(str, words))}))
+    words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--steps", 100_000, "--out", out]
+    options = read_words([str(word) for word in words])
+    write_command(out, **{name: options[name] for name in COMMANDS["distill"].options()})
     with ThreadPoolExecutor(1) as pool:
-        going = pool.submit(cli.going_on(out, tmp_path))
+        going = pool.submit(folders.resume_run(out, tmp_path))
         until = time.time() + 120
         while (
             not going.done()
@@ -982,8 +990,9 @@ def test_a_run_that_is_stopped_from_its_dashboard_has_not_failed(forked, models,
 
 
 def test_demo_in_small(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "DEMO", {**cli.DEMO, "n": 200, "epochs": 1, "batch_size": 32})
-    monkeypatch.setattr(cli, "DEMO_SEARCH", {**cli.DEMO_SEARCH, "steps": 8, "batch_size": 16})
+    monkeypatch.setattr(demo, "POOL", {**demo.POOL, "n": 200})
+    monkeypatch.setattr(demo, "STAGE_1", {**demo.STAGE_1, "epochs": 1, "batch_size": 32})
+    monkeypatch.setattr(demo, "STAGE_2", {**demo.STAGE_2, "steps": 8, "batch_size": 16})
     out = tmp_path / "demo"
     code, text, err = call("demo", "--out", out)
     assert code == 0, err
@@ -994,7 +1003,7 @@ def test_demo_in_small(call, tmp_path, monkeypatch):
     assert report["compression"] >= 30
     weights = (out / "student" / "model.safetensors").read_bytes()
     code, text, _ = call("demo", "--out", out)
-    assert code == 0 and "which is continued" in text
+    assert code == 0 and "which is resumed" in text
     assert (out / "student" / "model.safetensors").read_bytes() == weights
     code, _, err = call("demo", "--out", out, "--seed", 1)
     assert code == 2

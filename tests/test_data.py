@@ -14,14 +14,15 @@ from zskd import cli
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus, split_sentences, split_words
 from zskd.errors import UserError
+from zskd.folders import run_options
 
 SMALL = ["--n", "120", "--steps", "4", "--batch-size", "16", "--preset", "bert-tiny", "--init", "random", "--device", "cpu"]
 PROSE = [
     f"The {a} {b} was {c} and the {d} stood near it."
-    for a in "old new small long".split()
-    for b in "mill road ship hall".split()
-    for c in "open full dark".split()
-    for d in "tree wall".split()
+    for a in ["old", "new", "small", "long"]
+    for b in ["mill", "road", "ship", "hall"]
+    for c in ["open", "full", "dark"]
+    for d in ["tree", "wall"]
 ]
 
 
@@ -143,9 +144,9 @@ def test_answers_beside_the_text_never_become_text(call, tmp_path):
     with gzip.open(tmp_path / "b.csv.gz", "wt", encoding="utf-8") as f:
         f.write(broken)
     for name in ("a.csv", "b.csv.gz"):
-        code, _, err = call("pool", "--texts", 1, "--corpus", tmp_path / name, "--n", 20, "--out", tmp_path / "no")
+        code, _, err = call("pool", "--n-texts", 1, "--corpus", tmp_path / name, "--n", 20, "--out", tmp_path / "no")
         assert code == 2 and f"{name}: line 9 is not good CSV: a quote opens there" in err and err.count("\n") == 1
-    code, _, err = call("pool", "--texts", 1, "--corpus", tmp_path / "a.csv", "--n", 20, "--skip-bad-lines", "--out", tmp_path / "pool")
+    code, _, err = call("pool", "--n-texts", 1, "--corpus", tmp_path / "a.csv", "--n", 20, "--skip-bad-lines", "--out", tmp_path / "pool")
     assert code == 0 and err.count("left out 1 bad line(s), the first is line 9") == 1
     (tmp_path / "c.csv").write_text(broken.replace(f"{PROSE[11]},", f'{PROSE[11]}",'), encoding="utf-8")
     with pytest.warns(UserWarning, match=r"1 field\(s\) in quotes look like several rows of the file, the first at line 9"):
@@ -158,7 +159,7 @@ def test_answers_beside_the_text_never_become_text(call, tmp_path):
 def test_halves_of_characters_are_repaired_while_reading(call, tmp_path):
     with open(tmp_path / "a.jsonl", "w", encoding="utf-8") as f:
         f.writelines(json.dumps({"text": f"{line} \ud83d"}) + "\n" for line in PROSE)
-    code, _, err = call("pool", "--texts", 1, "--corpus", tmp_path / "a.jsonl", "--n", 30, "--out", tmp_path / "pool")
+    code, _, err = call("pool", "--n-texts", 1, "--corpus", tmp_path / "a.jsonl", "--n", 30, "--out", tmp_path / "pool")
     assert code == 0 and err.count(f"repaired {len(PROSE)} text(s)") == 1 and "the first at line 1" in err
 
 
@@ -256,8 +257,8 @@ def test_damaged_records_of_a_run_end_in_one_line(one_answer, call, capsys):
     for file, ways, again in [
         (
             "command.json",
-            ['{"cut', "[1]", '{"command": 3}', '{"command": "zskd distill --teacher \\"x"}', '{"command": "zskd distill --nosuch x"}'],
-            lambda: cli.told_by_run(str(run)),
+            ['{"cut', "[1]", '{"command": 3}', '{"command": "distill", "options": 3}', '{"command": "distill", "options": {"nosuch": 1}}'],
+            lambda: run_options(run),
         ),
         (
             "config.json",

@@ -4,8 +4,8 @@ import json
 import multiprocessing
 import os
 import resource
-import signal
 import shutil
+import signal
 import socket
 import time
 from pathlib import Path

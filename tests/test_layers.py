@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-LATE = {"cli", "_site"}  # load what they need when a command runs
+HIGHER = {"__init__"}  # offers names of modules above it, and loads them when they are used
+LATE = {"steps", "folders", "commands", "demo", "cli", "_site"}  # load what they need when a command runs
 
 
 def rooms() -> list[str]:
@@ -34,6 +35,6 @@ def test_imports_go_down_only_and_stand_at_the_top():
         (module, name): "inside a function" if late else "upwards"
         for module in order
         for name, late in arrows(ROOT / "zskd" / f"{module.replace('.', '/')}.py")
-        if name in order and module not in LATE and (late or order.index(name) >= order.index(module))
+        if name in order and (late and module not in LATE or order.index(name) >= order.index(module) and module not in HIGHER)
     }
     assert not wrong, "the first module of each imports the second"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zskd.cards import model_card
-from zskd.cli import ask
+from zskd.commands import label_pool
 from zskd.errors import UserError
 from zskd.evaluate import evaluate
 from zskd.pools import ood_pool
@@ -57,7 +57,7 @@ def test_a_pool_and_its_answers(teacher, task, tmp_path, capsys):
     pool = ood_pool(task, "sample", 400, teacher=teacher, cache=tmp_path)
     table = readable(repr(pool.stats()))
     assert "of 150" in table and "classes without a row" in table
-    counts = ask(teacher, pool, tmp_path)
+    counts = label_pool(teacher, pool, tmp_path)
     said = readable(capsys.readouterr().out)
     assert len(counts) == 150 and sum(counts.values()) == 400 and "answers: " in said and "(150 in all)" in said
 

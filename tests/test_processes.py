@@ -20,6 +20,7 @@ from torch.distributed.run import get_args_parser
 
 from zskd import cli
 from zskd.core import ASSETS, RunFolder
+from zskd.options import COMMANDS
 from zskd.students import Student
 
 TUTORIAL = Path(__file__).parents[1] / "nbs" / "tutorials" / "processes.ipynb"
@@ -192,8 +193,8 @@ def test_a_command_of_one_process(tmp_path):
 @pytest.mark.parametrize("parser", [get_args_parser(), launch_command_parser()], ids=["torchrun", "accelerate launch"])
 def test_every_option_reaches_the_command(parser):
     "Starters read options of their own from the same line, some of them abbreviated; none of ours may look like one."
-    for name, c in cli.COMMANDS.items():
-        flags = ["-n", *(cli.flag_of(key) for s in (c.function, *c.steps) for key in cli.options_of(s) if key != c.by_place)]
+    for name, c in COMMANDS.items():
+        flags = ["-n", "--config", "--print-config", *(option.flag for key, option in c.options().items() if key != c.by_place)]
         for words in ([name, *given] for flag in flags for given in ([flag, "5"], [f"{flag}=5"])):
             assert parser.parse_args(["-m", "zskd", *words]).training_script_args == words
 
