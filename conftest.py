@@ -1,4 +1,4 @@
-"""What pytest needs to know: every notebook of nbs/ is a test item of its own, run by nbdev's own test machinery in a process of its own."""
+"""What pytest needs to know: every notebook of nbs/ is a test of its own, run by nbdev's test machinery in a process of its own."""
 
 import multiprocessing
 import os

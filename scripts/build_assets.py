@@ -158,7 +158,7 @@ def pretrained(encoder: Teacher, start: Student, rows: MixedPool, out: Path, **s
 
 
 def build_small(encoder: Teacher, rows: MixedPool, work: Path) -> dict:
-    """The compact encoder that `zskd pretrain --rows 300000 --epochs 5` makes: at most 757,000 parameters with a classifier of three classes."""
+    """The compact encoder of `zskd pretrain --rows 300000 --epochs 5`: at most 757,000 parameters with a classifier of three classes."""
     start = compact_student(encoder, 757_000, [text for row in rows.rows(range(50_000)) for text in row])
     run = pretrained(encoder, start, rows, work / "small", epochs=5, lr=2e-3, precision="auto", **objectives())
     return noted(

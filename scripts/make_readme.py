@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Write README.md from nbs/index.ipynb.
 
-If Quarto is on the PATH, nbdev_readme writes it. Otherwise nbconvert's Markdown exporter does, without the cells that nbdev's directives hide.
-Both keep the links of the notebook; this script then makes them start at the top of the repository.
+If Quarto is on the PATH, nbdev_readme writes it. Otherwise nbconvert's Markdown exporter does, without the cells that nbdev's directives
+hide. Both keep the links of the notebook; this script then makes them start at the top of the repository.
 
     python scripts/make_readme.py            write README.md
     python scripts/make_readme.py --check    exit 1 if README.md differs from the notebook
@@ -28,10 +28,8 @@ NOTEBOOK = ROOT / "nbs" / "index.ipynb"
 README = ROOT / "README.md"
 MARK = "<!-- Made from nbs/index.ipynb by scripts/make_readme.py. Edit the notebook, not this file. -->"
 DIRECTIVE = re.compile(r"^\s*#\s*\|\s*([\w-]+)\s*:?\s*(.*?)\s*$")
-CODE = (
-    r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ "
-    r"{0,3}(?P=fence)|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"
-)  # a block, or within a line
+BLOCK = r"^ {0,3}(?P<fence>```+|~~~+)[\s\S]*?^ {0,3}(?P=fence)"
+CODE = BLOCK + r"|(?P<ticks>`+)(?!`)[^`](?:(?:(?!\n\s*\n)[\s\S])*?[^`])?(?P=ticks)(?!`)"  # a block, or code within a line
 LINK = re.compile(CODE + r"|(?P<head>\]\(|(?:href|src)=\")(?P<target>[^)\s\"]+)", re.MULTILINE)
 SOURCES = {
     p.relative_to(ROOT / "nbs").with_name(page_file(p.name)).as_posix(): p.relative_to(ROOT / "nbs").as_posix()

@@ -1,4 +1,7 @@
-"""Copy plotly's script next to the pages of the site, so that their figures need no network. Quarto runs this in the folder of the pages before it renders them."""
+"""Copy plotly's script next to the pages of the site, so that their figures need no network.
+
+Quarto runs this in the folder of the pages before it renders them.
+"""
 
 import shutil
 from pathlib import Path

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from zskd import cli, demo, folders, teachers
+from zskd import cli, commands, demo, folders, teachers
 from zskd.core import ASSETS, sealed
 from zskd.errors import RunError
 from zskd.options import COMMANDS, read_words
@@ -185,7 +185,7 @@ def test_labelling_is_killed_and_goes_on(call, start, models, tmp_path):
     assert len(list(logits.glob("*.safetensors"))) == 1
     code, out, err = call(*words)
     assert code == 0, err
-    assert f"{BLOCK + 1500:,} rows, 1,500 of them asked now" in out
+    assert f"{BLOCK + 1500:,} rows, 1,500 of them answered now" in out
 
 
 def test_interrupt_and_resume_as_a_process(call, start, tmp_path, models):
@@ -204,8 +204,8 @@ def test_interrupt_and_resume_as_a_process(call, start, tmp_path, models):
     assert (out / "checkpoints" / "checkpoint.json").exists()
     saved = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
     assert 0 < saved < 600
-    assert f"interrupted at step {saved} of 600; go on with: " in err
-    code, printed, err = call(*shlex.split(err.split("go on with: zskd ")[1]))  # the command that it told
+    assert f"interrupted at step {saved} of 600; continue with: " in err
+    code, printed, err = call(*shlex.split(err.split("continue with: zskd ")[1]))  # the command that it told
     assert code == 0, err
     assert "of 600" in printed and (out / "student" / "model.safetensors").exists()
 
@@ -340,7 +340,7 @@ def test_bad_options(call, models, tmp_path):
             (["--data", tmp_path / "no-data"], ["no-data", "--data"]),
             (["--device", "abacus"], ["abacus"]),
             (["--recipe", tmp_path / "recipe.json"], ["recipe.json"]),
-            (["--columns", "text"], ["--columns", "--task sst2"]),
+            (["--columns", "text"], ["--columns", "the task sst2"]),
             (["--pool", tmp_path / "pool"], ["--rows", "--pool"]),
             (["--kind", "random", "--recipe", tmp_path / "recipe.json"], ["--kind", "--recipe"]),
             (["--epochs", "inf"], ["--epochs"]),
@@ -355,9 +355,9 @@ def test_bad_options(call, models, tmp_path):
         one_line(err, *parts)
     for more, parts in [
         ([], ["--task NAME", "--teacher FOLDER", "--n-texts 1"]),
-        (["--task", "mrpc", "--n-texts", 2], ["--n-texts", "--task mrpc"]),
+        (["--task", "mrpc", "--n-texts", 2], ["--n-texts", "the task mrpc"]),
         (["--task", "mrpc", "--relation", "paraphrase"], ["--relation", "--task mrpc"]),
-        (["--task", "sst2", "--n-texts", 0], ["--n-texts", "--task sst2"]),
+        (["--task", "sst2", "--n-texts", 0], ["--n-texts", "the task sst2"]),
         (["--n-texts", 3], ["--n-texts 3", "1 or 2"]),
         (["--task", "sst2", "--device", "cpu"], ["--device", "--teacher"]),
         (["--task", "sst2", "--logits", tmp_path / "logits"], ["--logits", "--teacher"]),
@@ -525,9 +525,9 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
         blocks.clear()
         code, _, err = call(*words)
         assert code == 1, (i, err)
-        one_line(err, "interrupted after 200 new answers of the teacher; go on with: ", how)
+        one_line(err, "interrupted after 200 new answers of the teacher; continue with: ", how)
     code, out, err = call("label", *good, "--pool", tmp_path / "pool", "--logits", tmp_path / "label-logits")
-    assert code == 0 and "300 rows, 100 of them asked now" in out, err
+    assert code == 0 and "300 rows, 100 of them answered now" in out, err
 
 
 @pytest.mark.parametrize("words", [["distill", "--teacher"], ["pretrain", "--encoder"]])
@@ -537,7 +537,7 @@ def test_interrupt_before_there_is_a_folder(call, models, tmp_path, monkeypatch,
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "check_out", stop)
+    monkeypatch.setattr(commands, "check_data" if words[0] == "distill" else "check_out", stop)
     code, _, err = call(*words, models / "good", "--out", tmp_path / "run")
     assert (code, err) == (1, f"zskd {words[0]}: interrupted; nothing is kept; run the same command again\n")
     assert not (tmp_path / "run").exists()
@@ -567,11 +567,11 @@ def test_a_folder_holds_one_run(call, finished, models):
     one_line(err, out, "--resume")
     code, _, err = call(*words, "--resume", "--lr", 0.01)
     assert code == 2
-    one_line(err, out, "another configuration", "--lr")
+    one_line(err, out, "other options (0.003)", "--lr 0.01")
     other = [models / "unnamed" if w == models / "good" else w for w in words]
     code, _, err = call(*other, "--allow-unnamed", "--resume")
     assert code == 2
-    one_line(err, out, "another configuration")
+    one_line(err, out, "other options")
     assert call(*words, "--resume")[0] == 0
     assert (out / "student" / "model.safetensors").read_bytes() == before
     code, _, err = call("pool", "--task", "sst2", "--out", out)
@@ -599,13 +599,13 @@ def test_all_differences_of_a_run_are_named(call, finished):
     assert code == 2
     one_line(
         err,
-        "--loss: 'kl+0.1*logit_mse' there, 'kl' asked; --lr: '0.003' there, '0.01' asked; --schedule: ",
-        "; --seed: '0' there, '4' asked)",
+        "--loss kl, --lr 0.01, --schedule linear, --seed 4: ",
+        "other options (kl+0.1*logit_mse, 0.003, cosine, 0)",
     )
     many = ["--vocab-size", 500, "--kind", "random", "--held-out", 9, "--lr", 0.01, "--seed", 4, "--loss", "kl"]
     code, _, err = call(*words, "--resume", *many)
     assert code == 2
-    one_line(err, "--held-out", "--kind", "and 1 more)")
+    one_line(err, "--held-out 9", "--kind random", "--vocab-size 500", "no value")
 
 
 def test_a_run_that_has_lost_a_file(call, finished, models, tmp_path):
@@ -617,7 +617,7 @@ def test_a_run_that_has_lost_a_file(call, finished, models, tmp_path):
     (out / "pool" / "pool.json").unlink()
     code, _, err = call(*words, "--resume")
     assert code == 2
-    one_line(err, f"{out}/pool/pool.json: is missing; put that file back, or delete the folder {out}/pool and give the command again")
+    one_line(err, f"{out}/pool/pool.json: is missing; put that file back, or delete the folder {out}/pool and make the same pool again")
     code, _, err = call(*pages)
     assert code == 0 and (tmp_path / "pages" / "monitor.html").exists()
     one_line(err, "warning: ", f"{out}/pool/pool.json: is missing", "put that file back")
@@ -638,7 +638,7 @@ def test_a_student_is_not_compared_with_itself(call, finished, tmp_path):
     for teacher in (student, tmp_path / "copy"):
         code, _, err = call("evaluate", "--teacher", teacher, "--student", student, "--task", "sst2", "--data", "demo")
         assert code == 2
-        one_line(err, f"{student}: is the student, and --teacher {teacher} is the same model")
+        one_line(err, f"--teacher {teacher}: is the same model as the student {student}")
 
 
 def test_what_a_run_says_at_its_end(call, finished):
@@ -648,7 +648,7 @@ def test_what_a_run_says_at_its_end(call, finished):
     line = f"agrees with the teacher on {best['best_agreement']:.1%} of 15 held-out rows of the pool (KL {best['best_kl']:.3f} nats)"
     assert code == 0 and line in said, said
     assert (
-        f"No --data was given, so nothing is known yet of real examples; score it with: zskd evaluate --student {out}/student --teacher "
+        f"No --data was given, so the student has no score on real examples yet; score it with: zskd evaluate --student {out}/student --teacher "
         f"{words[2]} --task sst2" in said
     )
 
@@ -666,7 +666,7 @@ def test_damaged_logits_are_noticed(call, models, tmp_path):
         one_line(err, shard, "delete")
     shard.unlink()
     code, out, _ = call("label", "--teacher", models / "good", "--pool", pool)
-    assert code == 0 and "200 of them asked now" in out
+    assert code == 0 and "200 of them answered now" in out
 
 
 def test_the_parts_make_the_whole(call, models, tmp_path):
@@ -674,7 +674,7 @@ def test_the_parts_make_the_whole(call, models, tmp_path):
     code, out, _ = call("pool", "--task", "sst2", "--teacher", models / "good", "--rows", 300, "--out", pool)
     assert code == 0 and "sentence" in out
     code, out, _ = call("label", "--teacher", models / "good", "--pool", pool)
-    assert code == 0 and "300 rows, 0 of them asked now" in out  # balancing had asked already
+    assert code == 0 and "300 rows, 0 of them answered now" in out  # balancing had asked already
     code, _, err = call("distill", "--teacher", models / "pair", "--task", "mrpc", "--pool", pool, *SMALL[2:], "--out", tmp_path / "run")
     assert code == 2 and not (tmp_path / "run").exists()  # a pool of single texts is no use to it
     one_line(err, pool, "rows of 1 text(s)")
@@ -722,7 +722,7 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
     assert code == 0 and (out / "encoder" / "model.safetensors").read_bytes() == weights, err
     code, _, err = call(*words, "--resume", "--seed", 1)
     assert code == 2
-    one_line(err, "another configuration", "--seed")
+    one_line(err, "other options", "--seed 1")
     run = [
         "distill",
         "--teacher",
@@ -754,7 +754,7 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
         (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000", "only 190 of 200 rows"]),
         (["--encoder", "nowhere", "--batch-size", 0], ["--batch-size 0: must be 1 or more\n"]),
         (["--encoder", "nowhere", "--epochs", 0], ["--epochs 0.0: must be a number above 0"]),
-        (["--encoder", "demo", "--params", 99_999_999], ["--params 99999999", "no more than the encoder has"]),
+        (["--encoder", "demo", "--params", 99_999_999], ["--params 99999999", "from 1 to the encoder's"]),
     ],
 )
 def test_bad_pretraining(call, tmp_path, words, parts):

@@ -143,7 +143,8 @@ def kinds(tmp_path_factory) -> Iterator[dict[str, Kind]]:
         label2id={"negative": 0, "positive": 1},
     )
     words = tiny(BertForMaskedLM, top / "models" / "words")
-    paragraphs = gzip.open(ASSETS / "wikipedia.txt.gz", "rt", encoding="utf-8").read().split("\n")[:60]
+    with gzip.open(ASSETS / "wikipedia.txt.gz", "rt", encoding="utf-8") as file:
+        paragraphs = file.read().split("\n")[:60]
     corpus, data = top / "corpus.txt", top / "data" / "SST-2"
     corpus.write_text("\n".join(paragraphs), encoding="utf-8")
     data.mkdir(parents=True)

@@ -330,7 +330,7 @@ def test_what_a_kill_has_left_is_cleared(calm, tmp_path):
     for file in files:
         file.write_bytes(b"half")
     run(out, resume=True)
-    assert identical(out, calm) and not [p for p in out.rglob(".*")]
+    assert identical(out, calm) and not list(out.rglob(".*"))
 
 
 def test_no_change_of_the_counters_passes(calm, tmp_path):

@@ -1,4 +1,4 @@
-"""One command in several processes: the tutorial's lines as they stand, processes that are killed, mistakes, and the words that torchrun hands on."""
+"""One command in several processes: the tutorial's lines word for word, processes that are killed, mistakes, and torchrun's options."""
 
 import contextlib
 import io
@@ -122,7 +122,7 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path, phase,
     os.kill(run.processes[lost].pid, signal.SIGKILL)
     codes = run.end(60)
     assert codes[lost] == -signal.SIGKILL and codes[1 - lost] == 1
-    assert run.errors() == f"zskd distill: process {lost} of 2 was lost; go on with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+    assert run.errors() == f"zskd distill: process {lost} of 2 was lost; continue with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
 
 
 def test_sigterm_before_training_is_one_line(tmp_path):
@@ -132,7 +132,7 @@ def test_sigterm_before_training_is_one_line(tmp_path):
     os.kill(run.processes[0].pid, signal.SIGTERM)
     assert run.end(60) == [143]
     assert re.fullmatch(
-        rf"zskd distill: interrupted[^\n]*; go on with: {re.escape(shlex.join(map(str, ['zskd', *words, '--resume'])))}\n", run.errors()
+        rf"zskd distill: interrupted[^\n]*; continue with: {re.escape(shlex.join(map(str, ['zskd', *words, '--resume'])))}\n", run.errors()
     )
 
 
@@ -164,7 +164,7 @@ def test_sigterm_in_training_is_one_line_and_leaves_a_checkpoint(tmp_path):
     assert (
         reached
         and run.errors()
-        == f"zskd distill: interrupted at step {reached} of 4000; go on with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+        == f"zskd distill: interrupted at step {reached} of 4000; continue with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
     )
 
 

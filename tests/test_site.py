@@ -384,7 +384,8 @@ THEMES = {
 CONTRAST = """() => [...document.querySelectorAll("code")].map(code => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);
   const over = (top, below) => { const a = top[3] ?? 1; return below.map((b, i) => a * top[i] + (1 - a) * b); };
-  const light = rgb => { const [r, g, b] = rgb.map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const light = rgb => { const [r, g, b] = rgb.map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const below = over(parse(getComputedStyle(code).backgroundColor), parse(getComputedStyle(document.body).backgroundColor).slice(0, 3));
   const [a, b] = [light(parse(getComputedStyle(code).color)), light(below)].sort((x, y) => y - x);
   return (a + 0.05) / (b + 0.05);
