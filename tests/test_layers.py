@@ -1,4 +1,4 @@
-"""Imports go down only: a module imports from modules whose notebooks have lower numbers, and does so at its top."""
+"""Imports go down only: a module imports from modules whose notebooks have lower numbers, and does so at its top. And nothing is too long."""
 
 import ast
 import json
@@ -38,3 +38,15 @@ def test_imports_go_down_only_and_stand_at_the_top():
         if name in order and (late and module not in LATE or order.index(name) >= order.index(module) and module not in HIGHER)
     }
     assert not wrong, "the first module of each imports the second"
+
+
+def test_modules_notebooks_and_cells_are_short():
+    "At most 700 lines, 120 cells, and 40 lines in an exported cell."
+    books = {
+        p: json.loads(p.read_text(encoding="utf-8"))["cells"] for p in (ROOT / "nbs").rglob("[!.]*.ipynb") if "checkpoints" not in str(p)
+    }
+    modules = [p for p in (ROOT / "zskd").rglob("*.py") if p.name != "_modidx.py"]
+    exported = {(p.name, c["id"]): len(c["source"]) - 1 for p, cells in books.items() for c in cells if c["source"][:1] == ["#| export\n"]}
+    assert not {p.name: n for p in modules if (n := len(p.read_text(encoding="utf-8").splitlines())) > 700}
+    assert not {p.name: len(cells) for p, cells in books.items() if len(cells) > 120}
+    assert len(exported) > 300 and not {cell: n for cell, n in exported.items() if n > 40}

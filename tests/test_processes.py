@@ -122,7 +122,9 @@ def test_a_process_that_is_killed_ends_the_others_with_one_line(tmp_path, phase,
     os.kill(run.processes[lost].pid, signal.SIGKILL)
     codes = run.end(60)
     assert codes[lost] == -signal.SIGKILL and codes[1 - lost] == 1
-    assert run.errors() == f"zskd distill: process {lost} of 2 was lost; continue with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+    assert (
+        run.errors() == f"zskd distill: process {lost} of 2 was lost; continue with: {shlex.join(map(str, ['zskd', *words, '--resume']))}\n"
+    )
 
 
 def test_sigterm_before_training_is_one_line(tmp_path):

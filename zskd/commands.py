@@ -16,6 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+# %% auto #0
+__all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'introduction', 'check_distill',
+           'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate', 'export', 'sentence_rows',
+           'options_shown', 'load_shown', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain',
+           'make_pretrainer']
+
+# %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
     check_apart,
     check_corpus,
@@ -49,12 +56,6 @@ if TYPE_CHECKING:
     from zskd.teachers import Teacher
     from zskd.training import Distiller
     from zskd.written import Writer
-
-# %% auto #0
-__all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'introduction', 'check_distill',
-           'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate', 'export', 'sentence_rows',
-           'options_shown', 'load_shown', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain',
-           'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #0dcb9679
 def check_labelled(
@@ -621,7 +622,7 @@ def make_pretrainer(
     "Everything of `zskd pretrain` before its training. Raises `UserError` for what does not fit."
     from zskd.core import ASSETS
     from zskd.corpora import load_corpus
-    from zskd.distillation import check_batch, shared_student
+    from zskd.distillation import check_batch, first_texts, shared_student
     from zskd.pretraining import Pretrainer, compact_student, mixed_text, objectives, open_encoder
     from zskd.settings import Settings
 
@@ -643,7 +644,7 @@ def make_pretrainer(
         text = load_corpus(given["corpus"] or "sample", given["column"], skip_bad_lines=given["skip_bad_lines"])
     rows = mixed_text(text, n, seed)
     check_batch(len(rows), settings)
-    texts = [text for row in rows.rows(range(min(n, 50_000))) for text in row]
+    texts = first_texts(rows)
     student = shared_student(out, lambda: compact_student(model, given["n_params"], texts, given["vocab_size"], seed=seed))
     print(f"encoder: {model.name}, {model.n_params:,} parameters\ntext: {rows}\nstudent: {student.notes['shape']}")
     how = {name: given[name] for name in ("epochs", "batch_size", "lr", "seed", "precision", "resume", "device")}

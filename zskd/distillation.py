@@ -30,8 +30,8 @@ from .teachers import Teacher
 from .training import Distiller
 
 # %% auto #0
-__all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'kept_pool', 'shared_student',
-           'forget_shared', 'distill']
+__all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'kept_pool', 'first_texts',
+           'shared_student', 'forget_shared', 'distill']
 
 # %% ../nbs/68_distillation.ipynb #592c8b19
 def with_task(
@@ -163,6 +163,14 @@ def kept_pool(
     pool.save(folder)
     return pool
 
+# %% ../nbs/68_distillation.ipynb #5e0a2003
+def first_texts(
+    pool: Pool,
+    most: int = 50_000,  # rows that are read
+) -> list[str]:
+    "The texts of a pool, from which a student's vocabulary is chosen."
+    return [text for row in pool.rows(range(min(len(pool), most))) for text in row]
+
 # %% ../nbs/68_distillation.ipynb #3943ab84
 def shared_student(
     folder: Path,  # of the run
@@ -223,8 +231,9 @@ def distill(
         check_size(model, task, **size)
         check_training(model, task, len(rows) if rows else n, run_settings(training), settings.get("adversary"), device)
         rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
-    words = [text for row in rows.rows(range(min(len(rows), 50_000))) for text in row]
-    student = shared_student(out, lambda: Student.create(model, corpus=words, labels=task.labels, n_texts=task.n_texts, seed=seed, **size))
+    student = shared_student(
+        out, lambda: Student.create(model, corpus=first_texts(rows), labels=task.labels, n_texts=task.n_texts, seed=seed, **size)
+    )
     run = Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training)
     run.fit()
     forget_shared(out)

@@ -24,9 +24,10 @@ from . import __version__
 from .errors import UserError
 
 # %% auto #0
-__all__ = ['RENAMED', 'EARLIER', 'KINDS', 'PATHS', 'METAVARS', 'COMMANDS', 'SAID', 'ABOUT_CONFIG', 'flag_of', 'whole', 'number',
-           'Option', 'add_option', 'options_of', 'Command', 'command', 'take', 'first_given', 'Parser', 'earlier_names',
-           'make_parser', 'words_of', 'spell', 'read_config', 'unknown_option', 'read_words', 'config_text']
+__all__ = ['RENAMED', 'EARLIER', 'KINDS', 'MODELS', 'PATHS', 'METAVARS', 'COMMANDS', 'SAID', 'ABOUT_CONFIG', 'flag_of', 'whole',
+           'number', 'Option', 'add_option', 'options_of', 'Command', 'command', 'take', 'first_given', 'Parser',
+           'earlier_names', 'make_parser', 'words_of', 'spell', 'read_config', 'unknown_option', 'read_words',
+           'config_text']
 
 # %% ../nbs/80_options.ipynb #5f7d2cc2
 RENAMED = {"n": "rows", "n_params": "params"}  # parameters whose option has another name
@@ -89,24 +90,8 @@ class Option:
         return self.about + (" (required)" if self.required else f" (default: {self.default})" if shown else "")
 
 # %% ../nbs/80_options.ipynb #af78bbc2
-PATHS = (
-    "out",
-    "data",
-    "corpus",
-    "rewrite",
-    "teacher",
-    "student",
-    "pool",
-    "logits",
-    "recipe",
-    "generator",
-    "init",
-    "model",
-    "encoder",
-    "base",
-    "run",
-    "pages",
-)  # options that may name a file or folder
+MODELS = ("teacher", "student", "generator", "init", "model", "encoder", "base")
+PATHS = (*MODELS, "out", "data", "corpus", "rewrite", "pool", "logits", "recipe", "run", "pages")  # options that may name a file or folder
 METAVARS = {"columns": "COLUMN", "labels": "NAME"}  # what help calls the value of an option, if not its name
 
 

@@ -156,7 +156,7 @@ def chosen_recipe(
     chosen = Recipe.for_task(task, kind) if recipe is None else Recipe.from_dict(given)
     return chosen if oversample is None else replace(chosen, oversample=oversample)
 
-
+# %% ../nbs/81_steps.ipynb #5e0a2001
 def make_pool(
     task: Task,  # shapes the rows
     teacher: Teacher | None,  # to balance by
