@@ -193,9 +193,8 @@ def run_command(
         values = write_out_home(values)
         with output_lock(name, values):
             COMMANDS[name].function(**values)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except BrokenPipeError:
+        raise
     except BaseException as e:
         _ignore_signals()
         return report_error(e, name, values, words)
@@ -259,7 +258,11 @@ def main(
         if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ:
             text = "accelerate launch --cpu starts one process, whatever its --num_processes says; use torchrun --nproc_per_node for more"
             print(f"warning: {text}", file=sys.stderr)
-        return run_words(words)
+        try:
+            return run_words(words)
+        except BrokenPipeError:  # whoever read the output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
 
 
 def _share(words: list[str]) -> int:
