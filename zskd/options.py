@@ -270,6 +270,8 @@ def read_config(
     name: str,  # of the command
 ) -> dict[str, Any]:  # options by name
     "The options in a file. Raises `UserError` for a file that cannot be read, and for one of another command."
+    if not file:
+        raise UserError("is empty; give a file", config=None)
     try:
         data = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
@@ -280,16 +282,16 @@ def read_config(
         data = data["options"]
     if not isinstance(data, dict):
         raise UserError(f"{file}: must hold options and their values, for example `rows: 50000`")
-    return {_option_name(str(key), name, file): value for key, value in data.items()}
-
-
-def _option_name(key: str, name: str, file: str) -> str:
     options = COMMANDS[name].options()
-    names = {spelled: o.name for o in options.values() for spelled in (o.name, o.flag[2:], o.flag[2:].replace("-", "_"))}
-    if key in names:
-        return names[key]
-    like = get_close_matches(key, names, 1)
-    raise UserError(f"{file}: {key!r} is no option of `zskd {name}`" + (f", perhaps {like[0]}" if like else ""))
+    names = {spelled: o for o in options.values() for spelled in (o.name, o.flag[2:], o.flag[2:].replace("-", "_"))}
+    for key, value in data.items():
+        if key not in names:
+            like = get_close_matches(str(key), names, 1)
+            raise UserError(f"{file}: {key!r} is no option of `zskd {name}`" + (f", perhaps {like[0]}" if like else ""))
+        kinds = (bool,) if names[key].kind == "bool" else (str, int, float, list) if names[key].many else (str, int, float)
+        if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
+            raise UserError(f"{file}: {key}: {value!r} is not a value of this option")
+    return {names[key].name: value for key, value in data.items()}
 
 # %% ../nbs/80_options.ipynb #ccc22517
 def unknown_option(
