@@ -31,9 +31,9 @@ from transformers import (
 
 from .core import home_path, pick_device, pick_dtype, write_json
 from .errors import UserError
-from .models import claim_folder, give_pad_token, load_classifier, model_folder, short_name
+from .models import claim_folder, give_pad_token, load_classifier, model_folder, reading_lengths, short_name
 from .tasks import Examples, Row, Task, score
-from .teachers import Teacher, reading_lengths
+from .teachers import Teacher
 
 # %% auto #0
 __all__ = ['fine_tune', 'WeightAveraging']
