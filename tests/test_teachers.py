@@ -146,7 +146,7 @@ KINDS = {  # name: configuration, tokenizer, what the warning about padding says
     "bert": (lambda: BertConfig(**N, **SIZE, **NAMES), {}, None),
     "gpt2, padding in the configuration": (lambda: GPT2Config(pad_token_id=END, **GPT2), {**PLAIN, "pad": None}, None),
     "gpt2, other padding in the tokenizer": (lambda: GPT2Config(pad_token_id=END, **GPT2), {**PLAIN, "pad": "<mask>"}, None),
-    "gpt2, no padding": (lambda: GPT2Config(**GPT2), {**PLAIN, "pad": None}, "has no padding piece"),
+    "gpt2, no padding": (lambda: GPT2Config(**GPT2), {**PLAIN, "pad": None}, "has no padding token"),
     "llama, padding in the tokenizer": (lambda: LlamaConfig(**LLAMA), {**PLAIN, "padding_side": "left"}, None),
     "xlnet": (
         lambda: XLNetConfig(**XLNET),
@@ -374,7 +374,7 @@ def test_nobody_is_asked_on_a_terminal(stranger, tmp_path):
         pass
     assert process.wait(60) == 2 and not (tmp_path / "it_ran").exists()
     lines = [line for line in said.decode().splitlines() if line.strip() not in ("y", "")]
-    assert len(lines) == 1 and "refused" in lines[0] and "[y/N]" not in said.decode(), lines
+    assert len(lines) == 1 and "never run" in lines[0] and "[y/N]" not in said.decode(), lines
 
 
 def test_every_call_says_that_code_is_not_trusted():
@@ -413,7 +413,7 @@ def test_the_share_of_rows_that_were_cut_is_in_the_statistics_of_a_pool():
     pool = ood_pool(task, "sample", 40, short, Recipe.for_task(task))
     cut = np.mean([len(short.tokenizer(text)["input_ids"]) > 12 for (text,) in pool.rows()])
     assert 0 < cut < 1 and pool.stats()["cut"] == pytest.approx(cut, abs=1e-4)
-    assert f"only the beginning: {cut:.1%}" in repr(pool.stats()) and f"{cut:.1%}" in pool.stats()._repr_html_()
+    assert f"longer than the teacher reads: {cut:.1%}" in repr(pool.stats()) and f"{cut:.1%}" in pool.stats()._repr_html_()
     assert pool.stats(teacher=whole)["cut"] < cut
 
 

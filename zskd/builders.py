@@ -288,11 +288,12 @@ def _as_sentence(words: list[str], like: str) -> str:
 _AUXILIARIES = {"is", "are", "was", "were", "has", "had", "can", "could", "will", "would", "do", "does", "did", "may", "must"}  # English
 _DETERMINERS = {"a": "no", "an": "no", "some": "no", "all": "no", "every": "no", "many": "few", "most": "few", "always": "never"}  # English
 _ANTONYM_PAIRS = """good bad|large small|big little|high low|long short|old new|young old|first last|early late|more less|many few
-    |most least|better worse|best worst|north south|east west|northern southern|eastern western|up down|before after|above below|inside outside
-    |with without|always never|often rarely|all none|open closed|public private|rich poor|strong weak|hot cold|light dark|black white
-    |male female|men women|man woman|true false|right wrong|left right|won lost|increased decreased|began ended|started stopped
-    |rose fell|born died|success failure|successful unsuccessful|possible impossible|popular unpopular|positive negative|major minor
-    |hard easy|rare common|modern ancient|local foreign|near far|entered left|accepted rejected|allowed forbidden|included excluded"""
+    |most least|better worse|best worst|north south|east west|northern southern|eastern western|up down|before after
+    |above below|inside outside|with without|always never|often rarely|all none|open closed|public private|rich poor
+    |strong weak|hot cold|light dark|black white|male female|men women|man woman|true false|right wrong|left right
+    |won lost|increased decreased|began ended|started stopped|rose fell|born died|success failure|successful unsuccessful
+    |possible impossible|popular unpopular|positive negative|major minor|hard easy|rare common|modern ancient
+    |local foreign|near far|entered left|accepted rejected|allowed forbidden|included excluded"""
 _ANTONYMS = {a: b for pair in _ANTONYM_PAIRS.split("|") for a, b in (pair.split(), pair.split()[::-1])}  # English
 
 

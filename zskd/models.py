@@ -350,7 +350,7 @@ def reading_lengths(
     named = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0
     require(wanted <= max(most, READ) or most < wanted <= named, f"the model reads at most {most} tokens", max_length=wanted)
     if wanted > most:
-        warnings.warn(f"{name}: the model reads {most} tokens of an input, not {wanted} (max_length)", stacklevel=4)
+        warnings.warn(f"{name}: max_length {wanted} is more than the {most} tokens that the model reads; it reads {most}", stacklevel=4)
     return min(wanted, most), min(wanted, most)
 
 # %% ../nbs/16_models.ipynb #1641817a
