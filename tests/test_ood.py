@@ -110,9 +110,9 @@ def test_one_word_for_ever():
 
 def test_too_small_a_corpus_says_how_many_rows_it_gives():
     corpus = Corpus.from_texts([p for p, _ in zip(load_corpus().paragraphs(), range(5), strict=False)], "five")
-    with pytest.raises(UserError, match=r"corpus 'five': is too small .* n=\d+") as e:
+    with pytest.raises(UserError, match=r"n=10000: corpus 'five' is too small .* at most \d+") as e:
         ood_pool("mrpc", corpus, n=10_000)
-    enough = int(str(e.value).split("n=")[1].split()[0])
+    enough = int(str(e.value).split("at most ")[1].split()[0])
     assert len(ood_pool("mrpc", corpus, n=enough)) == enough
 
 

@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from scipy.special import softmax
 
 from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, word_overlap
-from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, sealed, write_json
+from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, write_sealed
 from .corpora import Corpus, load_corpus, no_sentence, source_name, split_words
 from .errors import RunError, UserError, require
 from .metrics import Classifier, scarce_classes
@@ -411,7 +411,7 @@ def save(
     try:
         tmp.parent.mkdir(parents=True, exist_ok=True)
         _quiet_save(self.dataset, tmp)
-        write_json(tmp / "pool.json", sealed({**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}}))
+        write_sealed(tmp / "pool.json", {**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}})
         os.replace(tmp, folder)
     except OSError as e:
         raise RunError(f"{folder}: the pool cannot be written ({e.strerror or e}); free some space or choose another folder") from e
