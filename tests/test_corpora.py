@@ -272,7 +272,7 @@ def test_mistakes_with_the_hub_end_in_one_line(monkeypatch):
         raise ValueError("Bad split: tran. Available splits: ['train']\nmore")
 
     monkeypatch.setattr(datasets, "load_dataset", bad_split)
-    with pytest.raises(UserError, match=r"Available splits: \['train'\] \(a configuration goes behind a colon") as e:
+    with pytest.raises(UserError, match=r"Available splits: \['train'\] \(a configuration follows the name after a colon") as e:
         load_corpus("some/set", split="tran")
     assert "\n" not in str(e.value)
 

@@ -100,7 +100,7 @@ def test_the_quotes_of_a_field_do_not_reach_a_model(tmp_path):
             "mood.tsv",
             "text\tmood\nwarm\tpositive\n",
             [],
-            "no label column 'label' (choose with --label-column); its columns are text, mood",
+            "no label column 'label'; its columns are text, mood",
         ),
         ("open.csv", 'text,label\nwarm,1\n"cold,0\nwet,1\n', [], "line 3 is not good CSV: a quote opens there and never closes"),
         (
