@@ -238,7 +238,7 @@ def test_unreachable_hub_names_a_local_way():
     done = python(code, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
     one, two = done.stdout.splitlines()
-    assert one.startswith("corpus 'wikitext-103': the hub can't be reached") and "'sample'" in one
+    assert one.startswith("corpus 'wikitext-103': the hub cannot be reached") and "'sample'" in one
     assert "'nobody/nothing:de'" in two
 
 

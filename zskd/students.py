@@ -167,11 +167,11 @@ def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Stu
     give_pad_token(model, tokenizer)
     return Student(model, tokenizer, min(max_length, reading_limit(model, tokenizer)))
 
-# %% ../nbs/35_students.ipynb #f588044b
+# %% ../nbs/35_students.ipynb #5cd2f72b
 _INT, _DICT = (int, type(None)), (dict, type(None))  # either may be missing
 _NOTES_REMEDY = "restore the earlier file, or delete it: the student works without it, but has no notes on how it was made"
 
-
+# %% ../nbs/35_students.ipynb #f588044b
 @patch(cls_method=True)
 def load(
     cls: Student,
@@ -366,10 +366,10 @@ def _fresh(
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, **about})
 
-# %% ../nbs/35_students.ipynb #e135b8e7
+# %% ../nbs/35_students.ipynb #a1253e0e
 EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "compact-wide")}  # compact encoders, by name for `init`
 
-
+# %% ../nbs/35_students.ipynb #e135b8e7
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
     "A student from the package, a folder or the hub, with a classifier for these labels."
     try:
