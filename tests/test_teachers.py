@@ -239,7 +239,11 @@ def test_a_model_that_mixes_its_batch_is_refused(tmp_path):
     model, tokenizer = load_classifier(bert(tmp_path))
     read = _reader_of(model, tokenizer, 64)
     assert _choose_padding("teacher whole", model, tokenizer, read)[0].side == "right"
-    refused(lambda: _choose_padding("teacher mixing", Mixing(model), tokenizer, read), "teacher mixing", "changes with the other texts of the batch")
+    refused(
+        lambda: _choose_padding("teacher mixing", Mixing(model), tokenizer, read),
+        "teacher mixing",
+        "changes with the other texts of the batch",
+    )
 
 
 HEADS = {
