@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from .errors import RunError, UserError, require
-from .processes import place
+from .processes import rank_and_world
 
 # %% auto #0
 __all__ = ['LOCK', 'ASSETS', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype', 'pick_device', 'count_parameters',
@@ -445,16 +445,16 @@ def holds_files(
 @contextmanager
 def writing(
     path: str | Path,  # a folder (made if it does not exist) or a file
-    beside: bool = False,  # whether the lock is next to the path: for a file, and for a folder that is replaced as a whole
+    adjacent: bool = False,  # whether the lock is next to the path: for a file, and for a folder that is replaced as a whole
 ) -> Iterator[None]:
     "Be the only process that writes there; one thread may nest it. Raises `UserError` if another process does, `RunError` for a bad place."
-    if place()[0]:  # the first of several processes writes
+    if rank_and_world()[0]:  # the first of several processes writes
         yield
         return
     given, path = path, Path(path).absolute()
-    if not beside and path.exists() and not path.is_dir():
+    if not adjacent and path.exists() and not path.is_dir():
         raise UserError(f"{given}: is a file, not a folder; choose another output folder")
-    file, new = (path.with_name(f".{path.name}{LOCK}"), False) if beside else (path / LOCK, not path.exists())
+    file, new = (path.with_name(f".{path.name}{LOCK}"), False) if adjacent else (path / LOCK, not path.exists())
     holder = _holder(file)  # read first, because some versions of filelock empty the file
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

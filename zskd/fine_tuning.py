@@ -32,7 +32,7 @@ from transformers import (
 
 from .core import home_path, pick_device, pick_dtype, write_json
 from .errors import require
-from .models import claim_folder, give_pad_token, load_classifier, model_folder, reading_lengths, short_name
+from .models import give_pad_token, load_classifier, make_folder, model_folder, reading_lengths, short_name
 from .tasks import Examples, Row, Task, score
 from .teachers import Teacher
 
@@ -64,7 +64,7 @@ def fine_tune(
     model, tokenizer = _base_classifier(base, task, dropout)
     reading_lengths(short_name(base), model, tokenizer, max_length)  # refuses now what loading would refuse later
     rows, labels, examples = _training_data(task, data, extra, skip_bad_lines)
-    claim_folder(out)
+    make_folder(out)
     _train(model, tokenizer, rows, labels, settings)
     _save_teacher(model, tokenizer, task, max_length, out)
     result = score(Teacher.load(out, max_length=max_length).logits(examples.rows).argmax(1), examples.labels, task)

@@ -34,7 +34,7 @@ from .errors import RunError, UserError, out_of_memory, require
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
            'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
-           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'claim_folder', 'model_folder',
+           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'make_folder', 'model_folder',
            'fast_arithmetic', 'fast_gradients']
 
 # %% ../nbs/16_models.ipynb #c0ebbdb8
@@ -369,7 +369,7 @@ def short_name(
     return folder.absolute().name if folder.is_dir() else str(name)
 
 # %% ../nbs/16_models.ipynb #2c72f4d8
-def claim_folder(
+def make_folder(
     folder: str | Path,  # folder to make
 ) -> Path:  # its absolute path
     "Make a folder if it is not there. Raises `UserError` if a file is in the way, `RunError` if it cannot be made."
@@ -390,7 +390,7 @@ def model_folder(
     """Write a model to the yielded folder; then its files are moved, `config.json` last.
 
     Raises `UserError` for a file or for a `config.json` that is not a model's, `RunError` on a full disk."""
-    place = claim_folder(folder)
+    place = make_folder(folder)
     if (place / "config.json").exists() and "model_type" not in read_json(place / "config.json"):
         raise UserError(f"{folder}: holds a config.json that is not a model's, perhaps a run's; choose another output folder")
     tmp = place.with_name(f".{place.name}.{os.getpid()}.tmp")

@@ -26,7 +26,7 @@ from fastcore.basics import patch
 from .errors import RunError, UserError, ZskdError
 
 # %% auto #0
-__all__ = ['NAMES', 'TERMINATED', 'JOIN', 'GRACE', 'place', 'terminate', 'Team', 'team']
+__all__ = ['NAMES', 'TERMINATED', 'JOIN', 'GRACE', 'rank_and_world', 'terminate', 'Team', 'team']
 
 # %% ../nbs/02_processes.ipynb #f837f5a3
 NAMES = {  # names of the variables: first those of torchrun and accelerate, then those of MPI
@@ -36,7 +36,7 @@ NAMES = {  # names of the variables: first those of torchrun and accelerate, the
 }
 
 # %% ../nbs/02_processes.ipynb #d153e8f4
-def place() -> tuple[int, int]:  # number of this process, from 0, and number of processes
+def rank_and_world() -> tuple[int, int]:  # number of this process, from 0, and number of processes
     "The number of this process among those that were started together; (0, 1) if it was started alone."
     rank, world = (
         next((int(os.environ[n]) for n in NAMES[name] if os.environ.get(n, "").isdigit()), default)
@@ -87,7 +87,7 @@ class Team:
 @cache
 def team() -> Team:
     "The team of this process."
-    return Team(*place())
+    return Team(*rank_and_world())
 
 # %% ../nbs/02_processes.ipynb #bd81b4eb
 _START_ALL = "start all of them, or unset WORLD_SIZE to run one alone"

@@ -205,7 +205,7 @@ def write_corpus(
     if path.suffix != ".jsonl":
         raise UserError(f"{path}: texts are written as JSON lines; give a name that ends in .jsonl")
     read_written(path, writer, seed)  # a file of another writer gets no lock
-    with writing(path, beside=True):
+    with writing(path, adjacent=True):
         done = read_written(path, writer, seed)
         if len(done) < n:
             batch = done[-1]["batch"] if done else 0  # the last batch may be incomplete, so it is written again
