@@ -93,7 +93,7 @@ def _check_builders(builders: dict[str, float]) -> None:
     if len({BUILDERS[name].n_texts for name in builders}) > 1:
         raise UserError("recipe: builders of one text and of two texts cannot be mixed in one pool")
 
-# %% ../nbs/23_pools.ipynb #01efe2c1
+# %% ../nbs/23_pools.ipynb #8b2d111c
 def _check_types(recipe: Recipe) -> None:
     "Raise `UserError` for a field of a recipe with a value of another type."
     kinds = {"balance": (bool, "true or false"), "bins": (int, "a whole number"), "max_sentences": (int, "a whole number")}
@@ -103,7 +103,7 @@ def _check_types(recipe: Recipe) -> None:
     if isinstance(recipe.question_words, str):
         raise UserError("recipe: question_words must be a list")
 
-
+# %% ../nbs/23_pools.ipynb #01efe2c1
 def _check_ranges(recipe: Recipe) -> None:
     "Raise `UserError` for a field of a recipe whose number is too small or too large."
     premise, words = recipe.premise_sentences, recipe.words
@@ -447,10 +447,10 @@ def load(
         raise RunError(f"{folder}: holds other texts than its pool.json says; {remedy}")
     return pool
 
-# %% ../nbs/23_pools.ipynb #ede1387d
+# %% ../nbs/23_pools.ipynb #183895b3
 MANY_CLASSES = 8  # with more classes, the table has no column per class
 
-
+# %% ../nbs/23_pools.ipynb #ede1387d
 class PoolStats(dict):
     "Statistics of a pool; a dictionary that is displayed as a table."
 

@@ -127,10 +127,10 @@ def stored_logits(
         return None
     return rows.logits if tuple(rows.labels) == tuple(teacher.labels) else None
 
-# %% ../nbs/30_teachers.ipynb #89678d83
+# %% ../nbs/30_teachers.ipynb #45c758d5
 HARD_LABEL_CONFIDENCE = 0.95  # probability of the class, if a teacher gives only a label
 
-
+# %% ../nbs/30_teachers.ipynb #89678d83
 def _label_finder(labels: tuple[str, ...]) -> Callable[[Any], int]:
     "Make a function from a label, or its index, to its index. Case and separators of a name do not matter."
     exact, loose = ({key(name): i for i, name in enumerate(labels)} for key in (str, plain_name))
@@ -242,37 +242,44 @@ def _probabilities_to_logits(p: np.ndarray, say: Callable[[str], None]) -> np.nd
         say(f"teacher: the sum of its probabilities differs from 1 by up to {off:.2g}{rounded}; each row is divided by its sum")
     return np.log(np.maximum(p / total, 1e-7))
 
+# %% ../nbs/30_teachers.ipynb #f491fc7e
+def _warn_once() -> Callable[[str], None]:
+    "Make a function that warns at its first call only."
+    said = []
+
+    def say(text: str) -> None:
+        if not said:
+            warnings.warn(text, stacklevel=2)
+        said.append(text)
+
+    return say
+
+# %% ../nbs/30_teachers.ipynb #f491fc7f
+def _read_numbers(answers: Any, returns: str, labels: tuple[str, ...], say: Callable[[str], None]) -> np.ndarray:
+    "Logits of answers that are probabilities or logits."
+    if hasattr(answers, "logits"):  # an output of transformers
+        return _numbers(answers.logits)
+    answers = list(answers) if isinstance(answers, Iterator) else answers
+    if scores := _scores(answers, labels, complete=returns == "logits"):
+        if not scores[1]:
+            say("teacher: it gives the scores of its best classes only; with top_k=None a pipeline gives all, and a student learns more")
+        answers = scores[0]
+    named = _columns(answers)
+    array = _in_order(*named, labels) if named else _numbers(answers)
+    return array if returns == "logits" else _probabilities_to_logits(array, say)
+
 # %% ../nbs/30_teachers.ipynb #f491fc7d
 def _reader(
     returns: str,  # 'probabilities', 'logits' or 'labels'
     labels: tuple[str, ...],  # class names
 ) -> Callable[[Any], np.ndarray]:  # answers of the function to logits
     "Make a function that reads answers of one kind. Raises `UserError` for an unknown kind; so does the function, for another kind."
-    kinds, said_once = ("probabilities", "logits", "labels"), set()
+    kinds, say = ("probabilities", "logits", "labels"), _warn_once()
     require(returns in kinds, f"is unknown; use one of {', '.join(kinds)}", returns=returns)
 
-    def say(text: str) -> None:
-        if not said_once:
-            warnings.warn(text, stacklevel=2)
-        said_once.add(text)
-
-    def numbers(said: Any) -> np.ndarray:
-        if hasattr(said, "logits"):  # an output of transformers
-            return _numbers(said.logits)
-        said, kind = list(said) if isinstance(said, Iterator) else said, returns
-        if scores := _scores(said, labels, complete=kind == "logits"):
-            if not scores[1]:
-                say(
-                    "teacher: it gives the scores of its best classes only; with top_k=None a pipeline gives all, and a student learns more"
-                )
-            said = scores[0]
-        named = _columns(said)
-        array = _in_order(*named, labels) if named else _numbers(said)
-        return array if kind == "logits" else _probabilities_to_logits(array, say)
-
-    def read(said: Any) -> np.ndarray:
+    def read(answers: Any) -> np.ndarray:
         try:
-            return _labels_to_logits(said, labels) if returns == "labels" else numbers(said)
+            return _labels_to_logits(answers, labels) if returns == "labels" else _read_numbers(answers, returns, labels, say)
         except (TypeError, ValueError) as e:
             raise UserError(f"the teacher's answers cannot be read ({e}); give 'labels' here if they are labels", returns=returns) from e
 
@@ -389,7 +396,7 @@ def _model_logits(
 
     return compute
 
-# %% ../nbs/30_teachers.ipynb #a42312d6
+# %% ../nbs/30_teachers.ipynb #35369c6c
 PROBE = (
     "good",
     "a good film",
@@ -398,7 +405,7 @@ PROBE = (
 )  # asked together and alone
 SAME = 1e-4  # largest allowed difference, relative to the largest logit; a thousand times that in bfloat16
 
-
+# %% ../nbs/30_teachers.ipynb #a42312d6
 def _alone(model: PreTrainedModel, read: Callable[[list[Row]], Encoded], row: Row) -> np.ndarray:
     "Logits of one input, by the plain call of transformers, without padding."
     with torch.inference_mode():
