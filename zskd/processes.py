@@ -19,11 +19,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, TextIO
 
 from fastcore.basics import patch
 
 from .errors import RunError, UserError, ZskdError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
 
 # %% auto #0
 __all__ = ['NAMES', 'TERMINATED', 'JOIN', 'GRACE', 'rank_and_world', 'terminate', 'Team', 'team']
@@ -50,7 +54,7 @@ TERMINATED = threading.Event()  # set when this process was asked to end
 # %% ../nbs/02_processes.ipynb #db603499
 def terminate(
     signum: int,  # SIGTERM
-    frame: Any,  # where it arrived
+    frame: FrameType | None,  # where it arrived
 ) -> None:
     "Treat SIGTERM like Ctrl-C, once."
     if TERMINATED.is_set():
@@ -73,7 +77,7 @@ class Team:
         world: int = 1,  # number of processes
     ):
         self.rank, self.world, self.is_main = rank, world, rank == 0
-        self.links: dict[int, Any] = {}  # connections as files, by number of the other process
+        self.links: dict[int, TextIO] = {}  # connections as files, by number of the other process
         self.gone: set[int] = set()  # processes that have ended or were lost
         self.turn = self.done = 0  # how often the main process went first: counted here, and reported by it
         self.ended: str | None = None  # why all must end
@@ -94,7 +98,7 @@ _START_ALL = "start all of them, or unset WORLD_SIZE to run one alone"
 
 # %% ../nbs/02_processes.ipynb #cc7701e8
 @patch
-def _store(self: Team) -> Any:
+def _store(self: Team) -> Store:
     "PyTorch's store, which all processes reach. Raises `RunError` if it is not there in time."
     from torch.distributed import rendezvous
 
@@ -129,7 +133,7 @@ def join(self: Team) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 # %% ../nbs/02_processes.ipynb #3dedc33a
-def _keep_alive(link: socket.socket) -> Any:  # a file that reads and writes lines
+def _keep_alive(link: socket.socket) -> TextIO:  # a file that reads and writes lines
     "Let the system check that the other end is alive; a failed machine is noticed after 30 seconds."
     link.settimeout(None)
     link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -185,7 +189,7 @@ def _send(self: Team, **message: Any) -> None:
 
 # %% ../nbs/02_processes.ipynb #3a6f0f04
 @patch
-def _listen(self: Team, rank: int, link: Any) -> None:
+def _listen(self: Team, rank: int, link: TextIO) -> None:
     "Receive the messages of a process as long as it lives."
     bye = False
     with suppress(OSError, ValueError):

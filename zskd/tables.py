@@ -307,7 +307,7 @@ def _csv_error(path: str, number: int, error: csv.Error) -> UserError:
     return UserError(f"{path}: line {number} is not good CSV: {what}; {_REMEDY}")
 
 # %% ../nbs/06_tables.ipynb #2314053e
-def _delimited(path: str, kind: str) -> tuple[list[str], Iterator[tuple[int, Any]]]:
+def _delimited(path: str, kind: str) -> tuple[list[str], Iterator[tuple[int, list[str] | csv.Error]]]:
     "Header and records of a CSV or TSV file. Raises `UserError` for a bad header."
     lines = read_lines(path)
     records = ((i, r) for i, r in (_csv_records if kind == "csv" else _tsv_records)(lines) if r)
