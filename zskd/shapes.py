@@ -166,7 +166,8 @@ def best_shape(
         if shape is not None and shape.hidden_size >= size:
             return shape
     text = f"a budget of {budget:,} parameters is too small for {v:,} pieces"
-    raise UserError(f"{text}; give more parameters, a smaller ratio or a smaller vocabulary")
+    given = {} if vocab_size is None else {"vocab_size": vocab_size}
+    raise UserError(f"{text}; give more parameters, a smaller ratio or a smaller vocabulary", **given)
 
 # %% ../nbs/32_shapes.ipynb #56b74e22
 PRESETS: dict[str, tuple[int, int]] = {  # layers, width (Turc et al. 2019, 1908.08962)
