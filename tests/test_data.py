@@ -148,7 +148,7 @@ def test_answers_beside_the_text_never_become_text(call, tmp_path):
     code, _, err = call("pool", "--texts", 1, "--corpus", tmp_path / "a.csv", "--n", 20, "--skip-bad-lines", "--out", tmp_path / "pool")
     assert code == 0 and err.count("skipped 1 bad line(s), the first is line 9") == 1
     (tmp_path / "c.csv").write_text(broken.replace(f"{PROSE[11]},", f'{PROSE[11]}",'), encoding="utf-8")
-    with pytest.warns(UserWarning, match=r"1 field\(s\) in quotes look like several rows of the file, the first at line 9"):
+    with pytest.warns(UserWarning, match=r"1 field\(s\) in quotes look like several rows, the first at line 9"):
         assert len(list(load_corpus(tmp_path / "c.csv").paragraphs())) > len(PROSE) - 5
     (tmp_path / "d.csv").write_bytes(b"text\n" + b"a good line\n" * 2_000 + b"a \0 line\n")
     with pytest.raises(UserError, match="d.csv: is a binary file"):
