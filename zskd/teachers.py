@@ -204,8 +204,7 @@ def _in_order(names: list[Any], values: Any, labels: tuple[str, ...]) -> np.ndar
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a04
 def _scores(said: Any, labels: tuple[str, ...], complete: bool) -> tuple[np.ndarray, bool] | None:
-    """Scores of a pipeline, [n, n_classes], and whether it named every class; None for other answers. Classes that are not named share
-    the rest of 1 equally."""
+    "Scores of a pipeline, [n, n_classes], and whether it named all classes (others share the rest of 1); None for other answers."
     rows = [[a] if isinstance(a, Mapping) else a for a in said] if isinstance(said, (list, tuple)) else []
     if not rows or not all(
         isinstance(row, (list, tuple)) and row and all(isinstance(d, Mapping) and {"label", "score"} <= d.keys() for d in row)
