@@ -47,7 +47,7 @@ RECIPES: dict[str, dict[str, float]] = {
 
 def _replaced(rng: random.Random, text: TextSample, words: list[str]) -> Row:
     """A span of 3 to 25 words, of which 15, 30 or 50 % become others."""
-    span = _span_of(rng, split_words(text.sentences[text.any(rng)]), 3, 25)
+    span = _span_of(rng, split_words(text.sentences[text.random_index(rng)]), 3, 25)
     share = rng.choice((0.15, 0.3, 0.5))
     return (_trim([_pick(rng, words) if rng.random() < share else word for word in span]),)
 

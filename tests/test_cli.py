@@ -318,7 +318,7 @@ def test_hub_out_of_reach(call, models, tmp_path):
     one_line(err, "nobody/no-such-text", "'sample'")
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", models / "other-names", "--task", "sst2")
     assert code == 1
-    one_line(err, "--data FOLDER")
+    one_line(err, "as data or in the environment variable ZSKD_DATA")
     small = [w for w in SMALL if w not in ("--preset", "bert-tiny", "--init", "random")]
     code, _, err = call("distill", "--teacher", models / "good", *small, "--init", "nobody/no-such-start", "--out", tmp_path / "init")
     assert code == 1
@@ -421,7 +421,7 @@ def test_help_says_what_labels_are(call):
     [
         (["--task", "sst2"], "text\tlabel\na film\t1\n", ["'sentence'", "text, label"]),
         (["--task", "sst2"], "sentence\tlabel\na film\t7\n", ["line 2", "'7'"]),
-        (["--columns", "review"], "text\tlabel\na film\t1\n", ["'review'", "--columns"]),
+        (["--columns", "review"], "text\tlabel\na film\t1\n", ["'review'", "its columns are text, label"]),
         (["--columns", "text"], "text\tlabel\na film\tsplendid\n", ["line 2", "'splendid'"]),
     ],
 )
@@ -1028,7 +1028,7 @@ def test_mistakes_that_would_pass_in_silence(call, finished, models, tmp_path):
     for command, told in (
         (
             ["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--columns", "label"],
-            "cannot be a text as well",
+            "cannot also be a text",
         ),
         (["evaluate", "--teacher", words[2], "--student", run / "student", "--data", table, "--max-length", 100_000], "reads at most"),
         (["dashboard", run, "--pages", ""], "--pages: is empty"),

@@ -337,7 +337,7 @@ def test_a_second_start_ends_in_one_line(kinds, name):
     kind = kinds[name] if name != "demo" else Kind(kinds["pool"].top, lambda folder: cli.main(["demo", "--out", str(folder / "out")]))
     put(kind.top, {})
     place = kind.top / ("out.jsonl" if name == "write" else "out")
-    with written_elsewhere(place, beside=name in ("pool", "write")):
+    with written_elsewhere(place, adjacent=name in ("pool", "write")):
         code, said = kind.run()
         assert [p.name for p in kind.top.rglob("*") if p != place] == [f".{place.name}{LOCK}" if name in ("pool", "write") else LOCK]
     assert code == 2 and said.count("\n") == 1 and f"{place}: is being written by process {os.getpid()} on host " in said

@@ -101,14 +101,14 @@ def test_the_quotes_of_a_field_do_not_reach_a_model(tmp_path):
             "mood.tsv",
             "text\tmood\nwarm\tpositive\n",
             [],
-            "no label column 'label' (choose with --label-column); its columns are text, mood",
+            "no label column 'label'; its columns are text, mood",
         ),
         ("open.csv", 'text,label\nwarm,1\n"cold,0\nwet,1\n', [], "line 3 is not good CSV: a quote opens there and never closes"),
         (
             "ragged.tsv",
             "id\ttext\tlabel\n1\twarm\t1\n\tlost\n3\tcold\t0\n",
             [],
-            "line 3 has 2 fields but the header 3 (id, text, label); mend it, or leave such lines out with --skip-bad-lines",
+            "line 3 has 2 fields but the header 3 (id, text, label); fix it, or skip bad lines",
         ),
         ("deep.jsonl", "[" * 100_000, [], "is JSON that is nested too deeply"),
         ("~nosuchuser/a.tsv", None, [], "there is no user 'nosuchuser'"),
@@ -126,7 +126,7 @@ def test_a_label_column_and_bad_lines_on_request(call, tmp_path, moods):
     (tmp_path / "a.tsv").write_text("text\tmood\tid\nwarm\tpositive\t1\nlost\ncold\tnegative\t2\n", encoding="utf-8")
     code, counts, err = evaluate(call, moods, tmp_path / "a.tsv", tmp_path / "out", "--label-column", "mood", "--skip-bad-lines")
     assert (code, counts) == (0, [1, 1])
-    assert err.count("left out 1 bad line(s), the first is line 3") == 1
+    assert err.count("skipped 1 bad line(s), the first is line 3") == 1
 
 
 def test_numbers_in_the_names_of_classes_come_first(call, tmp_path, stars):
@@ -147,9 +147,9 @@ def test_answers_beside_the_text_never_become_text(call, tmp_path):
         code, _, err = call("pool", "--n-texts", 1, "--corpus", tmp_path / name, "--n", 20, "--out", tmp_path / "no")
         assert code == 2 and f"{name}: line 9 is not good CSV: a quote opens there" in err and err.count("\n") == 1
     code, _, err = call("pool", "--n-texts", 1, "--corpus", tmp_path / "a.csv", "--n", 20, "--skip-bad-lines", "--out", tmp_path / "pool")
-    assert code == 0 and err.count("left out 1 bad line(s), the first is line 9") == 1
+    assert code == 0 and err.count("skipped 1 bad line(s), the first is line 9") == 1
     (tmp_path / "c.csv").write_text(broken.replace(f"{PROSE[11]},", f'{PROSE[11]}",'), encoding="utf-8")
-    with pytest.warns(UserWarning, match=r"1 field\(s\) in quotes look like several rows of the file, the first at line 9"):
+    with pytest.warns(UserWarning, match=r"1 field\(s\) in quotes look like several rows, the first at line 9"):
         assert len(list(load_corpus(tmp_path / "c.csv").paragraphs())) > len(PROSE) - 5
     (tmp_path / "d.csv").write_bytes(b"text\n" + b"a good line\n" * 2_000 + b"a \0 line\n")
     with pytest.raises(UserError, match="d.csv: is a binary file"):

@@ -289,7 +289,7 @@ def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeyp
     shard, *others = sorted((out / "logits").rglob("*.safetensors"))
     assert len(asked) == 300 and others
     shard.write_bytes(damage(shard.read_bytes()))
-    with pytest.raises(RunError, match="delete this file, only its rows are asked again") as e:
+    with pytest.raises(RunError, match="delete it, and only its rows are asked again") as e:
         distiller(out, "nothing", 0, True).fit()
     assert str(shard) in str(e.value)
     shard.unlink()

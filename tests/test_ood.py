@@ -110,9 +110,9 @@ def test_one_word_for_ever():
 
 def test_too_small_a_corpus_says_how_many_rows_it_gives():
     corpus = Corpus.from_texts([p for p, _ in zip(load_corpus().paragraphs(), range(5), strict=False)], "five")
-    with pytest.raises(UserError, match=r"corpus 'five': is too small .* n=\d+") as e:
+    with pytest.raises(UserError, match=r"n=10000: corpus 'five' is too small .* at most \d+") as e:
         ood_pool("mrpc", corpus, n=10_000)
-    enough = int(str(e.value).split("n=")[1].split()[0])
+    enough = int(str(e.value).split("at most ")[1].split()[0])
     assert len(ood_pool("mrpc", corpus, n=enough)) == enough
 
 
@@ -148,9 +148,9 @@ def change_counts(folder: Path) -> None:
         (cut_file, "is damaged or was changed"),
         (change_digest, "other texts than its pool.json says"),
         (change_counts, "pool.json: is damaged or was changed"),
-        (lambda folder: next(folder.glob("*.arrow")).unlink(), "can't be read"),
-        (lambda folder: (folder / "state.json").unlink(), "can't be read"),
-        (lambda folder: (folder / "pool.json").write_text("{}"), "pool.json: is not as a pool's should be"),
+        (lambda folder: next(folder.glob("*.arrow")).unlink(), "cannot be read"),
+        (lambda folder: (folder / "state.json").unlink(), "cannot be read"),
+        (lambda folder: (folder / "pool.json").write_text("{}"), "pool.json: is damaged"),
         (lambda folder: (folder / "pool.json").write_text("[]"), "pool.json: is damaged or was changed"),
         (lambda folder: (folder / "pool.json").write_text('{"task'), "pool.json: is missing or damaged"),
         (lambda folder: (folder / "pool.json").unlink(), "not a pool's folder"),

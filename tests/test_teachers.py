@@ -146,14 +146,14 @@ KINDS = {  # name: configuration, tokenizer, what the warning about padding says
     "bert": (lambda: BertConfig(**N, **SIZE, **NAMES), {}, None),
     "gpt2, padding in the configuration": (lambda: GPT2Config(pad_token_id=END, **GPT2), {**PLAIN, "pad": None}, None),
     "gpt2, other padding in the tokenizer": (lambda: GPT2Config(pad_token_id=END, **GPT2), {**PLAIN, "pad": "<mask>"}, None),
-    "gpt2, no padding": (lambda: GPT2Config(**GPT2), {**PLAIN, "pad": None}, "has no padding piece"),
+    "gpt2, no padding": (lambda: GPT2Config(**GPT2), {**PLAIN, "pad": None}, "has no padding token"),
     "llama, padding in the tokenizer": (lambda: LlamaConfig(**LLAMA), {**PLAIN, "padding_side": "left"}, None),
     "xlnet": (
         lambda: XLNetConfig(**XLNET),
         {"single": "$A </s> <s>:2", "pair": "$A </s> $B:1 </s>:1 <s>:2", "padding_side": "left", "pad_token_type_id": 3},
         None,
     ),
-    "convbert": (lambda: ConvBertConfig(embedding_size=16, **N, **SIZE, **NAMES), {}, "when inputs are filled up"),
+    "convbert": (lambda: ConvBertConfig(embedding_size=16, **N, **SIZE, **NAMES), {}, "padding changes its answers"),
     "t5": (lambda: T5Config(**T5), {"single": "$A </s>", "pair": "$A </s> $B </s>"}, None),
     "bart": (lambda: BartConfig(**BART), {"pair": "<s> $A </s> </s> $B </s>"}, None),
     "funnel": (lambda: FunnelConfig(**FUNNEL), {}, None),
@@ -205,7 +205,7 @@ def test_a_text_gets_the_answer_it_gets_alone(kind, tmp_path):
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         teacher = Teacher.load(tmp_path, precision="fp32", max_length=64)
-    about = [str(w.message) for w in told if "padding" in str(w.message) or "filled up" in str(w.message)]
+    about = [str(w.message) for w in told if "padding" in str(w.message)]
     assert (len(about) == 1 and warning in about[0]) if warning else not about
     for rows in (TEXTS, PAIRS):
         expected = alone(tmp_path, rows, 64)
@@ -239,7 +239,11 @@ def test_a_model_that_mixes_its_batch_is_refused(tmp_path):
     model, tokenizer = load_classifier(bert(tmp_path))
     read = _reader_of(model, tokenizer, 64)
     assert _choose_padding("teacher whole", model, tokenizer, read)[0].side == "right"
-    refused(lambda: _choose_padding("teacher mixing", Mixing(model), tokenizer, read), "teacher mixing", "differently beside other texts")
+    refused(
+        lambda: _choose_padding("teacher mixing", Mixing(model), tokenizer, read),
+        "teacher mixing",
+        "changes with the other texts of the batch",
+    )
 
 
 HEADS = {
@@ -275,7 +279,7 @@ def test_a_vocabulary_that_is_larger_than_the_table(tmp_path):
     tokenizer = words()
     tokenizer.add_tokens(["brook", "creek"])
     save(tmp_path, BertConfig(**N, **SIZE, **NAMES), tokenizer)
-    said = f"pieces up to number {N['vocab_size'] + 1}", f"has {N['vocab_size']} rows"
+    said = f"tokens up to number {N['vocab_size'] + 1}", f"has {N['vocab_size']} rows"
     for load in (Teacher.load, Student.load, load_classifier):
         refused(lambda load=load: load(tmp_path), *said)
 
@@ -328,7 +332,7 @@ def test_code_that_comes_with_a_model_is_never_run(stranger, tmp_path):
     teacher = Teacher.load(ASSETS / "teacher")
     loads = [Teacher.load, Student.load, load_masked_lm, CausalWriter.load, load_classifier, lambda f: Student.create(teacher, init=f)]
     for load in loads:
-        refused(lambda load=load: load(stranger), "code of its own", "refused")
+        refused(lambda load=load: load(stranger), "its own code", "never run")
     assert not (tmp_path / "it_ran").exists()
 
 
@@ -340,7 +344,7 @@ def test_a_tokenizer_brings_code_of_its_own(tmp_path, monkeypatch):
         json.dumps({**json.loads(file.read_text()), "tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
     )
     (folder / "own.py").write_text(OWN_CODE)
-    with pytest.warns(UserWarning, match="code of its own, which is not run; .* reads its tokenizer files"):
+    with pytest.warns(UserWarning, match="its own code, which is not run; .* reads its tokenizer files"):
         assert (
             np.abs(Teacher.load(folder, precision="fp32", max_length=64).logits(TEXTS) - alone(bert(tmp_path / "n"), TEXTS, 64)).max()
             < 1e-4
@@ -374,7 +378,7 @@ def test_nobody_is_asked_on_a_terminal(stranger, tmp_path):
         pass
     assert process.wait(60) == 2 and not (tmp_path / "it_ran").exists()
     lines = [line for line in said.decode().splitlines() if line.strip() not in ("y", "")]
-    assert len(lines) == 1 and "refused" in lines[0] and "[y/N]" not in said.decode(), lines
+    assert len(lines) == 1 and "never run" in lines[0] and "[y/N]" not in said.decode(), lines
 
 
 def test_every_call_says_that_code_is_not_trusted():
@@ -413,7 +417,7 @@ def test_the_share_of_rows_that_were_cut_is_in_the_statistics_of_a_pool():
     pool = ood_pool(task, "sample", 40, short, Recipe.for_task(task))
     cut = np.mean([len(short.tokenizer(text)["input_ids"]) > 12 for (text,) in pool.rows()])
     assert 0 < cut < 1 and pool.stats()["cut"] == pytest.approx(cut, abs=1e-4)
-    assert f"only the beginning: {cut:.1%}" in repr(pool.stats()) and f"{cut:.1%}" in pool.stats()._repr_html_()
+    assert f"longer than the teacher reads: {cut:.1%}" in repr(pool.stats()) and f"{cut:.1%}" in pool.stats()._repr_html_()
     assert pool.stats(teacher=whole)["cut"] < cut
 
 

@@ -20,8 +20,8 @@ from types import CodeType
 from fastcore.basics import patch
 
 from .core import ASSETS, digest, file_digest, home_path
-from .errors import RunError, UserError
-from .tables import Notices, mend, no_column, read_blocks, table_kind, table_rows
+from .errors import RunError, UserError, require
+from .tables import Notices, no_column, read_blocks, repair_surrogates, table_kind, table_rows
 
 # %% auto #0
 __all__ = ['HUB_CORPORA', 'split_words', 'join_words', 'split_sentences', 'clean_wikitext', 'Part', 'Corpus', 'no_sentence',
@@ -35,34 +35,34 @@ _HAN_GAP = re.compile(f"(?<=[{_HAN}\u3000-\u303f\uff00-\uff65]) (?=[{_HAN}\u3000
 
 def split_words(
     text: str,  # any text
-) -> list[str]:  # words with the punctuation that touches them
-    "Split at white space; each Chinese or Japanese character is a word of its own."
+) -> list[str]:  # words with adjacent punctuation
+    "Split at white space; each Chinese or Japanese character is a separate word."
     return text.split() if text.isascii() else _HAN_WORD.findall(text)
 
 # %% ../nbs/20_corpora.ipynb #d7eb41b5
 def join_words(
-    words: Iterable[str],  # as `split_words` gives them
+    words: Iterable[str],  # from `split_words`
 ) -> str:
-    "The inverse of `split_words`, up to the kind of white space and to where there is any beside Chinese and Japanese characters."
+    "The inverse of `split_words`, except for the kind of white space, and for spaces next to Chinese and Japanese characters."
     text = " ".join(words)
     return text if text.isascii() else _HAN_GAP.sub("", text)
 
-# %% ../nbs/20_corpora.ipynb #1272d163
+# %% ../nbs/20_corpora.ipynb #4379400c
 _ENDERS = re.compile(
     r"""([.!?…]+["'”’»)\]]*)"""  # need white space after them
-    r"""|[。！？｡؟۔।॥։።፧។။]+["'”’»」』）)\]]*"""  # end a sentence wherever they stand
+    r"""|[。！？｡؟۔।॥։።፧។။]+["'”’»」』）)\]]*"""  # end a sentence anywhere
 )
 _OPENERS = "\"'“‘„«‹([¿¡"
 _TITLES = """Mr Mrs Ms Mx Dr Prof St Ste Sr Sra Jr Mme Mlle Hr Fr Gen Col Lt Capt Sgt Maj Cmdr Adm Rev Hon Gov Sen Rep Pres Mt Ft Bros
     vs cf ca c al approx bzw evtl ggf Jan Feb Mar Apr Jun Jul Aug Sep Sept Oct Nov Dec"""
 _NUMBERED = "no nos nr fig figs vol vols p pp op art ch sec eq tab"
 _ABBREVIATIONS, _BEFORE_NUMBERS = frozenset(_TITLES.split()), frozenset(_NUMBERED.split())
-_LONGEST = 64  # characters of what may be an abbreviation, or the number of a list item
+_LONGEST = 64  # characters of an abbreviation, or of the number of a list item
 
-
+# %% ../nbs/20_corpora.ipynb #1272d163
 def _full_stop_joins(text: str, start: int, dot: int, following: str) -> bool:
-    "Whether the full stop at `dot` belongs to an abbreviation (`start` is where the sentence began)."
-    near = max(start, dot - _LONGEST)  # looking back to the start at each full stop would take quadratic time
+    "Whether the full stop at `dot` belongs to an abbreviation, in a sentence that begins at `start`."
+    near = max(start, dot - _LONGEST)  # looking back to `start` each time would take quadratic time
     space = text.rfind(" ", near, dot)
     if space < near and near > start:
         return False
@@ -108,7 +108,7 @@ _WIKITEXT_EDITS = [
 ]
 _WIKITEXT_MARKS = re.compile(r" @[-.,]@ |<unk>|^\s*= .* =\s*$")
 
-
+# %% ../nbs/20_corpora.ipynb #e88075fa
 def clean_wikitext(
     line: str,  # a line of WikiText
 ) -> str:  # ordinary text; empty for a heading
@@ -128,14 +128,14 @@ def _file_texts(path: str, column: str, skip_bad_lines: bool = False, notices: N
         return
     for where, (text,) in table_rows(path, [column], skip_bad_lines, notices):
         if not isinstance(text, (str, type(None))):
-            raise UserError(f"{path}: {where}: column {column!r} is not text; choose another with column=")
+            raise UserError(f"{path}: {where}: column {column!r} is not text; choose another")
         if text is None and notices is not None:
             notices.add("empty", where)
         yield text or ""
 
 # %% ../nbs/20_corpora.ipynb #f74bd3cf
 def _file_id(path: str) -> str:
-    "Names the content of a file and how it is read."
+    "Identifies the content of a file and how it is read."
     return f"{table_kind(path) or 'lines'}{'.gz' if path.endswith('.gz') else ''}:{file_digest(path)}"
 
 # %% ../nbs/20_corpora.ipynb #97c0af12
@@ -158,15 +158,17 @@ def _hub_texts(name: str, column: str, split: str) -> Iterator[str]:
             if column not in row:
                 raise no_column(name, column, row)
             if not isinstance(row[column], (str, type(None))):
-                raise UserError(f"{name}: column {column!r} is not text; choose another with column=")
+                raise UserError(f"{name}: column {column!r} is not text; choose another")
             yield row[column] or ""
     except DatasetNotFoundError as e:
-        raise UserError(f"corpus {name!r}: is neither a file here nor a data set on the hub that you may read; {_LOCAL_WAY}") from e
+        raise UserError(f"corpus {name!r}: is neither a file nor a data set on the hub that you may read; {_LOCAL_WAY}") from e
     except ValueError as e:
         reason = str(e).splitlines()[0].rstrip(".")
-        raise UserError(f"corpus {name!r}: {reason} (a configuration goes behind a colon, a split into split=)") from e
-    except (OSError, RuntimeError) as e:  # what the libraries below raise for a lost or refused connection
-        raise RunError(f"corpus {name!r}: the hub can't be reached ({type(e).__name__}); {_LOCAL_WAY}") from e
+        raise UserError(
+            f"corpus {name!r}: {reason} (a configuration follows the name after a colon; the split is a separate argument)"
+        ) from e
+    except (OSError, RuntimeError) as e:  # raised for a lost or refused connection
+        raise RunError(f"corpus {name!r}: the hub cannot be reached ({type(e).__name__}); {_LOCAL_WAY}") from e
 
 # %% ../nbs/20_corpora.ipynb #df110aa0
 @dataclass
@@ -174,17 +176,17 @@ class Part:
     "One file or hub data set of a corpus."
 
     source: str  # a path or a name
-    texts: Callable[[], Iterator[str]]  # opens it anew
-    content_id: Callable[[], str]  # names the content
-    notices: Notices = field(default_factory=Notices)  # what is repaired or left out, reported once
-    label: str | None = None  # what to call it where others can read it; None takes `source`
-    column: str | None = None  # that the text is read from; None for plain text
+    texts: Callable[[], Iterator[str]]  # opens it from the beginning
+    content_id: Callable[[], str]  # identifies the content
+    notices: Notices = field(default_factory=Notices)  # what is repaired or skipped, reported once
+    label: str | None = None  # its public name; None: `source`
+    column: str | None = None  # the column with the text; None for plain text
 
 # %% ../nbs/20_corpora.ipynb #20a1f002
-def _mended(texts: Iterable[str], notices: Notices) -> Iterator[str]:
-    "Texts from memory, lone surrogates repaired."
+def _repaired(texts: Iterable[str], notices: Notices) -> Iterator[str]:
+    "Texts from memory, with repaired surrogates."
     for i, text in enumerate(texts):
-        good = mend(text)
+        good = repair_surrogates(text)
         if good is not text:
             notices.add("repaired", f"item {i}")
         yield good
@@ -192,46 +194,45 @@ def _mended(texts: Iterable[str], notices: Notices) -> Iterator[str]:
 # %% ../nbs/20_corpora.ipynb #8a579f9b
 @dataclass
 class Corpus:
-    """Text to sample from: re-iterable, streamed, in any language; `load_corpus` and `Corpus.from_texts` make it. Raises `UserError` for a
-    limit below 1."""
+    "Plain text, streamed and re-iterable. Made by `load_corpus` or `Corpus.from_texts`. Raises `UserError` for a limit below 1."
 
-    name: str  # for people
+    name: str  # for reports
     parts: list[Part]  # read in this order
     clean: bool | Callable[[str], str] | None = False  # as in `load_corpus`
-    limit: int | None = None  # at most so many paragraphs
-    options: list[str] = field(default_factory=list)  # whatever else decides the text, for the fingerprint
+    limit: int | None = None  # most paragraphs
+    options: list[str] = field(default_factory=list)  # other settings that decide the text, for the fingerprint
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"limit={self.limit}: a corpus needs at least 1 paragraph; leave the limit out for all")
-
-    @classmethod
-    def from_texts(
-        cls,
-        texts: Iterable[str],  # held in memory
-        name: str = "texts",  # for people
-    ) -> Corpus:  # not cleaned
-        "A corpus of texts that are already in memory. Raises `UserError` for what is no list of texts."
-        if isinstance(texts, (str, bytes, Mapping)) or hasattr(texts, "columns"):
-            raise UserError(f"texts: is one object of type {type(texts).__name__}; give a list of texts, or a column of a frame")
-        held, notices = list(texts), Notices()
-        wrong = next((i for i, text in enumerate(held) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise UserError(f"texts: item {wrong} is no text but of type {type(held[wrong]).__name__}; leave it out")
-        return cls(name, [Part(name, partial(_mended, held, notices), lambda: digest(held), notices)])
+        require(self.limit is None or self.limit >= 1, "a corpus needs at least 1 paragraph; leave it out for all", limit=self.limit)
 
     def __repr__(self) -> str:
         return f"Corpus({self.name!r}, {len(self.parts)} {'part' if len(self.parts) == 1 else 'parts'})"
 
+# %% ../nbs/20_corpora.ipynb #8a579f9c
+@patch(cls_method=True)
+def from_texts(
+    cls: Corpus,
+    texts: Iterable[str],  # held in memory
+    name: str = "texts",  # for reports
+) -> Corpus:  # not cleaned
+    "A corpus of texts in memory. Raises `UserError` for anything that is not a list of texts."
+    if isinstance(texts, (str, bytes, Mapping)) or hasattr(texts, "columns"):
+        raise UserError(f"is one object of type {type(texts).__name__}; give a list of texts, or a column of a frame", texts=None)
+    held, notices = list(texts), Notices()
+    wrong = next((i for i, text in enumerate(held) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise UserError(f"item {wrong} is not a text but of type {type(held[wrong]).__name__}; leave it out", texts=None)
+    return cls(name, [Part(name, partial(_repaired, held, notices), lambda: digest(held), notices)])
+
 # %% ../nbs/20_corpora.ipynb #9be116ac
 @patch(as_prop=True)
 def sources(self: Corpus) -> list[str]:  # one for each part
-    "What the text comes from: names of files, without their folders, and of hub data sets."
+    "The sources of the text: file names without folders, and hub data sets."
     return [p.label or p.source for p in self.parts]
 
 # %% ../nbs/20_corpora.ipynb #31f98543
 def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None) -> Iterator[str]:
-    "Clean the lines of one part; for None its first 500 lines, or 64 thousand characters, decide whether it is WikiText."
+    "Clean the lines of one part; for None, its first 500 lines or 64 thousand characters decide whether it is WikiText."
     if clean is None:
         head, size = [], 0
         for line in lines:
@@ -240,16 +241,17 @@ def _clean_lines(lines: Iterator[str], clean: bool | Callable[[str], str] | None
             if len(head) == 500 or size >= 1 << 16:
                 break
         clean, lines = any(map(_WIKITEXT_MARKS.search, head)), chain(head, lines)
-    lines = filter(str.strip, lines)  # a million empty ones take no time
+    lines = filter(str.strip, lines)  # fast, even for a million empty lines
     if clean is False:
         return lines
     return map(clean_wikitext if clean is True else clean, lines)
 
 # %% ../nbs/20_corpora.ipynb #b71550d0
 @patch
-def paragraphs(self: Corpus) -> Iterator[str]:  # anew with each call
-    """The paragraphs in order: one line each, white space made regular, empty ones left out. Raises `UserError` or `RunError` for a part
-    that can't be read. At the end it warns of what was repaired or left out."""
+def paragraphs(self: Corpus) -> Iterator[str]:  # from the beginning with each call
+    """The paragraphs in order: one line each, with normalised white space, without empty ones.
+
+    Raises `UserError` or `RunError` if a part cannot be read. Warns at the end about repaired and skipped lines."""
     for part in self.parts:
         part.notices.clear()
     parts = ((line for text in part.texts() for line in text.splitlines()) for part in self.parts)
@@ -268,24 +270,22 @@ def blocks(self: Corpus) -> Iterator[list[str]]:
 @patch
 def sentences(
     self: Corpus,
-    min_words: int = 3,  # leave out shorter ones
-    max_words: int = 60,  # leave out longer ones
+    min_words: int = 3,  # shorter ones are skipped
+    max_words: int = 60,  # longer ones are skipped
 ) -> Iterator[str]:
-    "All sentences of a sensible length, in order."
+    "All sentences within these lengths, in order."
     return (s for block in self.blocks() for s in block if min_words <= len(split_words(s)) <= max_words)
 
 # %% ../nbs/20_corpora.ipynb #5a62722b
 def no_sentence(
-    corpus: Corpus,  # that was read to its end
-    words: tuple[int, int],  # that a sentence is to have at least and at most
+    corpus: Corpus,  # was read to its end
+    words: tuple[int, int],  # fewest and most words of a sentence
 ) -> UserError:
-    "The error for a corpus without a sentence of the length that is wanted."
+    "The error for a corpus without a sentence of the required length."
     column = next((part.column for part in corpus.parts if part.column), None)
-    where = f" in column {column!r} (choose with column=)" if column else ""
-    return UserError(
-        f"corpus {corpus.name!r}: holds no sentence of {words[0]} to {words[1]} words{where}, as the recipe asks for; give running text, "
-        "or a recipe with other numbers of words"
-    )
+    what = f"no sentence of {words[0]} to {words[1]} words" + (f" in column {column!r}" if column else "")
+    way_out = f"give running text{', another column' if column else ''} or a recipe with other numbers of words"
+    return UserError(f"corpus {corpus.name!r}: has {what}, which the recipe needs; {way_out}")
 
 # %% ../nbs/20_corpora.ipynb #cbe62dd6
 @patch
@@ -293,12 +293,12 @@ def take(
     self: Corpus,
     n: int,  # paragraphs, at least 1
 ) -> Corpus:  # shares the text
-    "The same corpus cut off after its first `n` paragraphs. Raises `UserError` for `n` below 1."
+    "The first `n` paragraphs of the corpus. Raises `UserError` for `n` below 1."
     return replace(self, limit=n if self.limit is None else min(n, self.limit))
 
 # %% ../nbs/20_corpora.ipynb #4907fb3a
 def _code_id(x: object) -> list[str]:
-    "Strings that name a function's code and the values bound to it, without addresses."
+    "Strings that identify a function's code and the values bound to it, without addresses."
     if isinstance(x, CodeType):
         return ["code", x.co_code.hex(), *x.co_names, *_code_id(x.co_consts)]
     if code := getattr(x, "__code__", None):
@@ -315,36 +315,35 @@ def _code_id(x: object) -> list[str]:
 
 # %% ../nbs/20_corpora.ipynb #45a6cc5e
 def _clean_id(clean: bool | Callable[[str], str] | None) -> list[str]:
-    "Names what is done to each line. Raises `UserError` for an object that is no function and has no name."
+    "Identifies the cleaning of each line. Raises `UserError` for an object that is not a function and has no name."
     if clean is None or isinstance(clean, bool):
         return [f"wikitext: {clean}"]
     if not callable(clean) or not (hasattr(clean, "__code__") or hasattr(clean, "__name__")):
-        raise UserError(
-            f"clean: {type(clean).__name__} object has no code; give True, False, None or a function made with def, or set its __name__"
-        )
+        text = f"{type(clean).__name__} object has no code; give True, False, None or a function made with def, or set its __name__"
+        raise UserError(text, clean=None)
     return ["function", *_code_id(clean)]
 
 # %% ../nbs/20_corpora.ipynb #e7d51005
 @patch(as_prop=True)
 def fingerprint(self: Corpus) -> str:  # 64 hexadecimal characters
-    "Changes when the text does (reads every file once). Raises `UserError` for a `clean` that cannot be named."
+    "Changes when the text changes; reads every file once. Raises `UserError` for a `clean` that cannot be identified."
     return digest(digest([p.content_id() for p in self.parts]), digest(_clean_id(self.clean)), str(self.limit), self.options)
 
 
 @patch
 def _repr_html_(self: Corpus) -> str:
-    "Its name, its sources and how it begins."
+    "Its name, its sources and its first paragraphs."
     names = ", ".join(Path(s).name for s in self.sources[:5]) + (", …" if len(self.parts) > 5 else "")
     first = "".join(f"<li>{html.escape(p[:160])}{'…' if len(p) > 160 else ''}</li>" for p in self.take(3).paragraphs())
     return f"<b>{html.escape(self.name)}</b> ({html.escape(names)}) begins:<ol>{first}</ol>"
 
-# %% ../nbs/20_corpora.ipynb #230754c4
+# %% ../nbs/20_corpora.ipynb #307eecad
 _KINDS = ("txt", "text", "md", "jsonl", "ndjson", "json", "csv", "tsv", "parquet")
 _SUFFIXES = tuple(f".{k}{z}" for k in _KINDS for z in ("", ".gz"))
 
-
+# %% ../nbs/20_corpora.ipynb #230754c4
 def _find_files(source: str) -> list[str] | None:
-    "The files that a path, folder or pattern stands for; None if it can only be a hub name."
+    "The files of a path, folder or pattern; None if it can only be a hub name."
     if "\n" in source or max(map(len, os.fsencode(source).split(b"/"))) > 255:
         raise _no_source(source)
     path = home_path(source)
@@ -352,7 +351,7 @@ def _find_files(source: str) -> list[str] | None:
         found = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
         files = [str(p) for p in found if p.name.lower().endswith(_SUFFIXES)]
         if not files:
-            raise UserError(f"{source}: this folder holds no text files ({', '.join(_KINDS)}, or all but parquet with .gz)")
+            raise UserError(f"{source}: this folder holds no text files ({', '.join(_KINDS)}, or any but parquet with .gz)")
         return files
     if path.exists():
         return [str(path)]
@@ -369,18 +368,16 @@ def _find_files(source: str) -> list[str] | None:
 
 # %% ../nbs/20_corpora.ipynb #89127098
 def _no_source(source: object) -> UserError:
-    "The error for what names nothing to read, perhaps a text."
+    "The error for an object that is not a source, perhaps a text."
     what = repr(shorten(source, 60, placeholder=" …")) if isinstance(source, str) else f"an object of type {type(source).__name__}"
-    return UserError(
-        f"corpus: {what} is no file, folder, pattern or name of a hub data set; texts in memory become a corpus with "
-        "Corpus.from_texts(texts)"
-    )
+    text = f"{what} is not a file, folder, pattern or hub data set; for texts in memory use Corpus.from_texts(texts)"
+    return UserError(text, corpus=None)
 
 # %% ../nbs/20_corpora.ipynb #de6eb5ac
 def source_name(
     source: str,  # a path or a hub name
 ) -> str:
-    "What to call a source where others can read it: the file's name without its folders, or the whole hub name."
+    "A source's public name: the file's name without its folders, or the whole hub name."
     path = source.replace("\\", "/")
     local = path.startswith(("/", ".", "~")) or path.count("/") > 1 or path.lower().endswith(_SUFFIXES)
     return path.rstrip("/").rpartition("/")[2] if local else source
@@ -398,7 +395,7 @@ def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) ->
         name = HUB_CORPORA.get(source, source)
         return [Part(name, partial(_hub_texts, source, column, split), lambda: f"hub:{name}:{split}", column=column)]
     for f in files:
-        table_kind(f)  # refuses now what it would refuse when its turn comes
+        table_kind(f)  # a bad name is refused now
     found = [(f, Notices()) for f in files]
     return [
         Part(
@@ -415,23 +412,19 @@ def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) ->
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
     source: str | Path | list[str | Path] = "sample",  # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
-    column: str = "text",  # which column holds the text, in formats that have columns
-    split: str = "train",  # which split of a hub data set
-    clean: bool
-    | Callable[[str], str]
-    | None = None,  # undo WikiText marks: yes, no, or None to look in each file; or your own function of a line
-    limit: int | None = None,  # at most so many paragraphs, at least 1
-    # leave out lines of CSV, TSV and JSONL files that are not as they should be, instead of refusing the file
-    skip_bad_lines: bool = False,
-) -> Corpus:  # streamed anew each time
-    """Open a corpus and read its first paragraph. Raises `UserError` for what was named wrongly, `RunError` for damage or an unreachable
-    hub."""
+    column: str = "text",  # the column with the text, in formats with columns
+    split: str = "train",  # split of a hub data set
+    clean: bool | Callable[[str], str] | None = None,  # whether to undo WikiText marks (None: detect them), or a function of a line
+    limit: int | None = None,  # most paragraphs, at least 1
+    skip_bad_lines: bool = False,  # skip bad lines of CSV, TSV and JSONL files instead of refusing the file
+) -> Corpus:  # streamed from the beginning each time
+    "Open a corpus and read its first paragraph. Raises `UserError` for a bad name or file, `RunError` for damage or an unreachable hub."
     sources = list(source) if isinstance(source, (list, tuple)) else [source]
     parts = [part for s in sources for part in _parts(s, column, split, skip_bad_lines)]
     name = str(sources[0]) if len(sources) == 1 else f"{len(sources)} sources"
     if column != "text" and not any(part.column for part in parts):
-        raise UserError(f"column={column}: has no effect, because corpus {name!r} is plain text, which has no columns; leave it out")
-    _clean_id(clean)  # says at once what the fingerprint cannot name
+        raise UserError(f"has no effect, because corpus {name!r} is plain text, which has no columns; leave it out", column=column)
+    _clean_id(clean)  # refuses now what the fingerprint cannot identify
     corpus = Corpus(name, parts, clean, limit, [column, "skip bad lines"] if skip_bad_lines else [column])
     if next(corpus.paragraphs(), None) is None:
         raise UserError(f"corpus {name!r}: is empty; give a file or folder with text in it")

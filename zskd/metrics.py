@@ -32,9 +32,7 @@ def log_probabilities(
 def _two(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     if a.shape != b.shape or a.ndim != 2 or not len(a):
-        raise UserError(
-            f"logits of shapes {a.shape} and {b.shape} cannot be compared; both must be [n, classes] for the same n >= 1 inputs"
-        )
+        raise UserError(f"logits of shapes {a.shape} and {b.shape} cannot be compared; both must be [n, classes] with the same n >= 1")
     return a, b
 
 # %% ../nbs/12_metrics.ipynb #8c2d510c
@@ -85,12 +83,11 @@ def reliability(
     labels: np.ndarray,  # int [n], true classes
     bins: int = 15,  # bins of equal width between 0 and 1; each includes its upper end
 ) -> list[dict[str, float]]:  # for each bin that is not empty: low, high, n, confidence, accuracy
-    "Confidence against accuracy, bin by bin (Guo et al. 2017). Raises `UserError` for zero rows or unequal lengths."
+    "Confidence and accuracy per bin (Guo et al. 2017). Raises `UserError` for no rows or unequal lengths."
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
-        raise UserError(
-            f"calibration: logits of shape {logits.shape}, labels of shape {labels.shape}, {bins} bins; give at least one of each"
-        )
+        shapes = f"logits of shape {logits.shape}, labels of shape {labels.shape}, {bins} bins"
+        raise UserError(f"calibration: {shapes}; give at least one of each")
     confidence = np.exp(log_probabilities(logits).max(axis=1))
     right = logits.argmax(axis=1) == labels
     place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -107,21 +104,21 @@ def ece(
     labels: np.ndarray,  # int [n], true classes
     bins: int = 15,  # bins of equal width
 ) -> float:  # 0 (calibrated) to 1
-    "Expected calibration error (Guo et al. 2017, equation 3). Raises `UserError` as `reliability` does."
+    "Expected calibration error (Guo et al. 2017, equation 3). Raises the errors of `reliability`."
     return ece_of(reliability(logits, labels, bins))
 
 # %% ../nbs/12_metrics.ipynb #0689c201
 def ece_of(
-    bins: Sequence[Mapping[str, float]],  # of `reliability`, one at least
+    bins: Sequence[Mapping[str, float]],  # from `reliability`, at least one
 ) -> float:  # 0 (calibrated) to 1
     "Expected calibration error of bins (Guo et al. 2017, equation 3)."
     return float(sum(b["n"] * abs(b["accuracy"] - b["confidence"]) for b in bins) / sum(b["n"] for b in bins))
 
 # %% ../nbs/12_metrics.ipynb #21b00002
 def scarce_classes(
-    answers: Mapping[str, int],  # class: rows of the pool to which the teacher gives it
+    answers: Mapping[str, int],  # rows of the pool per class, by the teacher's answers
 ) -> str:  # a sentence; empty if every class has enough
-    "Names the classes that have under 1 % of a pool, or with more than 50 classes under half of an equal share."
+    "Report classes with under 1 % of a pool, or under half of an equal share if there are more than 50 classes."
     total, rows = sum(answers.values()), {one_line(name): n for name, n in answers.items()}
     scarce = [name for name, n in rows.items() if n < total * min(0.01, 0.5 / len(rows))]
     if not scarce:
@@ -140,7 +137,7 @@ def scarce_classes(
 
 # %% ../nbs/12_metrics.ipynb #0cac360e
 class Classifier:
-    "Base of what gives logits for texts: teachers and students."
+    "Base class of teachers and students, which compute logits for texts."
 
     labels: tuple[str, ...]  # class names, in the order of the logits
 
@@ -157,7 +154,7 @@ def predict_proba(
     self: Classifier,
     texts: Sequence[str | Row],  # texts, or tuples of one or two texts
 ) -> np.ndarray:  # float32 [n, C], columns in the order of `labels`
-    "The probability of each class for each input. Raises what `logits` raises."
+    "The probability of each class for each input. Raises the errors of `logits`."
     return softmax(self.logits(texts), axis=1)
 
 # %% ../nbs/12_metrics.ipynb #c03e4029
@@ -166,5 +163,5 @@ def predict(
     self: Classifier,
     texts: Sequence[str | Row],  # texts, or tuples of one or two texts
 ) -> np.ndarray:  # str [n]
-    "The name of the likeliest class of each input. Raises what `logits` raises."
+    "The name of the likeliest class of each input. Raises the errors of `logits`."
     return np.array(self.labels)[self.logits(texts).argmax(axis=1)]

@@ -25,9 +25,9 @@ from fastcore.basics import patch
 from scipy.special import softmax
 
 from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, word_overlap
-from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, sealed, write_json
+from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, write_sealed
 from .corpora import Corpus, load_corpus, no_sentence, source_name, split_words
-from .errors import RunError, UserError
+from .errors import RunError, UserError, require
 from .metrics import Classifier, scarce_classes
 from .tasks import Row, Task, get_task, list_names
 
@@ -40,6 +40,11 @@ _SINGLE = {
     "plain": {"sentence": 0.5, "span": 0.25, "clause": 0.1, "few_words": 0.15},
     "phrase": {"sentence": 0.1, "span": 0.45, "clause": 0.15, "word": 0.05, "few_words": 0.25},
 }
+_RANDOM = {1: {"random_words": 1.0}, 2: {"random_edit": 0.5, "random_pair": 0.5}}
+_WORDS = {"entailment": (4, 40), "paraphrase": (8, 35), "question_pair": (5, 40), "question_sentence": (8, 50)}
+_ASKING = ("What", "Who", "When", "How many", "Which", "Where", "How", "Why", "In what", "For what")  # English
+
+# %% ../nbs/23_pools.ipynb #88d45e2c
 _PAIRS = {
     "entailment": {
         "replace_words": 0.15,
@@ -75,71 +80,83 @@ _PAIRS = {
     },
     "question_sentence": {"answer_here": 0.4, "answer_near": 0.2, "answer_overlap": 0.2, "answer_random": 0.2},
 }
-_RANDOM = {1: {"random_words": 1.0}, 2: {"random_edit": 0.5, "random_pair": 0.5}}
-_WORDS = {"entailment": (4, 40), "paraphrase": (8, 35), "question_pair": (5, 40), "question_sentence": (8, 50)}
-_ASKING = ("What", "Who", "When", "How many", "Which", "Where", "How", "Why", "In what", "For what")  # English
 
 # %% ../nbs/23_pools.ipynb #01efe2c0
 def _check_builders(builders: dict[str, float]) -> None:
-    "Raise `UserError` for an unknown builder, for weights that make no sense, and for builders that can't stand in one pool."
+    "Raise `UserError` for an unknown builder, for bad weights, and for builders that cannot be mixed in one pool."
     unknown = [name for name in builders if name not in BUILDERS]
     if unknown:
-        raise UserError(f"recipe: builder {unknown[0]!r} is unknown; there are {', '.join(BUILDERS)}")
+        raise UserError(f"recipe: builder {unknown[0]!r} is unknown; use one of {', '.join(BUILDERS)}")
     weights = list(builders.values())
     if not all(isinstance(w, (int, float)) and 0 <= w < math.inf for w in weights) or not sum(weights):
-        raise UserError("recipe: give at least one builder a weight above 0, and none a weight below 0 or without end")
+        raise UserError("recipe: weights must be finite and at least 0, with one above 0")
     if len({BUILDERS[name].n_texts for name in builders}) > 1:
-        raise UserError("recipe: builders of one text and of two texts can't be mixed in one pool")
+        raise UserError("recipe: builders of one text and of two texts cannot be mixed in one pool")
+
+# %% ../nbs/23_pools.ipynb #8b2d111c
+def _check_types(recipe: Recipe) -> None:
+    "Raise `UserError` for a field of a recipe with a value of another type."
+    kinds = {"balance": (bool, "true or false"), "bins": (int, "a whole number"), "max_sentences": (int, "a whole number")}
+    for name, (kind, what) in kinds.items():
+        if not isinstance(value := getattr(recipe, name), kind):
+            raise UserError(f"recipe: {name} must be {what}, not {value!r}")
+    if isinstance(recipe.question_words, str):
+        raise UserError("recipe: question_words must be a list")
+
+# %% ../nbs/23_pools.ipynb #01efe2c1
+def _check_ranges(recipe: Recipe) -> None:
+    "Raise `UserError` for a field of a recipe whose number is too small or too large."
+    premise, words = recipe.premise_sentences, recipe.words
+    wanted = {
+        "oversample": (1 <= recipe.oversample <= 100, "a number from 1 to 100"),
+        "bins": (recipe.bins >= 1, "at least 1"),
+        "spread": (0 <= recipe.spread <= 1, "from 0 to 1"),
+        "words": (1 <= words[0] <= words[1], "two numbers, 1 or more, the smaller first"),
+        "premise_sentences": (1 <= premise[0] <= premise[1], "two numbers, 1 or more, the smaller first"),
+        "question_words": (bool(recipe.question_words), "a list with at least one entry"),
+        "max_sentences": (recipe.max_sentences >= 1, "at least 1"),
+    }
+    for name, (ok, what) in wanted.items():
+        if not ok:
+            raise UserError(f"recipe: {name} must be {what}, not {getattr(recipe, name)!r}")
 
 # %% ../nbs/23_pools.ipynb #0b6d05bb
 @dataclass(frozen=True)
 class Recipe:
-    "What a pool is made of; JSON types only, so that it can be stored with it."
+    "The settings that decide the rows of a pool; JSON types only."
 
-    builders: dict[str, float]  # names of `BUILDERS` and their weights (shares of the rows, up to scale)
-    balance: bool = True  # whether to balance by the teacher's answers, where a teacher is given
-    oversample: float = 1.5  # how many candidates to label for each row that is kept
+    builders: dict[str, float]  # names in `BUILDERS`, and their weights (relative shares of the rows)
+    balance: bool = True  # whether to balance by the teacher's answers, if there is a teacher
+    oversample: float = 1.5  # candidates to label per row of the pool
     bins: int = 5  # confidence bins between 1/classes and 1, of equal width
-    spread: float = 0.5  # 0: confidence as it comes, 1: all bins alike, where there are enough rows
+    spread: float = 0.5  # 0: the natural distribution of confidence, 1: equal bins, as far as rows suffice
     words: tuple[int, int] = (3, 50)  # shortest and longest sentence to take from the corpus
     premise_sentences: tuple[int, int] = (1, 1)  # sentences in the first text of an entailment or paraphrase pair
     question_words: tuple[str, ...] = QUESTION_WORDS  # how questions begin
-    max_sentences: int = 400_000  # at most so many sentences are held in memory (about 100 MB)
+    max_sentences: int = 400_000  # most sentences held in memory (about 100 MB)
 
     def __post_init__(self):
-        "Raises `UserError` for an unknown builder, or for weights or numbers that make no sense."
+        "Raises `UserError` for an unknown builder, and for bad weights or numbers."
         _check_builders(self.builders)
-        if (
-            not isinstance(self.balance, bool)
-            or not isinstance(self.bins, int)
-            or not isinstance(self.max_sentences, int)
-            or isinstance(self.question_words, str)
-        ):
-            raise UserError("recipe: balance must be true or false, bins and max_sentences whole numbers, question_words a list")
-        if not self.oversample <= 100:
-            raise UserError(f"recipe: oversample={self.oversample}: must be a number from 1 to 100")
-        if self.oversample < 1 or self.bins < 1 or not 0 <= self.spread <= 1 or not 1 <= self.words[0] <= self.words[1]:
-            raise UserError("recipe: oversample and bins must be at least 1, spread between 0 and 1, words a range from 1 up")
-        if not 1 <= self.premise_sentences[0] <= self.premise_sentences[1] or not self.question_words or self.max_sentences < 1:
-            raise UserError("recipe: premise_sentences must be a range from 1 up, question_words not empty, max_sentences at least 1")
+        _check_types(self)
+        _check_ranges(self)
 
     @property
     def n_texts(self) -> int:
-        "How many texts a row has."
+        "Texts per row, 1 or 2."
         return BUILDERS[next(iter(self.builders))].n_texts
 
 # %% ../nbs/23_pools.ipynb #b1d2d15e
 @patch(cls_method=True)
 def for_task(
     cls: Recipe,
-    task: Task,  # its relation, style and name decide
+    task: Task,  # its relation, style and name decide the recipe
     kind: str = "wiki",  # `'wiki'`: builders on real text; `'random'`: the RANDOM baseline, not balanced
 ) -> Recipe:
-    "The default recipe of a task. Raises `UserError` for a relation that no recipe is known for."
+    "The default recipe of a task. Raises `UserError` for a relation without a recipe, and for an unknown kind."
     if task.relation != "single" and task.relation not in _PAIRS:
-        raise UserError(f"task {task.name!r}: relation {task.relation!r} is unknown; there are single, {', '.join(_PAIRS)}")
-    if kind not in ("wiki", "random"):
-        raise UserError(f"recipe kind {kind!r} is unknown; use 'wiki' or 'random'")
+        raise UserError(f"task {task.name!r}: relation {task.relation!r} is unknown; use one of single, {', '.join(_PAIRS)}")
+    require(kind in ("wiki", "random"), "is unknown; use 'wiki' or 'random'", kind=kind)
     if kind == "random":
         return cls(_RANDOM[1 if task.relation == "single" else 2], balance=False)
     if task.relation == "single":
@@ -161,9 +178,9 @@ def as_dict(self: Recipe) -> dict[str, Any]:
 @patch(cls_method=True)
 def from_dict(
     cls: Recipe,
-    data: Mapping[str, Any],  # as `as_dict` gives it; what is left out keeps its default
+    data: Mapping[str, Any],  # as `as_dict` returns it; missing fields get their defaults
 ) -> Recipe:
-    "A recipe from JSON types. Raises `UserError` for fields that a recipe does not have, and for values of another kind."
+    "A recipe from JSON types. Raises `UserError` for unknown fields, and for bad values."
     if not isinstance(data, Mapping) or "builders" not in data:
         raise UserError('recipe: must be a JSON object with builders, for example {"builders": {"sentence": 1}}')
     known = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
@@ -181,11 +198,11 @@ def _shuffled(n: int, seed: int) -> list[int]:
 
 # %% ../nbs/23_pools.ipynb #f490d5a8
 def apportion(
-    available: Sequence[int],  # how many each has
-    total: int,  # how many to take from all of them
-    weights: Sequence[float] | None = None,  # wanted proportions; equal ones by default
-) -> np.ndarray:  # integers, none above what is available, with the sum `min(total, sum(available))`
-    "Take shares as near to the wanted proportions as what is available allows; what one can't give, the others give."
+    available: Sequence[int],  # size of each group
+    total: int,  # how many to take altogether
+    weights: Sequence[float] | None = None,  # proportions; None: equal ones
+) -> np.ndarray:  # integers, at most `available`; their sum is `min(total, sum(available))`
+    "Divide a total among groups, as close to the proportions as their sizes allow."
     available = np.asarray(available, dtype=np.int64)
     weights = np.ones(len(available)) if weights is None else np.asarray(weights, dtype=float)
     taken = np.zeros_like(available)
@@ -200,15 +217,15 @@ def apportion(
     return taken
 
 # %% ../nbs/23_pools.ipynb #fb6bbe06
-PATIENCE = 1000  # failures in a row after which a builder counts as exhausted
+PATIENCE = 1000  # failures in a row after which a builder is exhausted
 
 
 @dataclass
 class Draws:
-    "Rows while they are being drawn."
+    "The rows drawn so far."
 
     rows: dict[Row, str] = field(default_factory=dict)  # row -> name of its builder, in the order drawn
-    duplicates: int = 0  # rows thrown away because they were there already
+    duplicates: int = 0  # rows discarded because they existed already
     short: dict[str, int] = field(default_factory=dict)  # builder -> rows that it could not find
 
 # %% ../nbs/23_pools.ipynb #57228fe1
@@ -217,11 +234,11 @@ def extend(
     self: Draws,
     name: str,  # a key of `BUILDERS`
     quota: int,  # how many new rows to draw
-    rng: random.Random,  # the builder's own stream
-    text: TextSample,  # what to draw from
-    style: str,  # `'phrase'` for Penn Treebank look
+    rng: random.Random,  # the builder's own generator
+    text: TextSample,  # the source
+    style: str,  # `'phrase'` for the spelling of the Penn Treebank
 ) -> int:  # how many it found
-    "Draw new rows from one builder, until its quota is there or `PATIENCE` is at its end."
+    "Draw new rows from one builder, until it has its quota or has failed `PATIENCE` times in a row."
     make, start, failures = BUILDERS[name].make, len(self.rows), 0
     while len(self.rows) - start < quota and failures < PATIENCE:
         row = make(rng, text)
@@ -238,13 +255,13 @@ def extend(
 
 # %% ../nbs/23_pools.ipynb #a5acce73
 def draw_rows(
-    text: TextSample,  # what to draw from
-    recipe: Recipe,  # which builders, in which proportions
-    n: int,  # how many different rows
-    style: str = "plain",  # `'phrase'` for Penn Treebank look
+    text: TextSample,  # the source
+    recipe: Recipe,  # builders and their proportions
+    n: int,  # number of different rows
+    style: str = "plain",  # `'phrase'` for the spelling of the Penn Treebank
     seed: int = 0,  # the same seed draws the same rows
-) -> Draws:  # with fewer rows, if the corpus does not give more
-    "Draw `n` different rows; a pure function of its arguments."
+) -> Draws:  # fewer rows, if the corpus is too small
+    "Draw `n` different rows; the same arguments give the same rows."
     draws = Draws()
     able = {name: weight for name, weight in recipe.builders.items() if weight > 0}
     streams = {name: random.Random(derive_seed(seed, "builder", name)) for name in able}
@@ -263,9 +280,9 @@ def balance(
     teacher_logits: np.ndarray,  # float [m, C], one row per candidate
     n: int,  # how many candidates to choose
     bins: int = 5,  # confidence bins between 1/C and 1
-    spread: float = 0.5,  # 0: confidence as it comes, 1: all bins alike
-) -> np.ndarray:  # int64 [min(n, m)], in rising order
-    "Choose rows so that the teacher's classes are as equal, and its confidence is as spread, as they can be; earlier rows go first."
+    spread: float = 0.5,  # 0: natural distribution of confidence, 1: equal bins
+) -> np.ndarray:  # int64 [min(n, m)], ascending
+    "Choose rows with equal classes and spread confidence, as far as the candidates allow; earlier rows go first."
     probabilities = softmax(teacher_logits, axis=1)
     n_classes = probabilities.shape[1]
     answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
@@ -281,18 +298,18 @@ def balance(
 # %% ../nbs/23_pools.ipynb #ee5301ce
 @dataclass(repr=False)
 class Pool:
-    "Rows of text for distillation, and where they came from. Made by `ood_pool` or `Pool.load`."
+    "Rows of text for distillation, with their sources. Made by `ood_pool` or `Pool.load`."
 
     dataset: Dataset  # columns `text_a`[, `text_b`], `builder`[, `logits`]
     task_name: str  # the task whose shape the rows have
-    recipe: Recipe  # what decided the rows
-    seed: int  # with task, corpus, recipe and size it decides the rows
+    recipe: Recipe  # the settings that decided the rows
+    seed: int  # of the random draws
     sources: list[str]  # files and hub names that the text comes from
     labels: tuple[str, ...] = ()  # the teacher's classes, in the order of `logits`
-    made: dict[str, Any] = field(default_factory=dict)  # counts from the making: candidates, duplicates, shortfalls
+    made: dict[str, Any] = field(default_factory=dict)  # counts: candidates, duplicates, shortfalls
 
     def __post_init__(self) -> None:
-        self.sources = [source_name(s) for s in self.sources]  # a pool's student goes to hubs with them
+        self.sources = [source_name(s) for s in self.sources]  # without paths, because a student's card shows them
 
     @cached_property
     def columns(self) -> dict[str, list[str]]:
@@ -301,12 +318,12 @@ class Pool:
 
     @cached_property
     def digest(self) -> str:
-        "64 hexadecimal characters that name the texts, in order."
+        "64 hexadecimal characters that identify the texts and their order."
         return digest(str(self.n_texts), *(self.columns[c] for c in ("text_a", "text_b") if c in self.columns))
 
     @cached_property
     def logits(self) -> np.ndarray | None:
-        "The teacher's logits `[n, C]` (float32), if it chose the rows; otherwise None."
+        "The teacher's logits `[n, C]` (float32); None if no teacher balanced the pool."
         if "logits" not in self.dataset.column_names:
             return None
         return np.asarray(self.dataset.select_columns(["logits"]).with_format("numpy")[:]["logits"], dtype=np.float32)
@@ -331,9 +348,9 @@ def __repr__(self: Pool) -> str:
 @patch
 def rows(
     self: Pool,
-    indices: Sequence[int] | None = None,  # which rows; all by default
+    indices: Sequence[int] | None = None,  # which rows; None: all
 ) -> list[Row]:
-    "The texts as tuples, as teachers and students take them."
+    "The texts as tuples, for teachers and students."
     columns = [self.columns[c] for c in ("text_a", "text_b") if c in self.columns]
     if indices is not None:
         columns = [[column[i] for i in indices] for column in columns]
@@ -342,16 +359,13 @@ def rows(
 # %% ../nbs/23_pools.ipynb #081b5b65
 def hold_out(
     n: int,  # rows in the pool
-    held_out: float,  # a part below 1, otherwise a number of rows
+    held_out: float,  # a share below 1, otherwise a number of rows
     seed: int,  # the run's seed
-) -> tuple[np.ndarray, np.ndarray]:  # row numbers to train on, and those to measure on
-    "Split a pool at random. Raises `UserError` if nothing is left on one side."
+) -> tuple[np.ndarray, np.ndarray]:  # row numbers for training, and for measuring
+    "Split a pool at random. Raises `UserError` if one side is empty."
     size = round(n * held_out) if held_out < 1 else int(held_out)
-    if not 0 < size < n:
-        raise UserError(
-            f"held_out={held_out}: leaves {max(n - size, 0)} rows to train on and {size} to measure on, of {n}; choose another or a "
-            "larger pool"
-        )
+    left = f"leaves {max(n - size, 0)} rows to train on and {size} to measure on, of {n}"
+    require(0 < size < n, f"{left}; choose another number or a larger pool", held_out=held_out)
     order = np.random.default_rng(derive_seed(seed, "held out")).permutation(n)
     return np.sort(order[size:]), np.sort(order[:size])
 
@@ -359,10 +373,10 @@ def hold_out(
 @patch
 def split(
     self: Pool,
-    held_out: float = 0.05,  # a part below 1, otherwise a number of rows
+    held_out: float = 0.05,  # a share below 1, otherwise a number of rows
     seed: int = 0,  # the same seed holds out the same rows
-) -> tuple[Pool, Pool]:  # the larger part and the held-out part
-    "Two pools without a common row, as a run splits its pool. Raises `UserError` if one of them would be empty."
+) -> tuple[Pool, Pool]:  # for training, and held out
+    "Split the pool in two, as a run does. Raises `UserError` if one of them would be empty."
     parts = hold_out(len(self), held_out, seed)
     train, held = (
         Pool(self.dataset.select(p), self.task_name, self.recipe, self.seed, self.sources, self.labels, self.made) for p in parts
@@ -383,9 +397,9 @@ def _quiet_save(dataset: Dataset, folder: Path) -> None:
 @patch
 def save(
     self: Pool,
-    folder: str | Path,  # a new folder, or one that holds this very pool
+    folder: str | Path,  # a new folder, or one that already holds this pool
 ) -> Path:  # the folder
-    "Write the pool, whole or not at all. Raises `UserError` if something else is there, `RunError` on a full disk."
+    "Write the pool; a failed write leaves nothing. Raises `UserError` if the folder holds something else, `RunError` on a full disk."
     folder = Path(folder)
     facts = {k: getattr(self, k) for k in ("task_name", "seed", "sources", "labels", "made", "digest")}
     facts = json.loads(json.dumps({**facts, "recipe": self.recipe.as_dict()}))
@@ -397,10 +411,10 @@ def save(
     try:
         tmp.parent.mkdir(parents=True, exist_ok=True)
         _quiet_save(self.dataset, tmp)
-        write_json(tmp / "pool.json", sealed({**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}}))
+        write_sealed(tmp / "pool.json", {**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}})
         os.replace(tmp, folder)
     except OSError as e:
-        raise RunError(f"{folder}: the pool can't be written ({e.strerror or e}); free some space or choose another folder") from e
+        raise RunError(f"{folder}: the pool cannot be written ({e.strerror or e}); free some space or choose another folder") from e
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
     return folder
@@ -411,7 +425,7 @@ def load(
     cls: Pool,
     folder: str | Path,  # as `save` wrote it
 ) -> Pool:
-    "Read a pool. Raises `UserError` if this is no pool's folder, `RunError` if its files are damaged or were changed."
+    "Read a pool. Raises `UserError` for a folder without a pool, `RunError` if its files are damaged or were changed."
     folder = Path(folder)
     if not (folder / "pool.json").exists():
         raise UserError(f"{folder}: is not a pool's folder (no pool.json in it); make one with `zskd pool`")
@@ -426,19 +440,19 @@ def load(
             load_from_disk(str(folder)), facts["task_name"], recipe, facts["seed"], facts["sources"], tuple(facts["labels"]), facts["made"]
         )
     except (KeyError, AttributeError, TypeError) as e:
-        raise RunError(f"{folder}/pool.json: is not as a pool's should be ({e}); {remedy}") from e
+        raise RunError(f"{folder}/pool.json: is damaged ({e}); {remedy}") from e
     except (OSError, ValueError) as e:
-        raise RunError(f"{folder}: can't be read ({str(e).splitlines()[0]}); {remedy}") from e
+        raise RunError(f"{folder}: cannot be read ({str(e).splitlines()[0]}); {remedy}") from e
     if pool.digest != facts["digest"]:
         raise RunError(f"{folder}: holds other texts than its pool.json says; {remedy}")
     return pool
 
+# %% ../nbs/23_pools.ipynb #183895b3
+MANY_CLASSES = 8  # with more classes, the table has no column per class
+
 # %% ../nbs/23_pools.ipynb #ede1387d
-MANY_CLASSES = 8  # more than these have no column each
-
-
 class PoolStats(dict):
-    "Statistics of a pool; a dict that shows itself as a table."
+    "Statistics of a pool; a dictionary that is displayed as a table."
 
     def __repr__(self) -> str:
         table = self.table()
@@ -455,7 +469,7 @@ class PoolStats(dict):
 # %% ../nbs/23_pools.ipynb #546d0734
 @patch
 def table(self: PoolStats) -> list[list[str]]:
-    "Header and rows as text: one row per builder, then one for all."
+    "Header and rows as text: one row per builder, then a row for all."
     labels = list(self["all"].get("classes", {}))
     optional = [name for name, key in (("confidence", "classes"), ("overlap", "overlap")) if key in self["all"]]
     many = len(labels) > MANY_CLASSES
@@ -471,11 +485,11 @@ def table(self: PoolStats) -> list[list[str]]:
 # %% ../nbs/23_pools.ipynb #5f1c7d01
 @patch
 def remarks(self: PoolStats) -> list[str]:
-    "What stands under the table: of many classes the largest, and those without a row."
+    "The lines below the table: duplicates, rows that are too long, and for many classes the largest and the empty ones."
     counts = self["all"].get("classes", {})
     lines = [f"duplicates removed: {self['duplicates']:,}"]
     if self.get("cut"):
-        lines.append(f"rows of which the teacher reads only the beginning: {self['cut']:.1%}")
+        lines.append(f"rows longer than the teacher reads: {self['cut']:.1%}")
     if len(counts) > MANY_CLASSES:
         order = sorted(counts, key=lambda label: -counts[label])
         largest = ", ".join(f"{list_names([label])} {counts[label] / max(self['all']['rows'], 1):.1%}" for label in order[:5])
@@ -500,7 +514,7 @@ def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[s
 
 # %% ../nbs/23_pools.ipynb #4bea9654
 def _cut(teacher: Classifier, rows: Sequence[Row]) -> float | None:
-    "The share of rows of which a teacher reads only the beginning; None where it is not known."
+    "The share of rows that are longer than a teacher reads; None if it has no known limit."
     truncated = getattr(teacher, "truncated", lambda rows: None)(rows)
     return None if truncated is None else round(truncated, 4)
 
@@ -508,14 +522,13 @@ def _cut(teacher: Classifier, rows: Sequence[Row]) -> float | None:
 @patch
 def stats(
     self: Pool,
-    teacher_logits: np.ndarray | None = None,  # `[n, C]` in the order of the rows; by default those that the pool holds
-    teacher: Classifier
-    | None = None,  # whose share of rows that it reads only in part is wanted; by default that of the teacher that balanced the pool
-) -> PoolStats:  # `builders` and `all`: rows, words, overlap (pairs), classes and confidence (with logits); `cut`, where it is known; and `made`'s counts
+    teacher_logits: np.ndarray | None = None,  # `[n, C]`, one row per row of the pool; None: the pool's
+    teacher: Classifier | None = None,  # counts rows that are too long for it; None: the teacher that balanced the pool
+) -> PoolStats:  # `builders` and `all`: rows, words, overlap, classes, confidence; `cut`: share of long rows; the counts of `made`
     "Rows per builder, the teacher's classes, lengths in words, the Jaccard overlap of a pair. Raises `UserError` for logits of other rows."
     logits = self.logits if teacher_logits is None else np.asarray(teacher_logits)
     if logits is not None and len(logits) != len(self):
-        raise UserError(f"teacher_logits: has {len(logits)} rows, but the pool has {len(self)}")
+        raise UserError(f"has {len(logits)} rows, but the pool has {len(self)}", teacher_logits=None)
     labels = [] if logits is None else self.labels or [str(c) for c in range(logits.shape[1])]
     rows, names = self.rows(), np.asarray(self.columns["builder"])
     by_builder = {}
@@ -528,7 +541,7 @@ def stats(
 # %% ../nbs/23_pools.ipynb #d41c294c
 @patch
 def _repr_html_(self: Pool) -> str:
-    "What it is, and its first rows."
+    "Its name and its first rows."
     rows = "".join(
         "<tr>" + "".join(f"<td>{html.escape(c[:200])}</td>" for c in (name, *row)) + "</tr>"
         for row, name in zip(self.rows(range(min(5, len(self)))), self.columns["builder"], strict=False)
@@ -548,17 +561,17 @@ def _label(teacher: Classifier, rows: list[Row], task: Task, cache: str | Path |
     return logits
 
 # %% ../nbs/23_pools.ipynb #fef9acc4
-ROWS_PER_SENTENCE = 50  # more rows than this from one sentence on average would be variations on a handful of themes
+ROWS_PER_SENTENCE = 50  # most rows per sentence, on average; more would be too similar
 
 
 def _scale(recipe: Recipe) -> float:
-    "Rows of the pool per row that comes from the corpus (the others are made-up words)."
+    "Rows of the pool per row from the corpus (the others are random words)."
     real = sum(weight for name, weight in recipe.builders.items() if not BUILDERS[name].endless)
     return sum(recipe.builders.values()) / real if real else math.inf
 
 # %% ../nbs/23_pools.ipynb #2cccba11
 def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed: int) -> tuple[list[tuple[Row, str]], Draws]:
-    "Rows with the names of their builders, in random order: `wanted` of them, and no fewer than `n`."
+    "Draw rows with the names of their builders, in random order: `wanted` of them, and at least `n`."
     most = min(recipe.max_sentences, max(20_000, 4 * wanted))
     blocks = sample_blocks(corpus, most, recipe.words, derive_seed(seed, "blocks"))
     if not blocks:
@@ -569,7 +582,7 @@ def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed:
     if len(draws.rows) < n:
         real = sum(not BUILDERS[name].endless for name in draws.rows.values())
         enough = int(min(0.98 * real * _scale(recipe), most)) if real else len(draws.rows)
-        raise UserError(f"corpus {corpus.name!r}: is too small for {n:,} different rows; ask for at most n={enough} or give more text")
+        raise UserError(f"corpus {corpus.name!r} is too small for so many different rows; ask for at most {enough} or give more text", n=n)
     drawn = list(draws.rows.items())
     return [drawn[i] for i in _shuffled(len(drawn), derive_seed(seed, "order"))], draws
 
@@ -585,22 +598,24 @@ def _columns(drawn: list[tuple[Row, str]], logits: np.ndarray | None) -> Dataset
 
 # %% ../nbs/23_pools.ipynb #2f985a8f
 def ood_pool(
-    task: Task | str,  # a task or its name; its relation, style and number of texts shape the rows
+    task: Task | str,  # a task or its name; decides the shape of the rows
     corpus: Corpus | str | Path = "sample",  # a corpus, or what `load_corpus` takes
-    n: int = 20_000,  # how many rows
-    teacher: Classifier | None = None,  # balances the pool by its answers; anything with `labels` and `logits(rows, cache=..., desc=...)`
-    recipe: Recipe | None = None,  # by default `Recipe.for_task(task)`
+    n: int = 20_000,  # number of rows
+    teacher: Classifier | None = None,  # balances the pool by its answers
+    recipe: Recipe | None = None,  # None: `Recipe.for_task(task)`
     seed: int = 0,  # the same seed draws the same rows
-    cache: str | Path | None = None,  # folder for the teacher's logits, handed to `teacher.logits`
+    cache: str | Path | None = None,  # folder for the teacher's logits
 ) -> Pool:
-    "Make a pool of `n` different rows. Raises `UserError` if the corpus is too small for it, or does not fit the task or the teacher."
+    "Make a pool of `n` different rows. Raises `UserError` if the corpus is too small, or if task, recipe and teacher do not fit."
     task = get_task(task) if isinstance(task, str) else task
     corpus = corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     recipe = recipe or Recipe.for_task(task)
     if recipe.n_texts != task.n_texts:
-        raise UserError(f"recipe: makes rows of {recipe.n_texts} text(s), but task {task.name!r} has {task.n_texts}; use Recipe.for_task")
-    if n < 1:
-        raise UserError(f"n={n}: a pool has at least one row")
+        raise UserError(
+            f"makes rows of {recipe.n_texts} text(s), but task {task.name!r} has {task.n_texts}; leave it out to use the task's recipe",
+            recipe=None,
+        )
+    require(n >= 1, "a pool has at least one row", n=n)
     balanced = recipe.balance and teacher is not None
     drawn, draws = _draw(task, corpus, n, round(n * recipe.oversample) if balanced else n, recipe, seed)
     made = {"candidates": len(drawn), "duplicates": draws.duplicates, "short": draws.short, "corpus": corpus.fingerprint}
@@ -608,7 +623,7 @@ def ood_pool(
         return Pool(_columns(drawn, None), task.name, recipe, seed, corpus.sources, (), made)
     began = time.perf_counter()
     logits, labels = _label(teacher, [row for row, _ in drawn], task, cache), tuple(teacher.labels)
-    made["seconds"] = round(time.perf_counter() - began, 3)  # in which the teacher answered
+    made["seconds"] = round(time.perf_counter() - began, 3)  # time of the teacher's answers
     chosen = balance(logits, n, recipe.bins, recipe.spread)
     before, after = _histogram(logits, labels), _histogram(logits[chosen], labels)
     made |= {"classes_before": before, "rare": [c for c in labels if after[c] < n // len(labels)]}

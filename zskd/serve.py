@@ -33,7 +33,7 @@ from .core import home_path, read_object
 from .dashboards import PLOTLY_JS, Answers, Comparison, Explorer, LikeTexts, Monitor, SearchViewer, widgets
 from .errors import UserError
 from .method import Batch, MethodExplorer
-from .models import claim_folder
+from .models import make_folder
 from .pools import Pool
 from .stage2 import read_generated
 from .students import Student
@@ -267,7 +267,7 @@ def to_html(
 ) -> list[Path]:
     """Write each tab as a page that needs no network and no Python. Raises `UserError` if a file is in the way, `RunError` if one cannot be
     written."""
-    folder = claim_folder(home_path(folder))
+    folder = make_folder(home_path(folder))
     answers = self.parts["Comparison"].answers if "Comparison" in self.parts else None
     texts = [answers.rows[i] for i in some(len(answers.rows), 20)] if answers else []  # a page cannot be typed into, so it shows some
     pages = []

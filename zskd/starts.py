@@ -26,17 +26,16 @@ __all__ = ['word_logits', 'reaction_directions', 'principal_directions', 'teache
 def word_logits(
     teacher: Teacher,  # is asked once per word
     words: Sequence[str],  # words of the language
-    n_texts: int = 1,  # 2 asks about a word paired with itself
+    n_texts: int = 1,  # 2 pairs each word with itself
 ) -> np.ndarray:  # float32 [words, classes]; every row and every column has mean 0
-    "What a teacher answers to single words, as centred logits relative to the average word. Raises `UserError` if it reads other rows."
+    "A teacher's centred logits for single words, relative to the average word. Raises `UserError` if it reads other rows."
     z = np.asarray(teacher.logits([(w,) * n_texts for w in words]), dtype=np.float32)
     z = z - z.mean(1, keepdims=True)
     return z - z.mean(0, keepdims=True)
 
 # %% ../nbs/33_starts.ipynb #7af58f02
 def _ridge(x: torch.Tensor, y: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Coefficients of the ridge regression of `y` on `x`, which has mean 0; the penalty is relative to the mean eigenvalue of the
-    covariance."""
+    "Coefficients of the ridge regression of `y` on centred `x`; the penalty is relative to the mean eigenvalue of the covariance."
     gram = x.T @ x
     gram += torch.eye(len(gram)) * penalty * gram.trace() / len(gram)
     return torch.linalg.solve(gram, x.T @ y)
@@ -47,7 +46,7 @@ def reaction_directions(
     logits: np.ndarray,  # float [words, C], from `word_logits`
     ridge: float = 0.1,  # penalty, relative to the mean eigenvalue of the covariance
 ) -> tuple[np.ndarray, float]:  # [D, C - 1], orthonormal; correlation on the held-out fifth of the words
-    "Directions of the word vectors along which a teacher's single-word logits are best predicted (ridge regression)."
+    "The directions of the word vectors that best predict a teacher's logits for single words (ridge regression)."
     held = np.arange(len(vectors)) % 5 == 0
     x = torch.tensor(vectors - vectors[~held].mean(0), dtype=torch.float64)
     z = torch.tensor(logits, dtype=torch.float64)
@@ -60,10 +59,10 @@ def reaction_directions(
 # %% ../nbs/33_starts.ipynb #da3de92b
 def principal_directions(
     vectors: np.ndarray,  # float [n, D]
-    size: int,  # directions wanted, at most D
-    first: np.ndarray | None = None,  # [D, k], orthonormal directions that must be among them
+    size: int,  # number of directions, at most D
+    first: np.ndarray | None = None,  # [D, k], orthonormal directions to begin with
 ) -> np.ndarray:  # [D, size], orthonormal columns
-    "The directions `first`, then the leading principal directions of what they leave (Eckart and Young 1936)."
+    "The directions `first`, then the leading principal directions of the rest (Eckart and Young 1936)."
     x = torch.tensor(vectors - vectors.mean(0), dtype=torch.float64)
     head = x.new_zeros(x.shape[1], 0) if first is None else torch.tensor(first[:, :size], dtype=torch.float64)
     x = x - (x @ head) @ head.T
@@ -74,8 +73,8 @@ def principal_directions(
 # %% ../nbs/33_starts.ipynb #1c5a0c84
 def teacher_tables(
     model: torch.nn.Module,  # a Hugging Face classifier
-) -> dict[str, np.ndarray]:  # float64, `words` [V, D] and, where the model has them, `positions`, `types`
-    "A model's input vectors, centred and scaled as its first layer norm does."
+) -> dict[str, np.ndarray]:  # float64, `words` [V, D] and, if the model has them, `positions`, `types`
+    "A model's input vectors, centred and scaled as by its first layer norm."
     parts = getattr(model.base_model, "embeddings", None)
     norm = getattr(parts, "LayerNorm", None)
     tables = {"words": model.get_input_embeddings().weight}
@@ -91,7 +90,7 @@ def teacher_tables(
 
 # %% ../nbs/33_starts.ipynb #ff336203
 def _compress(tables: dict[str, np.ndarray], kept: np.ndarray, columns: np.ndarray, n_first: int, size: int, rms: float = 0.1) -> dict:
-    "Tables in the coordinates of `columns`, the first `n_first` raised to the largest, spread over `size` numbers."
+    "Tables in the coordinates of `columns`, the first `n_first` scaled to the largest, as vectors of `size` numbers."
     words = tables["words"][kept]
     middle = words.mean(0)
     gain = np.ones(columns.shape[1])
@@ -111,11 +110,11 @@ def _fill(target: torch.nn.Parameter, rows: torch.Tensor) -> None:
 # %% ../nbs/33_starts.ipynb #68a6ae84
 def start_embeddings(
     model: torch.nn.Module,  # a fresh student, ALBERT or BERT
-    teacher_model: torch.nn.Module,  # where the vectors come from
+    teacher_model: torch.nn.Module,  # source of the vectors
     kept: np.ndarray,  # the teacher's id of each of the student's pieces
     first: np.ndarray | None = None,  # directions to keep, from `reaction_directions`
-) -> np.ndarray:  # [D, size - 1], the directions that the student's input vectors show
-    "Set a student's word, position and text-number vectors to the teacher's, seen through the leading directions."
+) -> np.ndarray:  # [D, size - 1], the directions of the student's input vectors
+    "Set a student's word, position and text-number vectors to the teacher's, projected to the leading directions."
     parts = model.base_model.embeddings
     size = parts.word_embeddings.weight.shape[1]
     tables = teacher_tables(teacher_model)
@@ -127,7 +126,7 @@ def start_embeddings(
     if "types" in new:
         _fill(parts.token_type_embeddings.weight, new["types"])
     into = getattr(model.base_model.encoder, "embedding_hidden_mapping_in", None)
-    if into is not None:  # the same angles in the space of the layers, at the length that vectors have there
+    if into is not None:  # the same angles in the space of the layers, scaled to the usual length there
         hidden = into.weight.shape[0]
         turn = helmert(hidden)[: size - 1].T @ helmert(size)[: hidden - 1]
         into.weight.data = torch.tensor(turn * math.sqrt(hidden / size), dtype=torch.float32)
@@ -138,7 +137,7 @@ def start_embeddings(
 def cosines(
     vectors: np.ndarray | torch.Tensor,  # [n, D]
 ) -> np.ndarray:  # [n, n]
-    "Cosine similarity of every vector with every other, measured from their common mean."
+    "Cosine similarity of every vector with every other, after subtracting their mean."
     x = torch.as_tensor(vectors).detach().float()
     x = torch.nn.functional.normalize(x - x.mean(0), dim=1)
     return (x @ x.T).numpy()
@@ -157,7 +156,7 @@ def _linears(layer: torch.nn.Module) -> dict[str, torch.nn.Linear] | None:
 
 # %% ../nbs/33_starts.ipynb #9bc8a4a2
 def _layers(model: torch.nn.Module) -> list[torch.nn.Module]:
-    "The layers that have weights of their own, in order."
+    "The layers with their own weights, in order."
     encoder = getattr(model.base_model, "encoder", None)
     groups = getattr(encoder, "albert_layer_groups", None)
     return [g.albert_layers[0] for g in groups] if groups is not None else list(getattr(encoder, "layer", []))
@@ -168,7 +167,7 @@ def _weights(linear: torch.nn.Linear) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _set(linear: torch.nn.Linear, weight: np.ndarray, bias: np.ndarray | None = None) -> None:
-    "Write into the upper left corner of a layer's matrix and the beginning of its bias, which is 0 elsewhere."
+    "Set the upper left corner of a layer's matrix and the beginning of its bias; the rest of the bias becomes 0."
     with torch.no_grad():
         linear.weight[: weight.shape[0], : weight.shape[1]] = torch.as_tensor(weight)
         linear.bias.zero_()
@@ -180,11 +179,11 @@ def hidden_vectors(
     model: torch.nn.Module,  # a BERT-like classifier
     tokenizer: PreTrainedTokenizerBase,  # its tokenizer
     rows: Sequence[str | Row],  # some inputs
-    max_length: int = 64,  # pieces read of each
-) -> tuple[
-    list[dict[str, np.ndarray]], np.ndarray
-]:  # per layer `in` and `mid` [pieces, D], `units` [2, width]; first piece after the last layer [texts, D]
-    "What enters each layer and its feed-forward part, mean and deviation of what that part's units answer, and what the pooler reads."
+    max_length: int = 64,  # tokens read of each
+) -> tuple[list[dict[str, np.ndarray]], np.ndarray]:
+    """Inputs of each layer and of its feed-forward network, statistics of that network's units, and the input of the pooler.
+
+    Per layer `in`, `mid` [tokens, D] and `units` [2, width] (means, deviations); then the first token after the last layer [texts, D]."""
     seen: list[dict[str, torch.Tensor]] = [{} for _ in _layers(model)]
     batch = tokenizer(
         *map(list, zip(*as_rows(rows), strict=True)), padding=True, truncation=True, max_length=max_length, return_tensors="pt"
@@ -211,14 +210,14 @@ def hidden_vectors(
 
 # %% ../nbs/33_starts.ipynb #f5d58ae4
 def _low_rank(left: np.ndarray, right: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    "Factors `l` [rank, a] and `r` [rank, b] of the best approximation of `left.T @ right` of that rank."
+    "Factors `l` [rank, a] and `r` [rank, b] of the best approximation of `left.T @ right` with that rank."
     u, s, v = torch.linalg.svd(torch.as_tensor(left).T @ torch.as_tensor(right), full_matrices=False)
     root = s[:rank].sqrt()
     return (u[:, :rank] * root).T.numpy(), (v[:rank] * root[:, None]).numpy()
 
 # %% ../nbs/33_starts.ipynb #db3e6bfb
 def _start_attention(new: dict, old: dict, q: np.ndarray, mean: np.ndarray, scale: float, n_old: int, n_new: int) -> None:
-    "Set a student's attention to the heads of a teacher's that write most, seen in the columns of `q`."
+    "Set a student's attention to the teacher's heads that write most, projected to the columns of `q`."
     (wq, bq), (wk, _), (wv, _), (wo, _) = (_weights(old[k]) for k in ("query", "key", "value", "out"))
     size, h = len(wq) // n_old, q.shape[1]  # a key's bias adds the same to all scores of a query, so it is left out
     asks = np.concatenate([scale * wq @ q, (bq + wq @ mean)[:, None]], 1).reshape(n_old, size, h + 1)
@@ -240,7 +239,7 @@ def _start_attention(new: dict, old: dict, q: np.ndarray, mean: np.ndarray, scal
 
 # %% ../nbs/33_starts.ipynb #1e12841d
 def _start_feed_forward(new: dict, old: dict, q: np.ndarray, seen: dict[str, np.ndarray], scale: float) -> None:
-    "Set a student's feed-forward part to the units of a teacher's whose answers vary most, weighted by what they write."
+    "Set a student's feed-forward network to the teacher's units that vary most, weighted by what they write."
     (up, bias), (down, _) = _weights(old["up"]), _weights(old["down"])
     down = q.T @ down / scale
     effect = seen["units"][1] * np.linalg.norm(down, axis=0)
@@ -250,11 +249,11 @@ def _start_feed_forward(new: dict, old: dict, q: np.ndarray, seen: dict[str, np.
 
 # %% ../nbs/33_starts.ipynb #2343527d
 def _start_head(model: torch.nn.Module, teacher_model: torch.nn.Module, q: np.ndarray, first: np.ndarray, scale: float) -> None:
-    "Set a student's pooler and classifier to the pooled units of a teacher's that move its logits most."
+    "Set a student's pooler and classifier to the teacher's pooled units that affect its logits most."
     old, new = (getattr(pooler, "dense", pooler) for pooler in (getattr(m.base_model, "pooler", None) for m in (teacher_model, model)))
     names = [list(m.config.id2label.values()) for m in (model, teacher_model)]
     if old is None or not isinstance(teacher_model.classifier, torch.nn.Linear) or set(names[0]) != set(names[1]):
-        return  # a head of another kind, or other classes: the student keeps its fresh one
+        return  # another kind of head, or other classes: the student keeps its random head
     (w, b), (c, d) = _weights(old), _weights(teacher_model.classifier)
     c, d = c - c.mean(0), d - d.mean()
     effect = np.tanh(first @ w.T + b).std(0) * np.linalg.norm(c, axis=0)
@@ -265,13 +264,13 @@ def _start_head(model: torch.nn.Module, teacher_model: torch.nn.Module, q: np.nd
 
 # %% ../nbs/33_starts.ipynb #1cc741f5
 def start_layers(
-    model: torch.nn.Module,  # a student whose embeddings were set by `start_embeddings`
-    teacher_model: torch.nn.Module,  # where the layers come from
+    model: torch.nn.Module,  # a student after `start_embeddings`
+    teacher_model: torch.nn.Module,  # source of the layers
     tokenizer: PreTrainedTokenizerBase,  # the teacher's
-    rows: Sequence[str | Row],  # some inputs, on which the teacher's hidden vectors are looked at
-    columns: np.ndarray,  # what `start_embeddings` returned
-) -> bool:  # whether the teacher's layers are of a kind that can be taken over
-    "Set a student's layers, pooler and classifier to the teacher's, in the directions that matter most (slicing, 2401.15024)."
+    rows: Sequence[str | Row],  # some inputs, to compute the teacher's hidden vectors
+    columns: np.ndarray,  # from `start_embeddings`
+) -> bool:  # whether the teacher's layers can be used
+    "Set a student's layers, pooler and classifier to the teacher's, in the most important directions (slicing, 2401.15024)."
     old, new, h = _layers(teacher_model), _layers(model), model.config.hidden_size
     if not old or None in map(_linears, old) or len(columns) != teacher_model.config.hidden_size:
         return False
@@ -294,15 +293,14 @@ def start_layers(
 
 # %% ../nbs/33_starts.ipynb #720b46be
 def _norms(layer: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module]:
-    "The two layer norms of an ALBERT or BERT layer, that of the attention first."
+    "The two layer norms of an ALBERT or BERT layer, the one of the attention first."
     if hasattr(layer, "ffn"):
         return layer.attention.LayerNorm, layer.full_layer_layer_norm
     return layer.attention.output.LayerNorm, layer.output.LayerNorm
 
 # %% ../nbs/33_starts.ipynb #22c0662c
 def _copy_layer(new_layer: torch.nn.Module, old_layer: torch.nn.Module, units: np.ndarray) -> None:
-    """Set a layer to another of the same width, with the feed-forward units that write most; `units` [2, width] are their means and
-    deviations."""
+    "Copy a layer of the same width, with its feed-forward units that write most; `units` [2, width] are their means and deviations."
     new, old = _linears(new_layer), _linears(old_layer)
     for name in ("query", "key", "value", "out"):
         _set(new[name], *_weights(old[name]))
@@ -316,7 +314,7 @@ def _copy_layer(new_layer: torch.nn.Module, old_layer: torch.nn.Module, units: n
 
 # %% ../nbs/33_starts.ipynb #f9ba5804
 def _match_inputs(model: torch.nn.Module, teacher_model: torch.nn.Module, kept: np.ndarray, ridge: float = 1e-3) -> None:
-    "Fit the map from a student's word vectors to its layers to what the teacher's first layer reads (ridge regression over all pieces)."
+    "Fit the map from a student's word vectors to the input of the teacher's first layer (ridge regression over all pieces)."
     into = model.base_model.encoder.embedding_hidden_mapping_in
     ids = torch.as_tensor(np.random.default_rng(0).permutation(len(kept))[: len(kept) // 32 * 32].reshape(-1, 32))
     with torch.no_grad():
@@ -327,13 +325,13 @@ def _match_inputs(model: torch.nn.Module, teacher_model: torch.nn.Module, kept: 
 
 # %% ../nbs/33_starts.ipynb #dc6aecb6
 def copy_layers(
-    model: torch.nn.Module,  # an ALBERT student in evaluation mode, whose embeddings were set by `start_embeddings`
-    teacher_model: torch.nn.Module,  # where the layers come from
+    model: torch.nn.Module,  # an ALBERT student in evaluation mode, after `start_embeddings`
+    teacher_model: torch.nn.Module,  # source of the layers
     tokenizer: PreTrainedTokenizerBase,  # the teacher's
-    rows: Sequence[str | Row],  # some inputs, on which the teacher's feed-forward units are looked at
+    rows: Sequence[str | Row],  # some inputs, to compute statistics of the teacher's feed-forward units
     kept: np.ndarray,  # the teacher's id of each of the student's pieces
-) -> bool:  # whether the student is as wide as the teacher, with as many heads, and the layers of a kind that can be copied
-    "Set a student's layers, pooler and classifier to some of the teacher's, as they are."
+) -> bool:  # whether width, heads and kind of layers allow it
+    "Set a student's layers, pooler and classifier to some of the teacher's, unchanged."
     old, new, a, b = _layers(teacher_model), _layers(model), model.config, teacher_model.config
     if not old or None in map(_linears, old) or len(new) > len(old) or not hasattr(model.base_model.encoder, "embedding_hidden_mapping_in"):
         return False

@@ -26,20 +26,9 @@ from huggingface_hub.utils import validate_repo_id
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .cards import is_own, shareable, write_card
-from zskd.core import (
-    ASSETS,
-    changed_files,
-    count_parameters,
-    derive_seed,
-    file_digests,
-    home_path,
-    is_whole,
-    read_object,
-    sealed,
-    write_json,
-)
+from .core import ASSETS, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, write_sealed
 from .corpora import Corpus, load_corpus
-from .errors import RunError, UserError
+from .errors import RunError, UserError, require
 from .metrics import Classifier
 from .models import give_pad_token, load_classifier, model_folder, reading_limit
 from .shapes import PREFERENCES, Shape, best_shape, label_maps, preset_config, require_positive, shape_of
@@ -54,7 +43,7 @@ __all__ = ['EMBEDDED', 'Student', 'embedded_start']
 
 # %% ../nbs/35_students.ipynb #25b75cef
 class Student(Classifier):
-    "A small classifier with its tokenizer: what distillation trains and what it gives back."
+    "A small classifier with its tokenizer: what distillation trains and returns."
 
     def __init__(
         self,
@@ -63,20 +52,20 @@ class Student(Classifier):
         max_length: int = 128,  # pieces per input
         notes: dict[str, Any] | None = None,  # how it was made
     ):
-        "Put model and tokenizer together; neither is changed."
+        "Combine model and tokenizer; neither is changed."
         self.model, self.tokenizer, self.max_length, self.notes = model, tokenizer, max_length, dict(notes or {})
-        self.report: dict[str, Any] | None = None  # what its card tells of its scores
+        self.report: dict[str, Any] | None = None  # its scores, for its card
         names = model.config.id2label
         self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))
         self._inputs = set(inspect.signature(model.forward).parameters)
 
     @property
     def n_params(self) -> int:
-        "Number of parameters, every one counted."
+        "Number of parameters, including word vectors."
         return count_parameters(self.model)
 
     def ratio(self, teacher: Teacher) -> float | None:  # None for a teacher whose size is unknown
-        "How many times smaller than a teacher this student is, exactly."
+        "How many times smaller than a teacher this student is."
         return teacher.n_params / self.n_params if teacher.n_params else None
 
     def __repr__(self) -> str:
@@ -102,7 +91,7 @@ def encode(
     self: Student,
     rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
 ) -> Encoded:
-    "Tokenise inputs into flat arrays. Raises `UserError` for rows that are no texts."
+    "Tokenise inputs into flat arrays. Raises `UserError` for rows that are not texts."
     return encode_rows(self.tokenizer, rows, self.max_length)
 
 # %% ../nbs/35_students.ipynb #775826e6
@@ -122,18 +111,17 @@ def truncated(
     self: Student,
     rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
 ) -> float:  # 0 to 1
-    "The share of inputs of which the student reads only the beginning. Raises `UserError` for rows that are no texts."
+    "The share of inputs that are longer than the student reads. Raises `UserError` for rows that are not texts."
     return truncated_share(self.tokenizer, as_rows(rows, mixed=True), self.max_length)
 
 # %% ../nbs/35_students.ipynb #21e74660
 @patch
 def logits(
     self: Student,
-    rows: Sequence[str | Row] | Encoded,  # texts, tuples of 1 or 2 texts, or what `encode` made of them
-    batch_tokens: int = 4096,  # pieces per batch, filling included
+    rows: Sequence[str | Row] | Encoded,  # texts, tuples of 1 or 2 texts, or the result of `encode`
+    batch_tokens: int = 4096,  # tokens per batch, including padding
 ) -> np.ndarray:  # float32 [n, C], in the order given
-    """The student's logits, in batches of inputs of like length, without gradient and dropout. Raises `UserError` for rows that are no
-    texts."""
+    "The student's logits, without gradient and dropout. Raises `UserError` for rows that are not texts."
     encoded = rows if isinstance(rows, Encoded) else self.encode(rows)
     out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
     training = self.model.training
@@ -147,8 +135,7 @@ def logits(
 # %% ../nbs/35_students.ipynb #a0f0fe99
 @patch
 def limited_tokenizer(self: Student) -> PreTrainedTokenizerBase:
-    """A copy of the tokenizer that says how much the student reads, so that pipelines know where to cut; of how it was called last it keeps
-    nothing."""
+    "A copy of the tokenizer with the student's maximum length, for pipelines, and without the padding and truncation of its last call."
     tokenizer = copy.deepcopy(self.tokenizer)
     tokenizer.model_max_length = self.max_length
     if tokenizer.is_fast:
@@ -160,46 +147,43 @@ def limited_tokenizer(self: Student) -> PreTrainedTokenizerBase:
 @patch
 def save(
     self: Student,
-    folder: str | Path,  # made if it is not there; an earlier student in it is replaced
+    folder: str | Path,  # made if it does not exist; an earlier student in it is replaced
 ) -> Path:
-    """Write a Hugging Face folder, the notes as `zskd.json` and a model card. Raises `UserError` if a file is in the way, `RunError` on a
-    full disk."""
+    "Write a Hugging Face folder, with notes in `zskd.json` and a model card. Raises `UserError` for a file, `RunError` on a full disk."
     with model_folder(folder) as tmp:
         self.model.save_pretrained(tmp)
         self.limited_tokenizer().save_pretrained(tmp)
         files = file_digests(tmp)
-        write_json(
-            tmp / "zskd.json",
-            sealed({"max_length": self.max_length, "notes": shareable(self.notes), "report": self.report, "files": files}),
-        )
+        notes = {"max_length": self.max_length, "notes": shareable(self.notes), "report": self.report, "files": files}
+        write_sealed(tmp / "zskd.json", notes)
     write_card(folder, self)
     return home_path(folder)
 
 # %% ../nbs/35_students.ipynb #c86d1f8e
 def _pretrained(name: str | Path, max_length: int = 512, **settings: Any) -> Student:
-    "A classifier with its tokenizer from a folder or the hub, for which `load_classifier` gets the settings."
+    "A classifier with its tokenizer from a folder or the hub; `load_classifier` gets the settings."
     model, tokenizer = load_classifier(name, **settings)
     check_padding(name, model, tokenizer)
     give_pad_token(model, tokenizer)
     return Student(model, tokenizer, min(max_length, reading_limit(model, tokenizer)))
 
-# %% ../nbs/35_students.ipynb #f588044b
+# %% ../nbs/35_students.ipynb #5cd2f72b
 _INT, _DICT = (int, type(None)), (dict, type(None))  # either may be missing
-_NOTES_REMEDY = "put the earlier file back, or delete it: the student works without, but no longer says how it was made"
+_NOTES_REMEDY = "restore the earlier file, or delete it: the student works without it, but has no notes on how it was made"
 
-
+# %% ../nbs/35_students.ipynb #f588044b
 @patch(cls_method=True)
 def load(
     cls: Student,
-    folder: str | Path,  # what `save` wrote, or any classifier's folder
+    folder: str | Path,  # of a student or any other classifier
 ) -> Student:
-    "Load a student. Raises `UserError` for a folder without usable weights or a trained classifier, `RunError` if a hub is out of reach."
+    "Load a student. Raises `UserError` for a folder without weights or a trained classifier, `RunError` if the hub cannot be reached."
     student = _pretrained(folder, role="student", trained=True)
     file = home_path(folder) / "zskd.json"
     saved = read_object(file, _NOTES_REMEDY, max_length=_INT, notes=_DICT, report=_DICT, files=_DICT) if file.exists() else {}
     for name in [*changed_files(file.parent, saved.get("files") or {}), *([] if is_whole(saved) else [file.name])]:
         warnings.warn(
-            f"{file.parent / name}: is not the file that was saved with this student; it may answer otherwise than it was trained to",
+            f"{file.parent / name}: is not the file that was saved with this student, so its answers may differ",
             stacklevel=2,
         )
     student.max_length = saved.get("max_length") or student.max_length
@@ -208,93 +192,86 @@ def load(
 
 # %% ../nbs/35_students.ipynb #881a3372
 def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, max_length: int) -> tuple[tuple[str, ...], int]:
-    "Class names and texts per input of a student, the teacher's where nothing is said. Raises `UserError` for what no student has."
-    if max_length < 8:
-        raise UserError(f"max_length={max_length}: must be at least 8 pieces")
+    "Class names and texts per input of a student, by default the teacher's. Raises `UserError` for values that no student can have."
+    require(max_length >= 8, "must be at least 8 tokens", max_length=max_length)
     labels = tuple(teacher.labels if labels is None else labels)
     n_texts = (teacher.n_texts or 1) if n_texts is None else n_texts
-    if n_texts not in PREFERENCES:
-        raise UserError(f"n_texts={n_texts}: an input has 1 or 2 texts")
-    if len(labels) < 2:
-        raise UserError(f"labels=[{list_names(map(repr, labels))}]: a classifier has at least two classes")
+    require(n_texts in PREFERENCES, "an input has 1 or 2 texts", n_texts=n_texts)
+    require(len(labels) >= 2, "a classifier has at least two classes", labels=list_names(labels) or None)
     return labels, n_texts
 
 # %% ../nbs/35_students.ipynb #2813e1e4
 def _budget(
     teacher: Teacher, ratio: float | None, n_params: int | None, preset: str | None, shape: Shape | None, vocab_size: int | None, init: str
 ) -> int | None:
-    "The parameters that a student may have, teacher / 30 where nothing is said; None if nothing limits it."
+    "The most parameters that a student may have, by default a thirtieth of the teacher's; None for no limit."
     require_positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
     check_pieces(vocab_size)
     ready = init not in ("auto", "teacher", "random")
-    limits = sum(x is not None for x in (ratio, n_params, preset))
-    forms = sum(x is not None for x in (preset, shape)) + ready
-    if limits > 1 or forms > 1:
-        raise UserError("ratio, n_params, preset, shape and a checkpoint as init decide the size; give one of them")
+    limits = {"ratio": ratio, "n_params": n_params, "preset": preset}
+    forms = {"preset": preset, "shape": shape, "init": init if ready else None}
+    for group in (limits, forms):
+        given = [name for name, value in group.items() if value is not None]
+        require(len(given) < 2, "each of these decides the size; give one of them", **dict.fromkeys(given))
     if vocab_size is not None and (ready or shape is not None):
-        raise UserError(f"vocab_size: {'the checkpoint' if ready else 'the shape'} has its own; leave vocab_size out")
-    if ratio is None and (n_params is not None or forms):
+        raise UserError(f"{'the checkpoint' if ready else 'the shape'} has its own vocabulary; leave it out", vocab_size=vocab_size)
+    if ratio is None and (n_params is not None or any(x is not None for x in forms.values())):
         return n_params
-    if not teacher.n_params:
-        raise UserError("ratio: the size of this teacher is unknown; give n_params or preset instead")
+    require(bool(teacher.n_params), "the size of this teacher is unknown; give a number of parameters or a preset instead", ratio=ratio)
     return int(teacher.n_params / (30 if ratio is None else ratio))
 
 # %% ../nbs/35_students.ipynb #ed41f5c9
 def _sample_texts(corpus: Corpus | Sequence[str] | str | None, n: int = 50_000) -> list[str]:
-    "The first texts of a corpus; of the embedded sample where there is none."
+    "The first texts of a corpus, by default of the embedded sample."
     if corpus is None or isinstance(corpus, (str, Path)):
         corpus = load_corpus(corpus or "sample")
     return list(islice(corpus.sentences() if isinstance(corpus, Corpus) else corpus, n))
 
 
 def _lowercases(tokenizer: PreTrainedTokenizerBase | None) -> bool:
-    "Whether a tokenizer drops case, as its normalizer tells; False where there is none to ask."
+    "Whether a tokenizer drops case, according to its normalizer; False without one."
     normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
     return normalizer is not None and "A" not in normalizer.normalize_str("A")
 
 # %% ../nbs/35_students.ipynb #3c25a535
 def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, lowercase: bool | None, init: str | Path) -> None:
-    "Raise `UserError` for a tokenizer of another kind, or one that is given beside something that it decides."
-    if (vocab_size, lowercase) != (None, None) or init not in ("auto", "teacher", "random"):
-        raise UserError("tokenizer: decides about pieces and case; leave vocab_size, lowercase and a checkpoint as init out")
+    "Raise `UserError` for a tokenizer of another kind, or for other arguments that a tokenizer decides."
+    ready = None if init in ("auto", "teacher", "random") else str(init)
+    for name, value in {"vocab_size": vocab_size, "lowercase": lowercase, "init": ready}.items():
+        require(value is None, "the given tokenizer decides this; leave it out", **{name: value})
     if wordpiece_spec(tokenizer) is None:
-        raise UserError(f"tokenizer: {type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made")
+        raise UserError(f"{type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made", tokenizer=None)
 
 # %% ../nbs/35_students.ipynb #84198a5d
 def _shared_pieces(
     tokenizer: PreTrainedTokenizerBase, teacher: Teacher, max_length: int
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray, str]:
-    "A tokenizer that was given, the teacher's ids of its pieces, and a word on it."
+    "A tokenizer from the given one, the teacher's ids of its pieces, and a note on it."
     spec, theirs = wordpiece_spec(tokenizer), teacher.tokenizer.get_vocab() if wordpiece_spec(teacher.tokenizer) is not None else {}
     vocab = tokenizer.get_vocab()
     if sorted(vocab.values()) != list(range(len(vocab))):
-        raise UserError("tokenizer: its pieces are not numbered from 0 without a gap; leave it out, and one is made")
+        raise UserError("its pieces are not numbered from 0 without a gap; leave it out, and one is made", tokenizer=None)
     pieces = sorted(vocab, key=vocab.get)
     unknown = [piece for piece in pieces if piece not in theirs]
     if unknown:
-        raise UserError(
-            f"tokenizer: {len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, {unknown[0]!r} for one; leave it "
-            "out, and one is made"
-        )
-    return (
-        make_tokenizer(spec, special_tokens(tokenizer), max_length),
-        np.array([theirs[p] for p in pieces]),
-        f"{len(pieces):,} pieces that were given",
-    )
+        text = f"{len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, for example {unknown[0]!r}"
+        raise UserError(f"{text}; leave it out, and one is made", tokenizer=None)
+    made = make_tokenizer(spec, special_tokens(tokenizer), max_length)
+    return made, np.array([theirs[p] for p in pieces]), f"{len(pieces):,} pieces that were given"
 
 # %% ../nbs/35_students.ipynb #ad7ca778
 def _vocabulary(
     teacher: Teacher, size: int, texts: list[str], given: bool, weights: np.ndarray | None, max_length: int, lowercase: bool | None
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray | None, str]:
-    "A student's tokenizer, the teacher's ids of its pieces (None for a learned one), and a word on how it was made."
+    "A student's tokenizer, the teacher's ids of its pieces (None for a learned one), and a note on how it was made."
     where = "the corpus" if given else "the embedded sample"
     if wordpiece_spec(teacher.tokenizer) is None:
         if not given:
-            raise UserError("corpus: this teacher has no WordPiece vocabulary to take over; give a corpus, from which one is learned")
+            raise UserError("this teacher has no WordPiece vocabulary; give a corpus, from which one is learned", corpus=None)
         drop = _lowercases(teacher.tokenizer) if lowercase is None else lowercase
         return learn_vocabulary(texts, size, drop, max_length), None, f"learned from {where}"
     if lowercase not in (None, _lowercases(teacher.tokenizer)):
-        raise UserError(f"lowercase={lowercase}: the student reads the teacher's pieces, which decide about case; leave lowercase out")
+        raise UserError("the student uses the teacher's vocabulary, which decides about case; leave it out", lowercase=lowercase)
     full = len(teacher.tokenizer)
     tokenizer, kept = trim_vocabulary(teacher.tokenizer, min(size, full), texts, weights, max_length)
     by = "use" if weights is None else "use and by the teacher's reactions"
@@ -302,7 +279,7 @@ def _vocabulary(
 
 # %% ../nbs/35_students.ipynb #5f34662e
 def _reactions(teacher: Teacher, n_texts: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    "Weights for `trim_vocabulary`, the reaction directions (None where they predict nothing), and notes on them."
+    "Weights for `trim_vocabulary`, the reaction directions (None if they predict nothing), and notes on them."
     ids, words = whole_words(teacher.tokenizer)
     z = word_logits(teacher, words, n_texts)
     strength = np.linalg.norm(z, axis=1)
@@ -324,7 +301,7 @@ def _sizes(
     labels: tuple,
     max_length: int,
 ) -> tuple[Shape | None, int]:
-    "The shape (None for a preset) and the size of the vocabulary; what cannot fit is refused before any work."
+    "The shape (None for a preset) and the size of the vocabulary. Raises `UserError` if they do not fit the budget."
     full = len(teacher.tokenizer) if wordpiece_spec(teacher.tokenizer) is not None else 30_522
     if preset is not None:
         preset_config(preset, 1, labels)
@@ -332,18 +309,31 @@ def _sizes(
     if shape is None:
         shape = best_shape(budget, n_texts, len(labels), max_length, None if vocab_size is None else min(vocab_size, full), full)
     if budget is not None and shape.n_params(len(labels), max_length) > budget:
-        raise UserError(f"shape: {shape} has {shape.n_params(len(labels), max_length):,} parameters, more than {budget:,}; make it smaller")
+        size = shape.n_params(len(labels), max_length)
+        raise UserError(f"{shape} has {size:,} parameters, more than {budget:,}; make it smaller", shape=None)
     return shape, shape.vocab_size
 
 # %% ../nbs/35_students.ipynb #127915f8
 def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np.ndarray | None, texts: list[str], n_texts: int) -> str:
-    "Take what can be taken from a teacher with vectors; says what."
+    "Start from the teacher's words and layers, as far as they fit; returns a note on it."
     columns = start_embeddings(model, teacher.model, kept, first)
     rows = list(zip(texts[:128], texts[1:], strict=False)) if n_texts == 2 else texts[:128]
     if rows and copy_layers(model, teacher.model, teacher.tokenizer, rows, kept):
         return "the teacher's words and some of its layers as they are"
     layers = bool(rows) and start_layers(model, teacher.model, teacher.tokenizer, rows, columns)
     return "the teacher's words and layers" if layers else "the teacher's words"
+
+# %% ../nbs/35_students.ipynb #7d45adb7
+def _random_model(
+    shape: Shape | None, preset: str | None, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_length: int
+) -> tuple[torch.nn.Module, Shape | None]:
+    "A model with random weights for a tokenizer, and its shape (None for a preset)."
+    if shape is None:
+        config = preset_config(preset, len(tokenizer), labels, tokenizer.pad_token_id)
+    else:
+        shape = replace(shape, vocab_size=len(tokenizer))
+        config = shape.config(labels, max_length, tokenizer.pad_token_id)
+    return AutoModelForSequenceClassification.from_config(config).eval(), shape
 
 # %% ../nbs/35_students.ipynb #7d45adb6
 def _fresh(
@@ -360,7 +350,7 @@ def _fresh(
     lowercase: bool | None,
     given: PreTrainedTokenizerBase | None,
 ) -> Student:
-    "A student of the sizes given, with the start asked for."
+    "A student of the given sizes, with the given start."
     reads_pieces = wordpiece_spec(teacher.tokenizer) is not None
     from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
     weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, {})
@@ -369,24 +359,17 @@ def _fresh(
         tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
     else:
         tokenizer, kept, vocab = _shared_pieces(given, teacher, max_length)
-    if shape is not None:
-        shape = replace(shape, vocab_size=len(tokenizer))
-        config = shape.config(labels, max_length, tokenizer.pad_token_id)
-    else:
-        config = preset_config(preset, len(tokenizer), labels, tokenizer.pad_token_id)
-    model = AutoModelForSequenceClassification.from_config(config).eval()
+    model, shape = _random_model(shape, preset, tokenizer, labels, max_length)
     how = "random" if init == "random" else "random, because this teacher has no vectors for these pieces"
     if from_teacher:
         how = _start(model, teacher, kept, first, texts, n_texts)
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, **about})
 
+# %% ../nbs/35_students.ipynb #a1253e0e
+EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "compact-wide")}  # compact encoders, by name for `init`
+
 # %% ../nbs/35_students.ipynb #e135b8e7
-EMBEDDED: dict[str, Path] = {
-    name: ASSETS / name for name in ("compact-small", "compact-wide")
-}  # compact encoders in the package, by the name that `init` takes
-
-
 def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
     "A student from the package, a folder or the hub, with a classifier for these labels."
     try:
@@ -403,13 +386,12 @@ def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_leng
 
 # %% ../nbs/35_students.ipynb #41bd6b4a
 def embedded_start(
-    teacher: Teacher,  # what is to be distilled
-    budget: int | None,  # parameters at most
+    teacher: Teacher,  # the teacher to distil
+    budget: int | None,  # most parameters
     labels: Sequence[str],  # class names
-    max_length: int = 128,  # pieces per input
-) -> str:  # a name of `EMBEDDED`, or 'teacher'
-    """The embedded compact encoder that fills at least four fifths of a budget and reads pieces that the teacher reads too, or else the
-    teacher."""
+    max_length: int = 128,  # tokens per input
+) -> str:  # a name in `EMBEDDED`, or 'teacher'
+    "The embedded compact encoder that fills four fifths of a budget or more, with pieces that the teacher knows; otherwise the teacher."
     if budget is None or wordpiece_spec(teacher.tokenizer) is None or not _lowercases(teacher.tokenizer):
         return "teacher"
     pieces = teacher.tokenizer.get_vocab().keys()
@@ -426,31 +408,23 @@ def embedded_start(
 @patch(cls_method=True)
 def create(
     cls: Student,
-    teacher: Teacher,  # what is to be distilled
-    ratio: float | None = None,  # how many times smaller than the teacher, at least; 30 where no size is given
-    n_params: int | None = None,  # parameters at most
-    preset: str | None = None,  # a name of `PRESETS`
-    init: str
-    | Path = "auto",  # 'teacher', 'random', a name of `EMBEDDED`, the folder or hub name of a checkpoint, or 'auto': see `embedded_start`
-    vocab_size: int | None = None,  # pieces; None leaves it to the shape
-    corpus: Corpus
-    | Sequence[str]
-    | str
-    | Path
-    | None = None,  # a `Corpus`, its name, or a list of texts, for the vocabulary; None: the embedded sample
+    teacher: Teacher,  # the teacher to distil
+    ratio: float | None = None,  # at least so many times smaller than the teacher; 30 if no size is given
+    n_params: int | None = None,  # most parameters
+    preset: str | None = None,  # a name in `PRESETS`
+    init: str | Path = "auto",  # 'teacher', 'random', a name in `EMBEDDED`, a checkpoint (folder or hub name), or 'auto'
+    vocab_size: int | None = None,  # pieces; None: the shape decides
+    corpus: Corpus | Sequence[str] | str | Path | None = None,  # texts for the vocabulary, or a corpus' name; None: the embedded sample
     seed: int = 0,  # the run's seed
     labels: Sequence[str] | None = None,  # class names; None: the teacher's
-    max_length: int = 128,  # pieces per input
-    shape: Shape | None = None,  # a shape of your own
+    max_length: int = 128,  # tokens per input
+    shape: Shape | None = None,  # your own shape
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
-    lowercase: bool
-    | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer does, if it has one
-    tokenizer: PreTrainedTokenizerBase
-    | None = None,  # a fast WordPiece tokenizer (not its name) whose pieces are all among the teacher's; None: one is made
+    lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer
+    tokenizer: PreTrainedTokenizerBase | None = None,  # a fast WordPiece tokenizer with pieces of the teacher only; None: one is made
 ) -> Student:
-    """A student that is ready to learn. Raises `UserError` where sizes contradict each other or nothing fits, `RunError` if a hub is out of
-    reach."""
+    "Make an untrained student. Raises `UserError` if arguments contradict each other or do not fit, `RunError` if the hub is out of reach."
     if tokenizer is not None:
         _check_tokenizer(tokenizer, vocab_size, lowercase, init)
         vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
@@ -467,7 +441,7 @@ def create(
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
             if chosen is not None and shape is None:
-                student.notes["n_texts"] = n_texts  # its shape was chosen for inputs of so many texts
+                student.notes["n_texts"] = n_texts  # its shape was chosen for this
     student.notes["ratio"] = student.ratio(teacher)
     return student
 
@@ -475,16 +449,16 @@ def create(
 @patch
 def push_to_hub(
     self: Student,
-    repo_id: str,  # 'owner/name'; made if it is not there
-    private: bool = True,  # whether only its owner sees a repository that is made
-    token: str | None = None,  # of the hub; None takes the one of `hf auth login`
+    repo_id: str,  # 'owner/name'; made if it does not exist
+    private: bool = True,  # whether a new repository is private
+    token: str | None = None,  # of the hub; None: that of `hf auth login`
 ) -> str:  # address of the commit
-    "Upload the student. Raises `UserError` for a bad name, `RunError` if the hub refuses or is out of reach."
+    "Upload the student. Raises `UserError` for a bad name, `RunError` if the hub refuses or cannot be reached."
     api = HfApi(token=token)
     try:
         validate_repo_id(repo_id)
     except HFValidationError as e:
-        raise UserError(f"repo_id={repo_id!r}: {e}") from e
+        raise UserError(str(e), repo_id=repo_id) from e
     with tempfile.TemporaryDirectory() as tmp:
         self.save(tmp)
         try:

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from .errors import UserError
+from .errors import UserError, require
 
 # %% auto #0
 __all__ = ['MOST_PIECES', 'wordpiece_spec', 'make_tokenizer', 'special_tokens', 'piece_counts', 'trim_vocabulary', 'check_pieces',
@@ -24,7 +24,7 @@ __all__ = ['MOST_PIECES', 'wordpiece_spec', 'make_tokenizer', 'special_tokens', 
 # %% ../nbs/15_vocabularies.ipynb #1788e295
 def wordpiece_spec(
     tokenizer: PreTrainedTokenizerBase | None,  # any tokenizer
-) -> dict[str, Any] | None:  # what its `tokenizer.json` holds
+) -> dict[str, Any] | None:  # content of its `tokenizer.json`
     "The description of a WordPiece tokenizer, without padding and truncation; None for any other kind."
     backend = getattr(tokenizer, "backend_tokenizer", None)
     spec = json.loads(backend.to_str()) if backend is not None else {"model": {}}
@@ -34,11 +34,11 @@ def wordpiece_spec(
 
 # %% ../nbs/15_vocabularies.ipynb #a7eb4e7e
 def make_tokenizer(
-    spec: dict,  # what `tokenizer.json` holds
+    spec: dict,  # content of `tokenizer.json`
     names: dict[str, str],  # `{'pad_token': '[PAD]', ...}`
-    max_length: int,  # in pieces
+    max_length: int,  # in tokens
 ) -> PreTrainedTokenizerFast:
-    "A tokenizer of transformers from its description."
+    "A transformers tokenizer from its description."
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
         model_max_length=max_length,
@@ -50,13 +50,13 @@ def make_tokenizer(
 def special_tokens(
     tokenizer: PreTrainedTokenizerBase,  # any tokenizer
 ) -> dict[str, str]:  # `{'pad_token': '[PAD]', ...}`
-    "The names and texts of a tokenizer's special pieces."
+    "The names and texts of a tokenizer's special tokens."
     names = ("unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
     return {n: str(getattr(tokenizer, n)) for n in names if getattr(tokenizer, n, None) is not None}
 
 # %% ../nbs/15_vocabularies.ipynb #c91ac448
 def _renumber(spec: dict, kept: Sequence[str]) -> dict:
-    "The description of a tokenizer with only the pieces `kept`, numbered in that order, wherever an id stands in it."
+    "The description of a tokenizer with only the pieces `kept`, renumbered in that order."
     new = {piece: i for i, piece in enumerate(kept)}
     out = {**spec, "model": {**spec["model"], "vocab": new}}
     out["added_tokens"] = [{**t, "id": new[t["content"]]} for t in spec["added_tokens"]]
@@ -86,27 +86,23 @@ def piece_counts(
 def trim_vocabulary(
     tokenizer: PreTrainedTokenizerBase,  # a fast WordPiece tokenizer
     size: int,  # pieces to keep
-    texts: Iterable[str],  # texts that tell which pieces are used
+    texts: Iterable[str],  # texts to count the pieces in
     weights: np.ndarray | None = None,  # float [vocabulary]; multiplies the counts
-    max_length: int = 128,  # in pieces, of the new tokenizer
+    max_length: int = 128,  # in tokens, of the new tokenizer
 ) -> tuple[PreTrainedTokenizerFast, np.ndarray]:  # the new tokenizer; old id of each new id, increasing
-    "A WordPiece vocabulary reduced to its most used pieces. Raises `UserError` for another kind of tokenizer or if `size` leaves no room."
+    "A WordPiece vocabulary reduced to its most used pieces. Raises `UserError` for another kind of tokenizer or too small a `size`."
     spec = wordpiece_spec(tokenizer)
     if spec is None:
-        raise UserError(
-            f"{type(tokenizer).__name__}: is not a fast WordPiece tokenizer, so it cannot be trimmed; use learn_vocabulary(texts)"
-        )
-    vocab: dict[str, int] = {
-        **spec["model"]["vocab"],
-        **{t["content"]: t["id"] for t in spec["added_tokens"]},
-    }  # tokens added later are not in the model's list
+        text = f"{type(tokenizer).__name__} is not a fast WordPiece tokenizer, so it cannot be trimmed; use learn_vocabulary"
+        raise UserError(text, tokenizer=None)
+    added = {t["content"]: t["id"] for t in spec["added_tokens"]}  # these are not in the model's list
+    vocab: dict[str, int] = {**spec["model"]["vocab"], **added}
     prefix = spec["model"]["continuing_subword_prefix"]
-    special = {t["content"] for t in spec["added_tokens"]}
     letters = {mark + chr(code) for code in range(33, 127) for mark in ("", prefix)}
     score = piece_counts(tokenizer, texts) * (1.0 if weights is None else weights)
-    must = [i for piece, i in vocab.items() if piece in special or piece in letters]
+    must = [i for piece, i in vocab.items() if piece in added or piece in letters]
     if size < len(must):
-        raise UserError(f"vocab_size {size} is too small; special tokens and single characters alone are {len(must)}")
+        raise UserError(f"is too small; special tokens and single characters alone are {len(must)}", vocab_size=size)
     score[must] = np.inf
     order = sorted(vocab.values(), key=lambda i: (-score[i], i))
     kept = np.sort(np.array(order[:size], dtype=np.int64))
@@ -114,25 +110,24 @@ def trim_vocabulary(
     return make_tokenizer(_renumber(spec, [pieces[i] for i in kept]), special_tokens(tokenizer), max_length), kept
 
 # %% ../nbs/15_vocabularies.ipynb #1097d54c
-MOST_PIECES = 1_000_000  # in a vocabulary; the largest that are in use have a quarter of that
+MOST_PIECES = 1_000_000  # of a vocabulary; the largest in use have a quarter of that
 
 
 def check_pieces(
-    vocab_size: int | None,  # pieces of a vocabulary; None is right
+    vocab_size: int | None,  # pieces of a vocabulary; None is allowed
 ) -> None:
-    "Raise `UserError` for a vocabulary that no student has."
-    if vocab_size is not None and vocab_size > MOST_PIECES:
-        raise UserError(f"vocab_size={vocab_size}: must be at most {MOST_PIECES}; a student of this kind has some thousand pieces")
+    "Raise `UserError` for a vocabulary that is far too large."
+    fits = vocab_size is None or vocab_size <= MOST_PIECES
+    require(fits, f"must be at most {MOST_PIECES}; a student has some thousand pieces", vocab_size=vocab_size)
 
 # %% ../nbs/15_vocabularies.ipynb #a83651d9
 def learn_vocabulary(
     texts: Sequence[str],  # texts to learn from
-    size: int,  # pieces, fewer where the texts do not have that many
-    lowercase: bool = True,  # whether case is dropped (and accents with it)
-    max_length: int = 128,  # in pieces
+    size: int,  # pieces; fewer if the texts do not have as many
+    lowercase: bool = True,  # whether to drop case and accents
+    max_length: int = 128,  # in tokens
 ) -> PreTrainedTokenizerFast:
-    """A BERT-style WordPiece tokenizer learned from texts, the same in every run. Raises `UserError` if there is no text, or for an absurd
-    size."""
+    "Learn a BERT-style WordPiece tokenizer from texts, the same in every run. Raises `UserError` for no text, or a far too large size."
     check_pieces(size)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     learned = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -140,9 +135,9 @@ def learn_vocabulary(
     learned.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     letters = Counter(c for t in texts for c in learned.normalizer.normalize_str(t) if not c.isspace())
     if not letters:
-        raise UserError("learn_vocabulary: there is no text to learn from; give a corpus")
+        raise UserError("there is no text to learn a vocabulary from; give a corpus", texts=None)
     most = sorted(letters, key=lambda c: (-letters[c], c))[: max(100, size // 16)]
-    # Letters are handed over as fixed pieces, because the trainer would number them in an order that changes from run to run.
+    # Letters are passed as fixed pieces, because the trainer numbers them in a different order each run.
     first = [*names.values(), *(prefix + c for c in most for prefix in ("", "##"))]
     trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=first, limit_alphabet=1, show_progress=False)
     learned.train_from_iterator(texts, trainer)
@@ -157,7 +152,7 @@ def learn_vocabulary(
 def whole_words(
     tokenizer: PreTrainedTokenizerBase,  # a fast WordPiece tokenizer
 ) -> tuple[np.ndarray, list[str]]:  # ids, words
-    "The pieces of a vocabulary that are words of at least two letters on their own."
+    "The pieces of a vocabulary that are whole words of at least two letters."
     vocab = tokenizer.get_vocab()
     words = sorted((i, w) for w, i in vocab.items() if len(w) > 1 and w.isalpha())
     return np.array([i for i, _ in words], dtype=np.int64), [w for _, w in words]
