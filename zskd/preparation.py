@@ -30,7 +30,7 @@ from .callbacks import Callback, LogCallback, ProgressCallback, RowSource, Run, 
 from .checkpoints import Checkpoints, Queries, RunState, read_state, restore_training, training_tensors
 from .core import RunFolder, derive_seed, digest, pick_device, pick_dtype, set_seed, sweep, tensors_under, writing
 from .errors import RunError, UserError
-from .losses import LossSum, _warn_once, describe_loss, parse_loss
+from .losses import LossSum, warn_once, describe_loss, parse_loss
 from .methods.hidden import HiddenStates, shows_states
 from .metrics import scarce_classes
 from .pools import hold_out
@@ -199,7 +199,7 @@ def _add_hidden(self: PreparedRun) -> None:
     if weight is None:
         weight = given[0].highest_weight() if given else float(self.n_texts == 2 and shows_states(self.teacher))
         if self.n_texts == 2 and not weight:
-            _warn_once(
+            warn_once(
                 f"teacher {self.teacher.name}: shows no hidden states; from answers alone a student of pairs learns more slowly, and less"
             )
     self.settings = replace(self.settings, hidden=weight)
@@ -237,7 +237,7 @@ def _read_loss(self: PreparedRun) -> tuple[Callable[[torch.Tensor, torch.Tensor]
         return loss, [loss_name(loss)]
     about = describe_loss(loss, len(self.start.labels)).split("\n")
     for line in about:
-        _warn_once(line.partition("  note: ")[2])
+        warn_once(line.partition("  note: ")[2])
     return parse_loss(loss), about
 
 # %% ../nbs/63_preparation.ipynb #929dba20
