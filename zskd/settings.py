@@ -53,17 +53,17 @@ class Settings:
 # %% ../nbs/44_settings.ipynb #fd26cb4c
 _SETTINGS_RANGE = {
     "epochs": (lambda x: 0 < x < math.inf, "a number above 0"),
-    "steps": (lambda x: x is None or x >= 1, "1 or more, or None"),
-    "batch_size": (lambda x: x is None or x >= 1, "1 or more, or None"),
+    "steps": (lambda x: x is None or x >= 1, "1 or more"),
+    "batch_size": (lambda x: x is None or x >= 1, "1 or more"),
     "lr": (lambda x: 0 < x < math.inf, "a number above 0"),
     "warmup": (lambda x: 0 <= x < 1, "a fraction of the steps, from 0 to below 1"),
     "schedule": (lambda x: x in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
     "weight_decay": (lambda x: x >= 0, "0 or more"),
-    "clip": (lambda x: x is None or x > 0, "above 0, or None"),
-    "ema": (lambda x: x is None or 0 < x < 1, "between 0 and 1, or None"),
+    "clip": (lambda x: x is None or x > 0, "above 0"),
+    "ema": (lambda x: x is None or 0 < x < 1, "between 0 and 1"),
     "hidden": (lambda x: x is None or 0 <= x < math.inf, "0 or more, and finite"),
     "held_out": (lambda x: 0 < x < 1 or 1 <= x < math.inf and x % 1 == 0, "a fraction between 0 and 1, or a whole number of rows"),
-    "evaluate_every": (lambda x: x is None or x >= 1, "1 or more, or None"),
+    "evaluate_every": (lambda x: x is None or x >= 1, "1 or more"),
     "precision": (lambda x: x in ("auto", "bf16", "fp32"), "'auto', 'bf16' or 'fp32'"),
     "seed": (lambda x: x >= 0, "0 or more"),
 }
