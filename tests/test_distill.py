@@ -397,7 +397,7 @@ def test_two_processes_give_the_student_of_one(tmp_path, settings):
 
 def test_a_batch_that_two_processes_cannot_share(tmp_path):
     assert "choose a multiple" in run(tmp_path / "run", batch_size=31, n=2)["text"]
-    assert "gave 7 rows, which 2 processes cannot share equally" in run(tmp_path / "rows", more=7, n=2)["text"]
+    assert "added 7 rows, which 2 processes cannot share equally" in run(tmp_path / "rows", more=7, n=2)["text"]
 
 
 @pytest.mark.parametrize("hidden", [0.0, 1.0])
