@@ -209,7 +209,7 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(calm, tmp_path):
     out = tmp_path / "run"
     said = run(out, "Ctrl-C", 13)
     assert said["error"] == "KeyboardInterrupt"
-    assert said["text"] == f"interrupted at step 13 of 24; go on with resume=True (--resume) and folder {out}"
+    assert said["text"] == f"interrupted at step 13 of 24; continue with resume=True and folder {out}"
     assert step(out) == 13
     assert "best" in run(out, resume=True)
     assert identical(out, calm)
@@ -227,7 +227,7 @@ def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path):
     run = distiller(tmp_path / "run", "nothing", 0, False)
     run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule", batch_size=64)
     with pytest.raises(
-        KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; go on with resume=True \(--resume\) and folder"
+        KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; continue with resume=True and folder"
     ):
         run.fit()
     again = distiller(tmp_path / "run", "nothing", 0, True)
@@ -296,7 +296,7 @@ def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeyp
     asked.clear()
     again = distiller(out, "nothing", 0, True)
     again.fit()
-    texts = [text for (text,) in again.pool]
+    texts = [text for (text,) in again.texts()]
     assert again.step == 24 and asked in [texts[i : i + 64] for i in range(0, 300, 64)]
 
 

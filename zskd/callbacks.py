@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,23 +25,13 @@ from .core import progress
 from .errors import UserError, require
 from .settings import Settings
 from .students import Student
-from .tasks import Row, as_rows
+from .tasks import Row, TextPool, as_rows
 from .teachers import Teacher
 from .tokens import Encoded
 
 # %% auto #0
-__all__ = ['RowSource', 'Run', 'Batch', 'Callback', 'named_callbacks', 'overrides', 'Schedule', 'weight_at', 'check_weight',
-           'weight_setting', 'LogCallback', 'ProgressCallback']
-
-# %% ../nbs/47_callbacks.ipynb #9f79de1a
-class RowSource(Protocol):
-    "A pool: rows by number."
-
-    def __len__(self) -> int: ...
-
-    def rows(self, indices: Sequence[int] | None = None) -> list[Row]:
-        "Some of the rows, or all."
-        ...
+__all__ = ['Run', 'Batch', 'Callback', 'named_callbacks', 'overrides', 'Schedule', 'weight_at', 'check_weight', 'weight_setting',
+           'LogCallback', 'ProgressCallback']
 
 # %% ../nbs/47_callbacks.ipynb #e9b4acb7
 class Run:
@@ -56,7 +46,7 @@ class Run:
     average: Student  # with the running average of its weights; `student` itself without an average
     distilled: Student | None = None  # the result
     callbacks: list[Callback]
-    pool: RowSource | list[Row]
+    pool: TextPool
     n_texts: int | None  # texts per row; None if single texts and pairs are mixed
     train: np.ndarray  # int, rows of the pool to train on
     held: np.ndarray  # int, rows of the pool to measure on
@@ -130,9 +120,7 @@ def texts(
     rows: Sequence[int] | np.ndarray | None = None,  # which; None: all
 ) -> list[Row]:
     "Rows of the pool as tuples of texts."
-    if not isinstance(self.pool, list):
-        return self.pool.rows() if rows is None else self.pool.rows([int(i) for i in rows])
-    return self.pool if rows is None else [self.pool[i] for i in rows]
+    return self.pool.rows() if rows is None else self.pool.rows([int(i) for i in rows])
 
 # %% ../nbs/47_callbacks.ipynb #541d1903
 def _stop_of(self: Run) -> bool:
