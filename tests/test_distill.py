@@ -209,7 +209,7 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(calm, tmp_path):
     out = tmp_path / "run"
     said = run(out, "Ctrl-C", 13)
     assert said["error"] == "KeyboardInterrupt"
-    assert said["text"] == f"interrupted at step 13 of 24; go on with resume=True (--resume) and folder {out}"
+    assert said["text"] == f"interrupted at step 13 of 24; continue with resume=True and folder {out}"
     assert step(out) == 13
     assert "best" in run(out, resume=True)
     assert identical(out, calm)
@@ -226,9 +226,7 @@ def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path):
 
     run = distiller(tmp_path / "run", "nothing", 0, False)
     run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule", batch_size=64)
-    with pytest.raises(
-        KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; go on with resume=True \(--resume\) and folder"
-    ):
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted after 192 new answers of the teacher; continue with resume=True and folder"):
         run.fit()
     again = distiller(tmp_path / "run", "nothing", 0, True)
     again.fit()
@@ -296,7 +294,7 @@ def test_a_damaged_shard_of_logits_is_asked_again_and_no_other(tmp_path, monkeyp
     asked.clear()
     again = distiller(out, "nothing", 0, True)
     again.fit()
-    texts = [text for (text,) in again.pool]
+    texts = [text for (text,) in again.texts()]
     assert again.step == 24 and asked in [texts[i : i + 64] for i in range(0, 300, 64)]
 
 
@@ -397,7 +395,7 @@ def test_two_processes_give_the_student_of_one(tmp_path, settings):
 
 def test_a_batch_that_two_processes_cannot_share(tmp_path):
     assert "choose a multiple" in run(tmp_path / "run", batch_size=31, n=2)["text"]
-    assert "gave 7 rows, which 2 processes cannot share equally" in run(tmp_path / "rows", more=7, n=2)["text"]
+    assert "added 7 rows, which 2 processes cannot share equally" in run(tmp_path / "rows", more=7, n=2)["text"]
 
 
 @pytest.mark.parametrize("hidden", [0.0, 1.0])

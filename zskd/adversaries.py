@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from .builders import BUILDERS, TextSample
 from .core import derive_seed
 from .corpora import split_words
-from .errors import UserError
+from .errors import UserError, require
 from .masked import MaskedRows, MaskFiller, SharedWords
 from .metrics import agreement, kl_each
 from .students import Student
@@ -34,7 +34,7 @@ def logit_l1_each(
     teacher_logits: torch.Tensor,  # [n, C]
     student_logits: torch.Tensor,  # [n, C]
 ) -> torch.Tensor:  # [n]
-    "Mean absolute difference of the logits of each input, less their means (1912.11006, eq. 3)."
+    "Mean absolute difference of the centred logits of each input (1912.11006, eq. 3)."
     return (
         ((teacher_logits - teacher_logits.mean(-1, keepdim=True)) - (student_logits - student_logits.mean(-1, keepdim=True))).abs().mean(-1)
     )
@@ -60,11 +60,11 @@ class Generated:
     "Inputs that a search made, with the answers of both models."
 
     rows: list[Row]  # the new inputs
-    origins: list[Row]  # what each was made of
+    origins: list[Row]  # what each was made from
     teacher_logits: np.ndarray  # float32 [n, C], in the order of the student's classes
     student_logits: np.ndarray  # float32 [n, C]
     labels: tuple[str, ...]  # class names
-    perplexity: np.ndarray | None = None  # float32 [n], of the new words, by a language model that no search trained; NaN where none is new
+    perplexity: np.ndarray | None = None  # float32 [n], of the new words, by an untrained language model; NaN without new words
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -84,7 +84,7 @@ def changed_words(
     origin: Row,  # 1 or 2 texts
     row: Row,  # as many
 ) -> float:  # 0 to 1
-    "The share of an input's words that are not in their place any more."
+    "The share of an input's words that changed or moved."
     pairs = [(a.split(), b.split()) for a, b in zip(origin, row, strict=True)]
     changed = sum(abs(len(a) - len(b)) + sum(x != y for x, y in zip(a, b, strict=False)) for a, b in pairs)
     return changed / max(1, sum(max(len(a), len(b)) for a, b in pairs))
@@ -93,15 +93,17 @@ def changed_words(
 def repetition(
     row: Row,  # 1 or 2 texts
 ) -> float:  # 0 to 1
-    "The share of words that stood in the same text before."
+    "The share of words that repeat an earlier word of the same text."
     words = [text.lower().split() for text in row]
     return 1 - sum(len(set(w)) for w in words) / max(1, sum(map(len, words)))
 
 # %% ../nbs/41_adversaries.ipynb #c72757da
 @patch
 def stats(self: Generated) -> dict[str, float]:
-    """Means by which a drift into nonsense is seen: divergence (nats), agreement, words, changed words, repetition here and before,
-    perplexity."""
+    """Means that show whether the text turns into nonsense.
+
+    They are divergence (nats), agreement, words, changed words, repetition in the new and the old texts, and perplexity.
+    """
     if not len(self):
         return {"rows": 0}
     mean = lambda xs: float(np.mean(list(xs)))  # noqa: E731
@@ -121,11 +123,14 @@ def stats(self: Generated) -> dict[str, float]:
 @patch
 def records(
     self: Generated,
-    before: tuple[np.ndarray, np.ndarray]
-    | None = None,  # logits of teacher and student for the old texts, [n, C] each in the order of `labels`, where they are known
+    # logits of teacher and student for the old texts, if known: [n, C] each, in the order of `labels`
+    before: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Iterator[dict[str, Any]]:  # JSON types
-    """One line for each input: new and old text, divergence in nats, and both distributions, `teacher` and `student`; with `before` also
-    `teacher_before` and `student_before`."""
+    """One record for each input, for a file.
+
+    It has new and old text, divergence in nats, and both distributions: `teacher` and `student`, with `before` also `teacher_before`
+    and `student_before`.
+    """
     known = {"teacher": self.teacher_logits, "student": self.student_logits}
     known |= {} if before is None else {"teacher_before": before[0], "student_before": before[1]}
     shares = {who: torch.from_numpy(logits).double().softmax(-1).numpy().round(4).tolist() for who, logits in known.items()}
@@ -161,7 +166,7 @@ class Adversary:
         self,
         teacher: Teacher,  # that will be asked
     ) -> None:
-        "Raise `UserError` for a teacher that it cannot work with, whatever the student."
+        "Raise `UserError` for a teacher that it cannot work with."
 
     def check(
         self,
@@ -177,12 +182,12 @@ class Adversary:
         teacher: Teacher,
         student: Student,
         seed: int,  # of every random choice
-    ) -> tuple[list[Row], np.ndarray | None]:  # as many new inputs; perplexity of their new words, float32 [n], where it is known
+    ) -> tuple[list[Row], np.ndarray | None]:  # as many new inputs; perplexity of their new words, float32 [n], if known
         "New inputs, without the teacher's answers."
         raise NotImplementedError
 
     def learn(self, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> dict[str, float]:
-        "Learn from a batch; gives the parts of the loss by name."
+        "Learn from a batch. Gives the terms of the loss by name."
         return {}
 
 # %% ../nbs/41_adversaries.ipynb #b9dea960
@@ -190,14 +195,14 @@ class Adversary:
 def answers(
     self: Adversary,
     n: int,  # inputs
-) -> int:  # gradients counted, too
+) -> int:  # forward and backward
     "How many answers of the teacher a `search` takes."
     return n
 
 # %% ../nbs/41_adversaries.ipynb #1ae6dd23
 @patch
 def settings(self: Adversary) -> dict[str, Any]:  # JSON types
-    "What decides the result, for a run's configuration."
+    "What determines the result, for a run's configuration."
     return {}
 
 # %% ../nbs/41_adversaries.ipynb #d20da8b8
@@ -210,9 +215,9 @@ def state_dict(self: Adversary) -> dict[str, torch.Tensor]:
 @patch
 def load_state_dict(
     self: Adversary,
-    state: dict[str, torch.Tensor],  # what `state_dict` gave
+    state: dict[str, torch.Tensor],  # from `state_dict`
 ) -> None:
-    "Take them back."
+    "Load the tensors of a checkpoint."
 
 # %% ../nbs/41_adversaries.ipynb #f6451a29
 def class_order(
@@ -231,7 +236,7 @@ def search(
     student: Student,  # is searched against
     seed: int = 0,  # of every random choice
 ) -> Generated:
-    "New inputs with both models' answers. Raises `UserError` for rows that are no texts, and for models that it cannot work with."
+    "New inputs with both models' answers. Raises `UserError` for rows that are not texts, and models that it cannot work with."
     self.check(teacher, student)
     rows = as_rows(rows)
     made, perplexity = self.propose(rows, teacher, student, seed) if rows else ([], None)
@@ -240,59 +245,61 @@ def search(
 
 # %% ../nbs/41_adversaries.ipynb #3b56b337
 class RandomInfill(MaskFiller, Adversary):
-    "Exchanges a share of the words for others that a masked language model finds likely there."
+    "Replaces some of the words by others that a masked language model finds likely there."
 
     def masked(self, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
-        "Inputs with masks, and the words to choose from: here in the language model's own pieces."
+        "Inputs with masks, and the words to choose from, here in the language model's own pieces."
         return self.mask(rows, seed)
 
     def propose(self, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[list[Row], np.ndarray]:
-        "Each input with its masked words filled in, in batches of like length."
+        "Each input with its masked words filled in, in batches of similar length."
         return self.rewrite(rows, seed, lambda part, one: self.masked(part, teacher, student, one))
 
 # %% ../nbs/41_adversaries.ipynb #ac475123
 class MaxDivergenceSearch(Adversary):
-    """Keeps of several versions of an input the one on which student and teacher differ most (Minimax-kNN, Kamalloo et al. 2021,
-    2105.13608, with fresh candidates)."""
+    """Makes several versions of each input and keeps the one on which student and teacher differ most.
+
+    From Minimax-kNN (Kamalloo et al. 2021, 2105.13608), with fresh candidates.
+    """
 
     def __init__(
         self,
         candidates: int = 2,  # versions of each input; for pairs, one from the language model and one by an edit
         infill: RandomInfill | None = None,  # makes them; None: the embedded language model
         divergence: str = "kl",  # one of `DIVERGENCES`
-        edits: Sequence[str] = (
-            "replace_words",
-            "drop_words",
-            "negate",
-            "antonym",
-            "swap_entity",
-            "subspan",
-        ),  # builders whose edit of the first text may stand second in a pair
+        # builders whose edit of the first text may become the second of a pair
+        edits: Sequence[str] = ("replace_words", "drop_words", "negate", "antonym", "swap_entity", "subspan"),
         cache: str | Path | None = None,  # folder for the teacher's answers
     ):
-        "Raises `UserError` for settings that cannot be."
-        unknown = [name for name in edits if getattr(BUILDERS.get(name, None) and BUILDERS[name].make, "edit", None) is None]
-        if candidates < 1 or divergence not in DIVERGENCES:
-            raise UserError(f"candidates={candidates!r} must be at least 1, divergence={divergence!r} one of {', '.join(DIVERGENCES)}")
-        if unknown:
-            raise UserError(f"edits: {unknown[0]!r} is no edit; use builders that change the first text of a pair")
-        if infill is not None and infill.learns:
-            raise UserError(
-                "infill: is a generator that nothing trains here; give RandomInfill(generator.model, generator.tokenizer), which writes "
-                "as it has learned"
-            )
+        "Raises `UserError` for a value out of range."
+        require(candidates >= 1, "must be at least 1", candidates=candidates)
+        require(divergence in DIVERGENCES, f"must be one of {', '.join(DIVERGENCES)}", divergence=divergence)
+        for name in edits:
+            known = name in BUILDERS and getattr(BUILDERS[name].make, "edit", None) is not None
+            require(known, "is not an edit; use builders that change the first text of a pair", edits=name)
+        text = "is a generator, which this search does not train; give RandomInfill(generator.model, generator.tokenizer) instead"
+        require(infill is None or not infill.learns, text, infill=None)
         self.candidates, self.divergence, self.edits, self.cache = candidates, divergence, tuple(edits), cache
         self.infill = infill or RandomInfill()
 
-    def answers(self, n: int) -> int:
-        return self.candidates * n
+# %% ../nbs/41_adversaries.ipynb #ac475124
+@patch
+def answers(self: MaxDivergenceSearch, n: int) -> int:
+    "One for each version."
+    return self.candidates * n
 
-    def settings(self) -> dict[str, Any]:
-        return {"candidates": self.candidates, "divergence": self.divergence, "edits": list(self.edits), "infill": self.infill.settings()}
 
-    def check_teacher(self, teacher: Teacher) -> None:
-        if self.cache and not teacher.fingerprint:
-            raise UserError(f"teacher {teacher.name}: has no name by which a cache could know its answers; give it one, or leave cache out")
+@patch
+def settings(self: MaxDivergenceSearch) -> dict[str, Any]:
+    "What determines the result."
+    return {"candidates": self.candidates, "divergence": self.divergence, "edits": list(self.edits), "infill": self.infill.settings()}
+
+
+@patch
+def check_teacher(self: MaxDivergenceSearch, teacher: Teacher) -> None:
+    "Raise `UserError` for a cache with a teacher that has no name."
+    if self.cache and not teacher.fingerprint:
+        raise UserError(f"teacher {teacher.name}: has no name, so a cache cannot find its answers again; give it one, or no cache")
 
 # %% ../nbs/41_adversaries.ipynb #3d86f439
 @patch
@@ -302,10 +309,8 @@ def versions(
     teacher: Teacher,
     student: Student,
     seed: int,  # of every random choice
-) -> tuple[
-    list[list[Row]], np.ndarray
-]:  # for each input, as many as `candidates`; perplexity of their new words, float32 [n, candidates], NaN for edits
-    "Other versions of each input; for pairs every second one by an edit, where one is possible."
+) -> tuple[list[list[Row]], np.ndarray]:  # `candidates` of each input; perplexity of their new words, float32 [n, candidates]
+    "Other versions of each input; for pairs every second one by an edit, if one is possible. The perplexity of an edit is NaN."
     out, perplexity = [[] for _ in rows], np.full((len(rows), self.candidates), np.nan, np.float32)
     for i in range(self.candidates):
         made = self._edited(rows, derive_seed(seed, "edits", i)) if i % 2 and self.edits else [None] * len(rows)
@@ -322,7 +327,7 @@ def versions(
 # %% ../nbs/41_adversaries.ipynb #13e318f5
 @patch
 def _edited(self: MaxDivergenceSearch, rows: list[Row], seed: int) -> list[Row | None]:
-    "Each pair with an edit of its first text as the second; None where none is possible."
+    "Each pair with an edit of its first text as the second; None if no edit is possible."
     firsts = [[row[0]] for row in rows if len(row) == 2 and row[0].strip()]
     if not firsts:
         return [None] * len(rows)

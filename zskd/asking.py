@@ -28,12 +28,12 @@ __all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer'
 # %% ../nbs/46_asking.ipynb #9260fde8
 @dataclass
 class Mixture:
-    "Inputs whose pieces are weighted sums of pieces of the student's vocabulary."
+    "Inputs with a weighted sum of pieces in each place, from the student's vocabulary."
 
-    ids: torch.Tensor  # int64 [n, L, K], the student's numbers of the K pieces in each place
-    weights: torch.Tensor  # float32 [n, L, K], sum 1 over K in every place that is read
+    ids: torch.Tensor  # int64 [n, L, K], the K pieces in each place, in the student's numbering
+    weights: torch.Tensor  # float32 [n, L, K], sum 1 over K in every place that is not padding
     types: torch.Tensor  # int64 [n, L], 1 in the second text of a pair
-    mask: torch.Tensor  # int64 [n, L], 1 in every place that is read
+    mask: torch.Tensor  # int64 [n, L], 1 for an input and 0 for padding
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,7 +47,7 @@ class Mixture:
 
 # %% ../nbs/46_asking.ipynb #e788dbe6
 def plain_mixture(
-    inputs: dict[str, torch.Tensor],  # `input_ids`, and `attention_mask` and `token_type_ids` where there are any
+    inputs: dict[str, torch.Tensor],  # `input_ids`, and `attention_mask` and `token_type_ids` if given
 ) -> Mixture:
     "Ordinary inputs as a mixture of one piece in each place."
     ids = inputs["input_ids"]
@@ -56,7 +56,7 @@ def plain_mixture(
 
 # %% ../nbs/46_asking.ipynb #e91d6e02
 def _widened(mixture: Mixture, length: int, k: int) -> Mixture:
-    "The same with more places and more pieces in each place, all with weight 0."
+    "The same with more places, and more pieces in each place, all with weight 0."
     more, others = length - mixture.ids.shape[1], k - mixture.ids.shape[2]
     ids, weights = (F.pad(x, (0, others, 0, more)) for x in (mixture.ids, mixture.weights))
     return Mixture(ids, weights, F.pad(mixture.types, (0, more)), F.pad(mixture.mask, (0, more)))
@@ -67,7 +67,7 @@ def join(
     self: Mixture,
     other: Mixture,  # any number of inputs
 ) -> Mixture:
-    "The inputs of both, one after the other."
+    "The inputs of both: first these, then the others."
     length, k = (max(self.ids.shape[i], other.ids.shape[i]) for i in (1, 2))
     both = [_widened(m, length, k) for m in (self, other)]
     return Mixture(*(torch.cat([getattr(m, name) for m in both]) for name in ("ids", "weights", "types", "mask")))
@@ -76,10 +76,10 @@ def join(
 @patch
 def mix(
     self: Mixture,
-    other: Mixture,  # as many inputs
+    other: Mixture,  # the same number of inputs
     weight: float | torch.Tensor,  # of this mixture, 0 to 1; or [n], one for each input
 ) -> Mixture:
-    "The weighted sum of two inputs, place by place. Where only one of them has a piece, that piece is read."
+    "The weighted sum of two inputs, place by place. If only one of them has a piece in a place, that piece counts in full."
     length, n = max(self.ids.shape[1], other.ids.shape[1]), len(self)
     a, b = (_widened(m, length, m.ids.shape[2]) for m in (self, other))
     share = torch.as_tensor(weight, dtype=torch.float32, device=a.ids.device).expand(n)[:, None, None]
@@ -93,9 +93,9 @@ def mix(
 def vectors(
     self: Mixture,
     model: PreTrainedModel,  # reads it
-    numbers: torch.Tensor | None = None,  # int64 [the student's pieces], the model's number of each; None: the model is the student
+    numbers: torch.Tensor | None = None,  # int64 [student's pieces], the model's number of each; None for the student
 ) -> torch.Tensor:  # [n, L, width of the word table]
-    "What the model's first layer reads in place of word vectors."
+    "The weighted sums, in place of word vectors."
     ids = (self.ids if numbers is None else numbers.to(self.ids.device)[self.ids]).to(model.device)
     return (model.get_input_embeddings()(ids) * self.weights.to(model.device)[..., None]).sum(2)
 
@@ -104,8 +104,8 @@ def vectors(
 def inputs(
     self: Mixture,
     model: PreTrainedModel,  # the student
-) -> dict[str, torch.Tensor]:  # what its `forward` takes
-    "The mixture for the student."
+) -> dict[str, torch.Tensor]:  # by name
+    "The arguments of the student's `forward` for this mixture."
     known = {"attention_mask": self.mask, "token_type_ids": self.types}
     takes = inspect.signature(model.forward).parameters
     return {"inputs_embeds": self.vectors(model), **{k: v.to(model.device) for k, v in known.items() if k in takes}}
@@ -116,28 +116,28 @@ def piece_numbers(
     student: PreTrainedTokenizerBase,  # its tokenizer
     teacher: PreTrainedTokenizerBase | None,  # its tokenizer; None for a function
 ) -> torch.Tensor:  # int64 [the student's pieces]
-    "The teacher's number of each of the student's pieces. Raises `UserError` where the teacher lacks some."
+    "The teacher's number of each of the student's pieces. Raises `UserError` if the teacher lacks some."
     mine, theirs = student.get_vocab(), {} if teacher is None else teacher.get_vocab()
     if missing := mine.keys() - theirs.keys():
         raise UserError(
             f"mixture: the teacher lacks {len(missing):,} of the student's {len(mine):,} pieces, so it cannot read one; use a student "
-            "whose vocabulary is taken from the teacher's"
+            "with a vocabulary from the teacher's"
         )
     return torch.tensor([theirs[piece] for piece in sorted(mine, key=mine.get)])
 
 # %% ../nbs/46_asking.ipynb #cecf6b68
 class OutOfQueries(RunError):
-    "The next question would go over the limit of a run. The run ends before it."
+    "The next question would exceed the limit of a run, so the run ends before it."
 
 # %% ../nbs/46_asking.ipynb #17fbd922
 @dataclass
 class Answer:
-    "What a teacher says about some inputs."
+    "The answer of a teacher to some inputs."
 
     logits: torch.Tensor  # float32 [n, C]
-    states: tuple[torch.Tensor, ...] = ()  # float32 [n, the teacher's pieces, width] for each layer asked for
-    mask: torch.Tensor | None = None  # int64 [n, the teacher's pieces], 1 for a piece and 0 for padding, with states or gradients
-    vectors: torch.Tensor | None = None  # [n, the teacher's pieces, width], the word vectors it read, for gradients with respect to them
+    states: tuple[torch.Tensor, ...] = ()  # float32 [n, teacher's pieces, width], one for each layer
+    mask: torch.Tensor | None = None  # int64 [n, teacher's pieces], 0 for padding; only with states or gradients
+    vectors: torch.Tensor | None = None  # [n, teacher's pieces, width], the word vectors, for gradients with respect to them
 
     def in_order(
         self,
@@ -149,7 +149,7 @@ class Answer:
 # %% ../nbs/46_asking.ipynb #2ce008b0
 @contextmanager
 def _embedding_hook(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    "Change the word vectors that a model reads. Its weights stay out of the graph meanwhile."
+    "Change the word vectors that a model reads. Meanwhile its weights get no gradient."
     hook = model.get_input_embeddings().register_forward_hook(lambda module, args, output: change(output))
     trained = [p for p in model.parameters() if p.requires_grad]
     for p in trained:
@@ -165,7 +165,7 @@ def _embedding_hook(model: PreTrainedModel, change: Callable[[torch.Tensor], tor
 def _read(
     teacher: Teacher, inputs: dict[str, torch.Tensor], states: Sequence[int], grad: bool, vectors: torch.Tensor | None = None
 ) -> Answer:
-    "Have the teacher's model read a batch, with other word vectors if some are given."
+    "The teacher's answer to a batch, optionally with other word vectors."
     read: list[torch.Tensor] = []
 
     def change(output: torch.Tensor) -> torch.Tensor:
@@ -184,20 +184,18 @@ def _read(
     )
 
 # %% ../nbs/46_asking.ipynb #715f88c2
-def _check_model(teacher: Teacher, wish: str) -> None:
+def _check_model(teacher: Teacher, need: str) -> None:
     if teacher.model is None:
         raise UserError(
-            f"teacher {teacher.name}: is a function, which has no {wish}; use a Hugging Face teacher, or a method that needs logits alone"
+            f"teacher {teacher.name}: is a function, which has no {need}; use a Hugging Face teacher, or a method that needs only logits"
         )
 
 # %% ../nbs/46_asking.ipynb #e29db65e
 def ask_texts(
     teacher: Teacher,  # any teacher
-    rows: list[Row],  # what to ask
-    states: Sequence[
-        int
-    ] = (),  # layers whose hidden states are wanted, as in `output_hidden_states`: 0 before the first, -1 after the last
-    grad: bool = False,  # whether gradients will be taken
+    rows: list[Row],  # the inputs
+    states: Sequence[int] = (),  # layers of the hidden states, as in `output_hidden_states`: 0 before the first, -1 after the last
+    grad: bool = False,  # whether gradients are needed
 ) -> Answer:  # classes in the teacher's order
     "The teacher's answer to texts. Raises `UserError` for hidden states or gradients of a function."
     if not states and not grad:
@@ -209,16 +207,16 @@ def ask_texts(
 # %% ../nbs/46_asking.ipynb #c96621f9
 def ask_mixture(
     teacher: Teacher,  # a Hugging Face teacher
-    mixture: Mixture,  # what to ask
+    mixture: Mixture,  # the inputs
     tokenizer: PreTrainedTokenizerBase,  # the student's
     states: Sequence[int] = (),  # as in `ask_texts`
-    grad: bool = False,  # whether gradients will be taken
+    grad: bool = False,  # whether gradients are needed
 ) -> Answer:  # classes in the teacher's order
-    "The teacher's answer to a mixture. Raises `UserError` for a function, and for pieces that the teacher lacks."
+    "The teacher's answer to a mixture. Raises `UserError` for a function, or if the teacher lacks pieces."
     _check_model(teacher, "word vectors to mix")
     numbers = piece_numbers(tokenizer, teacher.tokenizer)
     device = teacher.model.device
-    first = mixture.ids.gather(2, mixture.weights.argmax(2, keepdim=True))[..., 0]  # the heaviest piece: padding must look like padding
+    first = mixture.ids.gather(2, mixture.weights.argmax(2, keepdim=True))[..., 0]  # the heaviest piece; padding must stay padding
     pad = teacher.tokenizer.pad_token_id or 0
     ids = torch.where(mixture.mask.bool(), numbers.to(first.device)[first], pad)
     inputs = {"input_ids": ids, "attention_mask": mixture.mask, "token_type_ids": mixture.types}

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .adversaries import DIVERGENCES, RandomInfill, class_order
 from .core import derive_seed, load_optimizer, optimizer_tensors, progress, tensors_under
-from .errors import UserError
+from .errors import UserError, require
 from .masked import MaskedRows, SharedWords, mask_rows, shared_words, word_counts, wordpiece_numbers
 from .models import fast_gradients, model_folder, reading_limit
 from .students import Student
@@ -32,7 +32,7 @@ __all__ = ['MaskedLMGenerator', 'check_gradients', 'common_limit', 'straight_thr
 
 # %% ../nbs/42_generator.ipynb #386e1977
 class MaskedLMGenerator(RandomInfill):
-    "A masked language model that learns to write words on which student and teacher part (2012.15495; 2105.05912)."
+    "A masked language model that learns to write words on which student and teacher disagree (2012.15495; 2105.05912)."
 
     learns = True
 
@@ -41,38 +41,36 @@ class MaskedLMGenerator(RandomInfill):
         model: PreTrainedModel | None = None,  # a masked language model; None: the embedded one
         tokenizer: PreTrainedTokenizerBase | None = None,  # its WordPiece tokenizer
         share: float = 0.3,  # of the words that are masked
-        temperature: float = 1.0,  # of the Gumbel-softmax at the beginning, which softens gradients; words are drawn as likely as they are
+        temperature: float = 1.0,  # of the Gumbel-softmax at the start; it softens gradients, not the choice of words
         last_temperature: float | None = None,  # after `cooling` steps; None keeps it
-        cooling: int = 1000,  # steps in which it is reached
+        cooling: int = 1000,  # steps until then
         divergence: str = "kl",  # one of `DIVERGENCES`
-        likelihood: float = 0.02,  # weight of finding the word that stood there
-        frozen: float = 0.0,  # weight of the KL to the language model as it was
-        balance: float = 0.0,  # weight of spreading the teacher's answers
+        likelihood: float = 0.02,  # weight of finding the original word
+        frozen: float = 0.0,  # weight of the KL to the language model at the start
+        balance: float = 0.0,  # weight of spreading the teacher's answers over its classes
         lr: float = 5e-4,  # of AdamW
         clip: float = 5.0,  # largest norm of the gradient
     ):
-        "Raises `UserError` for settings that cannot be. The model given is copied."
+        "Raises `UserError` for a value out of range. Copies the model."
         super().__init__(model, tokenizer, share, temperature)
-        if divergence not in DIVERGENCES:
-            raise UserError(f"divergence={divergence!r} is unknown; use one of {', '.join(DIVERGENCES)}")
         weights = {"likelihood": likelihood, "frozen": frozen, "balance": balance}
-        for name, value in {**weights, "lr": lr}.items():
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name}={value!r}: must be 0 or more, and finite")
-        if last_temperature is not None and not 0 < last_temperature < math.inf or cooling < 1 or not clip > 0:
-            raise UserError(f"last_temperature={last_temperature!r} and clip={clip!r} must be above 0, cooling={cooling!r} at least 1")
-        self.last_temperature, self.cooling, self.divergence, self.weights, self.lr, self.clip = (
-            last_temperature,
-            cooling,
-            divergence,
-            weights,
-            lr,
-            clip,
-        )
+        _check_settings({**weights, "lr": lr}, divergence, last_temperature, cooling, clip)
+        self.last_temperature, self.cooling, self.divergence = last_temperature, cooling, divergence
+        self.weights, self.lr, self.clip = weights, lr, clip
         self.model, self.first = (copy.deepcopy(self.first).requires_grad_(learned) for learned in (True, False))
         self.steps = 0
         self.adapted = 0  # steps of `adapt`
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, weight_decay=0.0)
+
+# %% ../nbs/42_generator.ipynb #386e1978
+def _check_settings(weights: dict[str, float], divergence: str, last_temperature: float | None, cooling: int, clip: float) -> None:
+    for name, value in weights.items():
+        require(0 <= value < math.inf, "must be 0 or more, and finite", **{name: value})
+    require(divergence in DIVERGENCES, f"must be one of {', '.join(DIVERGENCES)}", divergence=divergence)
+    ok = last_temperature is None or 0 < last_temperature < math.inf
+    require(ok, "must be above 0 and finite", last_temperature=last_temperature)
+    require(cooling >= 1, "must be at least 1", cooling=cooling)
+    require(clip > 0, "must be above 0", clip=clip)
 
 # %% ../nbs/42_generator.ipynb #99d1f3a7
 def check_gradients(
@@ -81,15 +79,15 @@ def check_gradients(
     "Raise `UserError` for a teacher whose gradients cannot be taken with respect to whole words."
     if teacher.model is None:
         raise UserError(
-            f"teacher {teacher.name}: is a function, through which no gradient passes; use MaxDivergenceSearch (--adversary search) or "
-            "RandomInfill (infill)"
+            f"teacher {teacher.name}: is a function and has no gradients; use another adversary: RandomInfill (infill) or "
+            "MaxDivergenceSearch (search)"
         )
     wordpiece_numbers(teacher.tokenizer, "teacher")
 
 # %% ../nbs/42_generator.ipynb #c98cd4d6
 @patch
 def settings(self: MaskedLMGenerator) -> dict[str, Any]:
-    "What decides the result."
+    "What determines the result."
     own = {
         "last_temperature": self.last_temperature,
         "cooling": self.cooling,
@@ -108,7 +106,7 @@ def check_teacher(self: MaskedLMGenerator, teacher: Teacher) -> None:
 # %% ../nbs/42_generator.ipynb #908baea4
 @patch
 def check(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> None:
-    "Raise `UserError` for such a teacher, or vocabularies that are not one."
+    "Raise `UserError` for such a teacher, or models without a common vocabulary."
     self.check_teacher(teacher)
     self._shared(teacher, student)
 
@@ -122,16 +120,16 @@ def _shared(self: MaskedLMGenerator, teacher: Teacher, student: Student) -> Shar
 
 
 def common_limit(
-    student: Student,  # in whose pieces inputs are read
-    *models: PreTrainedModel,  # that read the same pieces
+    student: Student,  # its pieces are used
+    *models: PreTrainedModel,  # they read the same pieces
 ) -> int:
-    "Pieces of an input that all of these can read."
+    "How many pieces of an input all of these models can read."
     return min(student.max_length, *map(reading_limit, models))
 
 
 @patch
 def masked(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> tuple[MaskedRows, SharedWords]:
-    "Inputs with masks, in the pieces that all three models know."
+    "Inputs with masks, in the pieces that all three models have."
     shared = self._shared(teacher, student)
     return mask_rows(
         rows, student.tokenizer, shared, self.share, derive_seed(seed, "masks"), common_limit(student, teacher.model, self.model)
@@ -142,8 +140,8 @@ def straight_through(
     scores: torch.Tensor,  # [n, words], log probabilities
     temperature: float,  # of the softened choice
     generator: torch.Generator,  # of the noise
-    samples: int = 8,  # of noise that leads to the same choice, over which the gradient is averaged
-) -> torch.Tensor:  # [n, words]: one 1 a row, with the gradient of the softened choice
+    samples: int = 8,  # of noise for the same choice; the gradient is their average
+) -> torch.Tensor:  # [n, words]: one-hot, with the gradient of the softened choice
     "Straight-through Gumbel-softmax (1611.01144, section 2.2), Rao-Blackwellised (2010.04838, section 3)."
     at = (scores - _exponential(scores, generator).log()).argmax(-1, keepdim=True)
     soft = sum((noisy_scores(scores, at, generator) / temperature).softmax(-1) for _ in range(samples)) / samples
@@ -155,7 +153,7 @@ def noisy_scores(
     at: torch.Tensor,  # int64 [n, 1], the chosen words
     generator: torch.Generator,  # of the noise
 ) -> torch.Tensor:  # [n, words], largest at the chosen words
-    "Scores with Gumbel noise, given which one is the largest (2010.04838, eq. 8)."
+    "Scores with Gumbel noise, given the largest (2010.04838, eq. 8)."
     with torch.no_grad():
         waits = _exponential(scores, generator)
         first = waits.gather(1, at)
@@ -164,16 +162,16 @@ def noisy_scores(
 
 # %% ../nbs/42_generator.ipynb #203b279d
 def _exponential(like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    "Draws of the exponential distribution, several times as fast as `exponential_`, which draws one after the other; never 0 nor infinite."
+    "Exponential draws, always finite and above 0; several times faster than `exponential_`, which draws one by one."
     return torch.rand(like.shape, dtype=like.dtype, generator=generator).clamp_min_(2**-25).log_().neg_()
 
 # %% ../nbs/42_generator.ipynb #f114b171
 def answers_to(
     model: PreTrainedModel,  # a classifier
-    ids: torch.Tensor,  # int64 [n, L], in its numbers
-    masked: MaskedRows,  # where the words are that are written anew
+    ids: torch.Tensor,  # int64 [n, L], in its numbering
+    masked: MaskedRows,  # where the new words are
     choice: torch.Tensor,  # [masked words, words], from `straight_through`
-    words: torch.Tensor,  # int64 [words], in the model's numbers
+    words: torch.Tensor,  # int64 [words], in the model's numbering
 ) -> torch.Tensor:  # [n, C]
     "A classifier's logits for inputs in which some words are a choice; gradients pass to the choice."
     table = model.get_input_embeddings()
@@ -207,7 +205,7 @@ def gumbel_temperature(self: MaskedLMGenerator) -> float:
 # %% ../nbs/42_generator.ipynb #973be356
 @patch(as_prop=True)
 def draw_temperature(self: MaskedLMGenerator) -> float:
-    "Words are drawn as likely as they are: a choice with Gumbel noise does not depend on the temperature."
+    "1: words are drawn with their own probabilities, because a choice with Gumbel noise does not depend on the temperature."
     return 1.0
 
 # %% ../nbs/42_generator.ipynb #e7ef1764
@@ -219,13 +217,11 @@ def losses(
     student: Student,  # not changed
     seed: int,  # of masks and choices
 ) -> dict[str, torch.Tensor]:  # scalars: divergence, likelihood, frozen, balance, and their weighted sum `loss`
-    "The parts of the generator's loss, with gradient. Raises `UserError` for texts in which no word can be exchanged."
-    rows = [rows[i] for i in np.argsort(word_counts(rows), kind="stable")]  # a batch's padding is computed like text
+    "The terms of the generator's loss, with gradient. Raises `UserError` for texts in which no word can be replaced."
+    rows = [rows[i] for i in np.argsort(word_counts(rows), kind="stable")]  # padding costs as much as text
     masked, shared = self.masked(rows, teacher, student, seed)
     if not len(masked.words):
-        raise UserError(
-            "adversary: none of these texts has a word that student, teacher and generator all know; is the text of their language?"
-        )
+        raise UserError("adversary: no text has a word that student, teacher and generator all know; is it in their language?")
     batches = masked.batches()
     scores = torch.cat([self.word_scores(batch, shared) for batch in batches])
     choice = straight_through(scores.cpu(), self.gumbel_temperature(), torch.Generator().manual_seed(derive_seed(seed, "words")))
@@ -245,7 +241,7 @@ def losses(
 # %% ../nbs/42_generator.ipynb #418643f0
 @patch
 def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: Student, seed: int) -> dict[str, float]:
-    "One step of the generator; teacher and student stay as they are. Gives the parts of the loss by name."
+    "One step of the generator; teacher and student do not change. Gives the terms of the loss by name."
     self.check(teacher, student)
     training = student.model.training
     student.model.eval()
@@ -270,15 +266,15 @@ def learn(self: MaskedLMGenerator, rows: list[Row], teacher: Teacher, student: S
 # %% ../nbs/42_generator.ipynb #7ed7adc8
 @patch
 def state_dict(self: MaskedLMGenerator) -> dict[str, torch.Tensor]:
-    "Weights, moments of the optimizer, and counters."
-    state = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}  # each once, also what the model uses in two places
+    "Weights, optimizer moments, and counters."
+    state = {f"model.{k}": v.detach() for k, v in self.model.named_parameters()}  # each once, even if the model uses it in two places
     state |= {f"optimizer.{k}": v for k, v in optimizer_tensors(self.optimizer).items()}
     return {**state, "counters": torch.tensor([self.steps])}
 
 # %% ../nbs/42_generator.ipynb #347e7a8f
 @patch
 def load_state_dict(self: MaskedLMGenerator, state: dict[str, torch.Tensor]) -> None:
-    "Take them back."
+    "Load the tensors of a checkpoint."
     with torch.no_grad():
         for name, p in self.model.named_parameters():
             p.copy_(state[f"model.{name}"])
@@ -289,7 +285,7 @@ def load_state_dict(self: MaskedLMGenerator, state: dict[str, torch.Tensor]) -> 
 @patch
 def save(
     self: MaskedLMGenerator,
-    folder: str | Path,  # made if it is not there
+    folder: str | Path,  # created if missing
 ) -> Path:
     "Write the generator as a Hugging Face folder. Raises `UserError` if a file is in the way, `RunError` on a full disk."
     with model_folder(folder) as tmp:
@@ -306,18 +302,18 @@ def adapt(
     batch_size: int = 32,  # inputs in a step
     seed: int = 0,  # of every random choice
 ) -> list[float]:  # of each step: minus the log-likelihood of the masked words, in nats
-    """Train the language model on text; neither teacher nor student is asked. Raises `UserError` for no text, or text without words that it
-    knows."""
+    """Train the language model on text, without teacher or student.
+
+    Raises `UserError` for no text, or text without words that it knows.
+    """
     rows, nats = as_rows(rows), []
-    if not rows or steps < 0 or batch_size < 1:
-        raise UserError(
-            f"adapt: {len(rows)} texts, steps={steps!r}, batch_size={batch_size!r}; needs at least one text, no step or more, one row or "
-            "more"
-        )
+    require(bool(rows), "is empty; give at least one text", rows=None)
+    require(steps >= 0, "must be 0 or more", steps=steps)
+    require(batch_size >= 1, "must be at least 1", batch_size=batch_size)
     known = [self.mask(rows[i : i + 1024], seed)[0].at.any(1) for i in range(0, len(rows), 1024)]
     rows = [row for row, words in zip(rows, torch.cat(known).tolist(), strict=True) if words]
     if not rows:
-        raise UserError("adapt: none of these texts has a word that the language model knows; is the text of its language?")
+        raise UserError("no text has a word that the language model knows; is it in the same language?", rows=None)
     optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, weight_decay=0.0)
     rng = np.random.default_rng(derive_seed(seed, "adapt"))
     for step in progress(range(steps), "adapting"):
