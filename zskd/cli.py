@@ -1285,7 +1285,7 @@ def dashboard(
 
         def make() -> Any:
             shown[0] = shown[0].fresh()
-            return RunDashboard(shown[0], go_on=go_on)
+            return RunDashboard(shown[0], resume=go_on)
 
         return make
 

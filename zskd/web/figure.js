@@ -25,8 +25,8 @@ async function render({ model, el }) {
     if (!Plotly || !el.clientWidth || now === seen) return;
     const first = !seen;
     seen = now;
-    const { data, layout, looks } = structuredClone(model.get("spec"));
-    if (isDark()) Object.entries(looks).forEach(([path, value]) => set(layout, path, value));
+    const { data, layout, dark } = structuredClone(model.get("spec"));
+    if (isDark()) Object.entries(dark).forEach(([path, value]) => set(layout, path, value));
     if (first) box.textContent = "";
     await Plotly.react(box, data, { ...layout, width: el.clientWidth, uirevision: "kept" }, { displayModeBar: false });
     if (first) box.on("plotly_click", ({ points: [{ x, y }] }) => model.send({ clicked: [x, y] }));
