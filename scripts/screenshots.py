@@ -23,9 +23,10 @@ from pathlib import Path
 from zskd.adversaries import MaxDivergenceSearch
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
-from zskd.dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer
-from zskd.method import MethodExplorer
+from zskd.dashboards import Answers, Comparison, Explorer
+from zskd.loss_explorer import LossExplorer
 from zskd.pools import ood_pool
+from zskd.run_views import Monitor, SearchViewer
 from zskd.serve import RunDashboard, serve
 from zskd.stage2 import Stage2
 from zskd.students import Student
@@ -46,7 +47,7 @@ VIEWS = {  # what is shown, and the height of the picture
     ),
     "search_viewer": ('SearchViewer.of_run("run")', 760),
     "monitor": ('Monitor("run")', 900),
-    "method": ('MethodExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
+    "method": ('LossExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
     "run": ('RunDashboard("run", teacher, pool, task.validation("demo"))', 820),
 }
 

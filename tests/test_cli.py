@@ -898,7 +898,7 @@ def test_export(call, finished, tmp_path, monkeypatch):
 def test_dashboard_as_pages(call, finished, models, tmp_path):
     code, out, err = call("dashboard", finished[0], "--pages", tmp_path / "pages", "--data", "demo", "--most", 30)
     assert (code, err) == (0, "")
-    assert [Path(line).name for line in out.split()] == ["explorer.html", "comparison.html", "method.html", "monitor.html"]
+    assert [Path(line).name for line in out.split()] == ["explorer.html", "comparison.html", "loss_explorer.html", "monitor.html"]
     code, _, err = call("dashboard", tmp_path, "--pages", tmp_path / "pages")
     assert code == 2
     one_line(err, "holds no run")

@@ -23,6 +23,7 @@ from .masked import *  # noqa: F403
 from .methods.hidden import *  # noqa: F403
 from .metrics import *  # noqa: F403
 from .models import *  # noqa: F403
+from .pages import *  # noqa: F403
 from .pools import *  # noqa: F403
 from .preparation import *  # noqa: F403
 from .pretraining import *  # noqa: F403

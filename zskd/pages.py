@@ -44,11 +44,11 @@ def templates() -> Environment:
 
 # %% ../nbs/58_pages.ipynb #58a0000f
 def render(
-    name: str,  # of a file in `WEB`
+    template_file: str,  # its name in `WEB`
     **values: Any,  # what the template asks for
 ) -> Markup:
     "Fill a template file."
-    return Markup(templates().get_template(name).render(**values))
+    return Markup(templates().get_template(template_file).render(**values))
 
 
 def fill(

@@ -45,7 +45,9 @@ class SearchViewer(widgets.VBox):
         for turn in self.turns.values():
             turn.sort(key=lambda r: -r["divergence"])
         self.step = widgets.SelectionSlider(options=list(self.turns), description="step")
-        self.rank = widgets.BoundedIntText(value=1, min=1, max=len(self.turns[self.step.value]), description="text")
+        self.rank = widgets.BoundedIntText(
+            value=1, min=1, max=len(self.turns[self.step.value]), description="text number", style={"description_width": "initial"}
+        )
         self.summary, self.text = widgets.HTML(), widgets.HTML()
         self.before, self.after = map(Figure, self.figures(self.chosen()))
         self.step.observe(lambda _: self.show_turn(), "value")
