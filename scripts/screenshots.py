@@ -37,7 +37,8 @@ task = TASKS["sst2"]
 teacher = Teacher.load(ASSETS / "teacher").for_task(task)
 pool = ood_pool(task, load_corpus("sample"), 12_000, teacher, cache="logits")
 student = Student.create(teacher, ratio=30, corpus=[text for text, in pool.rows()])
-run = lambda: Distiller(teacher, student, pool, "run", task=task, cache="logits", steps=300, precision="fp32", adversary=Stage2(MaxDivergenceSearch()), resume=Path("run").exists()).fit()
+settings = {"task": task, "cache": "logits", "steps": 300, "precision": "fp32", "adversary": Stage2(MaxDivergenceSearch())}
+run = lambda: Distiller(teacher, student, pool, "run", resume=Path("run").exists(), **settings).fit()
 """
 VIEWS = {  # what is shown, and the height of the picture
     "explorer": ('Explorer(teacher, Student.load("run/student"), pool, "a moving film , never dull")', 640),

@@ -15,10 +15,12 @@ import pytest
 from commands import Command
 
 from zskd.core import ASSETS
+from zskd.pages import DARK, LIGHT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("solara", reason="solara is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+THEMES = {"light": LIGHT, "dark": DARK}
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 MODELS = """
@@ -45,7 +47,8 @@ RUN = (
     + """
 from zskd.adversaries import RandomInfill
 from zskd.stage2 import Stage2
-Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
+settings = {"steps": 20, "batch_size": 32, "evaluate_every": 10, "precision": "fp32"}
+Distiller(teacher, student, pool, "run", adversary=Stage2(RandomInfill(), start=0.5), **settings).fit()
 pool.save("run/pool")
 board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
 board.to_html("pages")
@@ -117,9 +120,18 @@ def wait_for(found, seconds=60):
     return pytest.fail("not found in time")
 
 
-SEEN = """k => { const seen = [...document.querySelectorAll(".js-plotly-plot")].filter(e => e.offsetParent && e._fullData)[k];
-return seen && { title: seen.querySelector(".gtitle")?.textContent, width: seen.querySelector("svg").clientWidth, room: seen.parentElement.parentElement.clientWidth,
-  traces: seen._fullData.map(d => [d.type, Array.from(d.x ?? []), Array.from(d.y ?? []), Array.from(d.customdata ?? [], r => Array.from(r))]) }; }"""
+SEEN = """k => {
+  const seen = [...document.querySelectorAll(".js-plotly-plot")].filter(e => e.offsetParent && e._fullData)[k];
+  return seen && {
+    title: seen.querySelector(".gtitle")?.textContent,
+    width: seen.querySelector("svg").clientWidth,
+    room: seen.parentElement.parentElement.clientWidth,
+    traces: seen._fullData.map(d => [
+      d.type, Array.from(d.x ?? []), Array.from(d.y ?? []), Array.from(d.customdata ?? [], r => Array.from(r))
+    ]),
+  };
+}"""
+BACKGROUND = "[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor"
 
 
 def figure(page, k=0):
@@ -246,13 +258,9 @@ def test_figures_are_as_wide_as_the_page(browser, dashboard):
             ):
                 tab(page, name)
                 wait_for(lambda mark=mark: page.locator(f".js-plotly-plot {mark}").locator("visible=true").count())
-                wait_for(lambda: (now := figure(page))["width"] == now["room"] and 0.8 * min(width, 1152) < now["width"] < width)
-                wait_for(
-                    lambda: (
-                        page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor")
-                        == {"light": "#ffffff", "dark": "#222222"}[scheme]
-                    )
-                )  # noqa: B023
+                fits = lambda n, room, width=width: n == room and 0.8 * min(width, 1152) < n < width  # noqa: E731
+                wait_for(lambda fits=fits: (now := figure(page)) and fits(now["width"], now["room"]))
+                wait_for(lambda colour=THEMES[scheme]["paper"]: page.evaluate(BACKGROUND) == colour)
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         page.get_by_text("as text").locator("visible=true").first.click()
         wait_for(lambda: page.locator("td").locator("visible=true").count())
@@ -292,7 +300,8 @@ def test_the_monitor_moves_while_a_run_is_running(browser, tmp_path):
     code = (
         MODELS
         + """
-fit = lambda: Distiller(teacher, student, pool, "run", steps=100_000, batch_size=32, evaluate_every=20, precision="fp32", resume=Path("run").exists()).fit()
+settings = {"steps": 100_000, "batch_size": 32, "evaluate_every": 20, "precision": "fp32"}
+fit = lambda: Distiller(teacher, student, pool, "run", resume=Path("run").exists(), **settings).fit()
 serve(lambda say: lambda: Monitor("run", fit, every=0.5), browser=False)
 """
     )
@@ -336,5 +345,7 @@ def test_pages_fit_a_narrow_dark_screen(browser, finished, name):
     page.wait_for_selector(".js-plotly-plot .main-svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     wait_for(
-        lambda: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"}
+        lambda: (
+            set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {DARK["paper"]}
+        )
     )

@@ -371,8 +371,9 @@ def make_page(
 
     settings.theme.title = title
     page = server.read_root("/", "") or ""
-    page = page.replace("</head>", render("served_head.html") + Markup("</head>"), 1)
-    return re.sub("<body[^>]*>", lambda found: found[0] + render("served_loading.html", title=title), page, count=1)
+    head, loading = str(render("served_head.html")), str(render("served_loading.html", title=title))
+    page = page.replace("</head>", f"{head}</head>", 1)
+    return re.sub("<body[^>]*>", lambda body: f"{body[0]}{loading}", page, count=1)
 
 # %% ../nbs/73_serve.ipynb #73a0d00d
 def make_app(
