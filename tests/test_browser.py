@@ -168,7 +168,7 @@ def opened(page, address, seconds=180):
 
 def tab(page, name):
     "The first figure of a tab."
-    page.get_by_role("tab", name=name).click()
+    page.get_by_role("tab", name=name, exact=True).click()
     return wait_for(lambda: figure(page))
 
 

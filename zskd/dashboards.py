@@ -135,7 +135,7 @@ def ask(
     "Ask both models."
     return self.teacher.logits([row])[0][self.order], self.student.logits([row])[0]
 
-
+# %% ../nbs/71_dashboards.ipynb #7c683e8a
 @patch
 def figure_of(
     self: Explorer,
@@ -165,7 +165,7 @@ def describe(self: Explorer) -> go.Figure:
     self._remember(row)
     return fig
 
-
+# %% ../nbs/71_dashboards.ipynb #993308b0
 @patch
 def update(self: Explorer) -> None:
     "Show the text in the boxes."
@@ -192,7 +192,7 @@ def _remember(self: Explorer, row: Row) -> None:
     with self.history.hold_trait_notifications():
         self.history.options = [("", None), (" | ".join(row)[:100], row), *kept]
 
-
+# %% ../nbs/71_dashboards.ipynb #d7b5496c
 @patch
 def restore(
     self: Explorer,
@@ -324,7 +324,7 @@ def _make_controls(self: Comparison) -> None:
     self.list, self.count, self.saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
     self.figure_menu = widgets.Dropdown(options=list(FIGURES), description="second figure", style={"description_width": "initial"})
 
-
+# %% ../nbs/71_dashboards.ipynb #8f3068f9
 @patch
 def _listen(self: Comparison) -> None:
     "Have each control update what depends on it."
@@ -392,7 +392,7 @@ def records(
     "Inputs as lines of a table."
     return [self._record(i) for i in np.asarray(numbers, dtype=int).tolist()]
 
-
+# %% ../nbs/71_dashboards.ipynb #2d4cb5d4
 @patch
 def _record(self: Comparison, i: int) -> dict[str, str]:
     "One input as a line of a table."
@@ -422,7 +422,7 @@ def without_formula(
     "A cell of a CSV file that no spreadsheet runs."
     return f"'{cell}" if cell.startswith(FORMULAS) else cell
 
-
+# %% ../nbs/71_dashboards.ipynb #47fd90ac
 def csv_name(
     name: str,  # as somebody typed it
 ) -> str:
@@ -440,7 +440,7 @@ def _save(self: Comparison) -> None:
     except ZskdError as e:
         self.saved.value = escape(e)
 
-
+# %% ../nbs/71_dashboards.ipynb #ca3eecc8
 @patch
 def save_list(
     self: Comparison,

@@ -228,7 +228,7 @@ def _by_name(teacher: Scorable, student: Scorable, undistilled: Scorable | None)
     models = {"teacher": teacher.for_scoring() if hasattr(teacher, "for_scoring") else teacher, "student": student}
     return models if undistilled is None else models | {"undistilled": undistilled}
 
-
+# %% ../nbs/60_evaluate.ipynb #03c01edb
 def _run(
     queries: Mapping[str, int] | None, seconds: Mapping[str, float] | None, seed: int | None, sources: Sequence[str] | None
 ) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def _compare(sides: dict[str, Any], logits: dict[str, np.ndarray], examples: Exa
         "disagreements": _disagreements(examples, logits["teacher"], logits["student"]),
     }
 
-
+# %% ../nbs/60_evaluate.ipynb #d7e5d1a4
 def _by_role(scores: dict[str, Any], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
     "What is reported of teacher and student each."
     both = ("teacher", "student")
@@ -290,15 +290,15 @@ SCORES = {"accuracy": "accuracy", "f1": "F1", "macro_f1": "macro F1", "mcc": "Ma
 def _percent(x: float | None) -> str:
     return "–" if x is None else f"{100 * x:.1f} %"
 
-
+# %% ../nbs/60_evaluate.ipynb #c759c099
 def _number(x: float | None, form: str = ",.0f", unit: str = "") -> str:
     return "–" if x is None else f"{x:{form}}{unit}"
 
-
+# %% ../nbs/60_evaluate.ipynb #3365473e
 def _times(x: float | None) -> str:
     return _number(x, ".1f" if (x or 0) < 1000 else ",.0f")
 
-
+# %% ../nbs/60_evaluate.ipynb #b216a599
 def _columns(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     "Scores by column title."
     baselines = data["baselines"]

@@ -143,7 +143,7 @@ def loss_line(self: LossExplorer) -> str:
     loss, T = self.loss.value, self.temperature.value
     return f"{loss}(temperature={T:.3g})" if loss in WITH_TEMPERATURE and T != 1 else loss
 
-
+# %% ../nbs/72_loss_explorer.ipynb #5b1b7f0c
 @patch
 def figures(self: LossExplorer) -> tuple[go.Figure, go.Figure]:
     "The softened answers to the chosen text, and the gradient of the loss; also updates the sentence below them."
@@ -160,7 +160,7 @@ def figures(self: LossExplorer) -> tuple[go.Figure, go.Figure]:
     )
     return answers, gradient_fig(gradients[i], self.labels, self.loss_line(), values[i])
 
-
+# %% ../nbs/72_loss_explorer.ipynb #6ff919be
 @patch
 def update(self: LossExplorer) -> None:
     "Show what the controls are set to."

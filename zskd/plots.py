@@ -92,12 +92,12 @@ def described(
     )
     return themed(fig)
 
-
+# %% ../nbs/70_plots.ipynb #7cb2e46f
 def _description(fig: go.Figure) -> dict[str, Any]:
     "The sentence and the table of a figure; empty for a figure that was not made here."
     return fig.layout.meta if isinstance(fig.layout.meta, dict) else {"summary": "", "table": []}
 
-
+# %% ../nbs/70_plots.ipynb #e314508a
 def as_markdown(
     fig: go.Figure,  # made here
 ) -> str:  # Markdown
@@ -125,7 +125,7 @@ def as_html(
     "A figure's sentence and table."
     return render("figure_text.html", **_description(fig))
 
-
+# %% ../nbs/70_plots.ipynb #03784127
 def figure_html(
     fig: go.Figure,  # made here, or any other
     name: str,  # of its element on the page
@@ -161,11 +161,11 @@ def _logits(teacher_logits: Any, student_logits: Any, labels: Sequence[str]) -> 
         require(not bad, f"holds NaN or infinity for {bad} of {len(z)} inputs", **{name: None})
     return t, s
 
-
+# %% ../nbs/70_plots.ipynb #b5758f08
 def _is_number(x: Any) -> bool:
     return isinstance(x, Real) and bool(np.isfinite(x))
 
-
+# %% ../nbs/70_plots.ipynb #e438d85a
 def _top_classes(scores: np.ndarray, limit: int) -> list[int]:
     "The classes with the largest scores, in their own order."
     return sorted(np.argsort(-scores, kind="stable")[:limit].tolist())
@@ -401,14 +401,14 @@ def _joined(a: np.ndarray, b: np.ndarray) -> list[float | None]:
     "Coordinates of lines from `a` to `b`, each followed by a gap."
     return [x for pair in zip(a.tolist(), b.tolist(), strict=True) for x in (*pair, None)]  # None, because JSON has no NaN
 
-
+# %% ../nbs/70_plots.ipynb #81b3aaf0
 def _arrows(n: int) -> dict[str, Any]:
     "The looks of `n` lines of `_joined`, each with a head at its end."
     head = {"symbol": "arrow", "size": [0, 9, 0] * n, "angleref": "previous", "standoff": 2, "color": with_alpha(NEUTRAL, 0.9)}
     line = {"color": with_alpha(NEUTRAL, 0.45), "width": 1}
     return {"mode": "lines+markers", "line": line, "marker": head, "hoverinfo": "skip", "showlegend": False}
 
-
+# %% ../nbs/70_plots.ipynb #c2dcc4b0
 def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]) -> go.Figure:
     "One class or two: the probability of the last on a line, the teacher above and the student below."
     p, q = (np.exp(log_probabilities(z))[:, -1] for z in (t, s))
@@ -433,7 +433,7 @@ def _ternary(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[st
     titles = {f"{k}axis": {"title": {"text": as_label(name, 24)}} for k, name in zip("abc", labels, strict=True)}
     return fig.update_ternaries(sum=1, **titles)
 
-
+# %% ../nbs/70_plots.ipynb #a36d3f51
 def _plane(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]) -> go.Figure:
     "More classes: the first two principal components of the teacher's logits."
     a, b = (z - z.mean(1, keepdims=True) for z in (t, s))

@@ -67,7 +67,7 @@ def of_run(
     config = read_object(Path(folder) / "config.json", way_out, student=dict)
     return cls(records or read_generated(folder), config["student"].get("labels", []))
 
-
+# %% ../nbs/71_run_views.ipynb #f1751643
 @patch
 def chosen(self: SearchViewer) -> Mapping[str, Any]:
     "The record of the chosen text."
@@ -83,7 +83,7 @@ def show_turn(self: SearchViewer) -> None:
     else:
         self.rank.value = 1  # shows it
 
-
+# %% ../nbs/71_run_views.ipynb #1f39aa0e
 @patch
 def describe(self: SearchViewer) -> None:
     "Show what the figures do not."
@@ -100,7 +100,7 @@ def update(self: SearchViewer) -> None:
     for on_screen, fig in zip((self.before, self.after), self.figures(self.chosen()), strict=True):
         on_screen.show(fig)
 
-
+# %% ../nbs/71_run_views.ipynb #78d48740
 @patch
 def figures(
     self: SearchViewer,
@@ -126,7 +126,7 @@ def diff(
     texts = [diff_html(a, b) for a, b in zip(record["origin"], record["text"], strict=True)]
     return fill("{% for text in texts %}<p>{{ text }}</p>{% endfor %}", texts=texts)
 
-
+# %% ../nbs/71_run_views.ipynb #150ae17b
 @patch
 def answer(
     self: SearchViewer,
@@ -185,7 +185,7 @@ def state_of(
     quiet = last is None or (datetime.now(timezone.utc) - datetime.fromisoformat(last)).total_seconds() >= SILENT
     return "silent" if quiet else "running"
 
-
+# %% ../nbs/71_run_views.ipynb #b6b5d91e
 def count_starts(
     events: Sequence[Mapping[str, Any]],  # lines of a log
 ) -> int:
@@ -198,7 +198,7 @@ def state(self: Monitor) -> str:  # one of `STATES`
     "The state of the run, by its log."
     return state_of(self.folder.read_log())
 
-
+# %% ../nbs/71_run_views.ipynb #c07701aa
 @patch
 def update(self: Monitor) -> str:  # one of `STATES`
     "Read the log and show it."
@@ -211,7 +211,7 @@ def update(self: Monitor) -> str:  # one of `STATES`
     self.summary.value = escape(f"{self.folder.path}: {STATES[state]}. {self.error}".strip())
     return state
 
-
+# %% ../nbs/71_run_views.ipynb #72a0a067
 @patch
 def stop(self: Monitor) -> None:
     "Ask the run to stop after its next step."
@@ -257,7 +257,7 @@ def watch(self: Monitor) -> None:
     if state != "finished" or self._is_busy():
         self.timer = loop.call_later(self.every, self.watch)
 
-
+# %% ../nbs/71_run_views.ipynb #a666d267
 @patch
 def close(self: Monitor) -> None:
     "Remove the monitor from the page and stop watching; the run continues."
@@ -284,7 +284,7 @@ def to_html(
         parts.append(render("search_turn.html", step=step, n_texts=len(turn), lines=lines))
     return write_page(path, "Texts of the adversary", parts)
 
-
+# %% ../nbs/71_run_views.ipynb #361b1a22
 @patch
 def to_html(
     self: Monitor,

@@ -94,13 +94,13 @@ def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray, cac
         return Answers.ask(teacher, student, rows, cache=cache)
     return Answers(rows, np.asarray(stored)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
 
-
+# %% ../nbs/73_serve.ipynb #9e0a53c5
 def _of_records(student: Student, records: list[Mapping[str, Any]]) -> Answers:
     "Texts of an adversary, with the teacher's recorded answers."
     rows = [tuple(r["text"]) for r in records]
     return Answers(rows, np.log(np.maximum([r["teacher"] for r in records], 1e-6)), student.logits(rows), student.labels)
 
-
+# %% ../nbs/73_serve.ipynb #5161c274
 def _in_order(examples: Examples, student: Student) -> np.ndarray:
     "The right classes as the student numbers them."
     return np.array([student.labels.index(name) for name in examples.task.labels])[np.asarray(examples.labels)]
@@ -179,7 +179,7 @@ def compare(self: RunData) -> None:
         self.say("Rewriting some texts.")
         self.batch = ExplorerBatch(self.teacher, self.student, [self.rows[i] for i in evenly_spaced(len(self.rows), 12)])
 
-
+# %% ../nbs/73_serve.ipynb #1eaa9c6b
 @patch
 def _pool(self: RunData) -> Pool | None:
     "The pool that was given, or else the one in the folder."
@@ -240,7 +240,7 @@ def _add_comparison(self: RunDashboard, data: RunData) -> None:
         self.parts["Comparison"] = Comparison(data.sets, folder=data.folder)
         self.parts["Loss explorer"] = LossExplorer(data.teacher, data.student, data.batch)
 
-
+# %% ../nbs/73_serve.ipynb #690e0729
 @patch
 def heading(
     self: RunDashboard,
@@ -255,7 +255,7 @@ def heading(
         hint = "The teacher shown here is not the one that it learned from."
     return render("run_heading.html", name=self.folder.absolute().name, student=self.student, agreement=agreement, hint=hint)
 
-
+# %% ../nbs/73_serve.ipynb #70ecdae5
 @patch
 def _teacher_digest(self: RunDashboard) -> str | None:
     "The digest of the teacher that the run used, if it is known."
@@ -301,7 +301,7 @@ class PageState:
     make: Callable[[], widgets.Widget] | None = None  # makes a visitor's widgets; None while loading
     error: BaseException | None = None  # that ended the loading
 
-
+# %% ../nbs/73_serve.ipynb #67ed5461
 async def fill_box(
     box: widgets.VBox,  # a visitor's page
     state: PageState,  # changes while the page is open
@@ -313,7 +313,7 @@ async def fill_box(
     if box.comm is not None:
         box.children = [made_or_error(state.make)]
 
-
+# %% ../nbs/73_serve.ipynb #308ab078
 def made_or_error(
     make: Callable[[], widgets.Widget],  # makes a visitor's widgets
 ) -> widgets.Widget:
@@ -428,19 +428,26 @@ class TokenGate:
         "Whether a token is right."
         return not self.token or hmac.compare_digest((token or "").encode(), self.token.encode())
 
-    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
-        "Answer a request, or pass it on."
-        from starlette.requests import HTTPConnection
+# %% ../nbs/73_serve.ipynb #73a0d011
+@patch
+async def __call__(
+    self: TokenGate,
+    scope: Message,  # of a request
+    receive: Callable[[], Awaitable[Message]],  # gives its content
+    send: Send,  # takes the answer
+) -> None:
+    "Answer a request, or pass it on."
+    from starlette.requests import HTTPConnection
 
-        if scope["type"] == "http":
-            await self.respond(HTTPConnection(scope))(scope, receive, send)
-        elif scope["type"] == "websocket":
-            request = HTTPConnection(scope)
-            same_site = request.headers.get("origin", "").partition("://")[2] in ("", request.headers.get("host"))
-            admitted = same_site and self.accepts(request.cookies.get(self.name))
-            await (self.app(scope, receive, send) if admitted else send({"type": "websocket.close", "code": 1008}))
-        else:
-            await self.app(scope, receive, send)
+    if scope["type"] == "http":
+        await self.respond(HTTPConnection(scope))(scope, receive, send)
+    elif scope["type"] == "websocket":
+        request = HTTPConnection(scope)
+        same_site = request.headers.get("origin", "").partition("://")[2] in ("", request.headers.get("host"))
+        admitted = same_site and self.accepts(request.cookies.get(self.name))
+        await (self.app(scope, receive, send) if admitted else send({"type": "websocket.close", "code": 1008}))
+    else:
+        await self.app(scope, receive, send)
 
 # %% ../nbs/73_serve.ipynb #73a0d00a
 @patch

@@ -144,7 +144,7 @@ def with_menu(
     out = go.Figure(next(iter(figs.values())))
     return out.update_layout(updatemenus=[menu], margin_t=130, height=out.layout.height + 50, meta=description)
 
-
+# %% ../nbs/70_widgets.ipynb #75a440cf
 def _changes(fig: go.Figure) -> list[dict[str, Any]]:
     "What `Plotly.update` needs to show a figure in place of another: data and layout."
     traces = [trace.to_plotly_json() for trace in fig.data]
