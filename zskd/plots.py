@@ -318,7 +318,7 @@ def shift_fig(
     head = ["class", "mean", "5 %", "median", "95 %"]
     table = [head, *([labels[c], *(f"{x:+.3f}" for x in line)] for c, *line in zip(shown, mean, low, middle, high, strict=True))]
     k = int(np.abs(mean).argmax())
-    summary = f"On average the student shifts {labels[shown[k]]} most: by {mean[k]:+.3f} of probability, over {len(t):,} inputs."
+    summary = f"On average the student's probability of {labels[shown[k]]} differs most: by {mean[k]:+.3f}, over {len(t):,} inputs."
     return described(fig, "the student's probability minus the teacher's", summary, table, height=180 + 44 * len(shown))
 
 # %% ../nbs/70_plots.ipynb #f5e049be
