@@ -35,7 +35,7 @@ setup(
     + [f"Programming Language :: Python :: {v}" for v in PYTHONS],
     python_requires=f">={cfg['min_python']}",
     packages=find_packages(include=["zskd", "zskd.*"]),
-    package_data={"zskd": ["assets/**/*"]},
+    package_data={"zskd": ["assets/**/*", "web/*"]},
     include_package_data=True,
     install_requires=cfg["requirements"].split(),
     extras_require={

@@ -17,8 +17,8 @@ from typing import Any
 import nbformat
 import yaml
 
-from zskd._site import options_in_code, page_file
 from zskd import cli  # noqa: F401  registers the commands
+from zskd._site import options_in_code, page_file
 from zskd.options import ABOUT_CONFIG, COMMANDS, KINDS, METAVARS, Command, Option, options_of
 
 ROOT = Path(__file__).resolve().parent.parent

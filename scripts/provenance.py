@@ -11,7 +11,7 @@ from zskd.core import cpu_has_bf16, versions
 
 
 def made_by() -> dict[str, object]:
-    """Commit, kind of machine and versions, for a result file. The commit is marked as dirty if any file but result files differs from it."""
+    """Commit, kind of machine and versions, for a result file. It is marked as dirty if any file but result files differs."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parents[1]).stdout.strip()

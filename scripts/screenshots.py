@@ -23,9 +23,10 @@ from pathlib import Path
 from zskd.adversaries import MaxDivergenceSearch
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
-from zskd.dashboards import Answers, Comparison, Explorer, Monitor, SearchViewer
-from zskd.method import MethodExplorer
+from zskd.dashboards import Answers, Comparison, Explorer
+from zskd.loss_explorer import LossExplorer
 from zskd.pools import ood_pool
+from zskd.run_views import Monitor, SearchViewer
 from zskd.serve import RunDashboard, serve
 from zskd.stage2 import Stage2
 from zskd.students import Student
@@ -36,7 +37,8 @@ task = TASKS["sst2"]
 teacher = Teacher.load(ASSETS / "teacher").for_task(task)
 pool = ood_pool(task, load_corpus("sample"), 12_000, teacher, cache="logits")
 student = Student.create(teacher, ratio=30, corpus=[text for text, in pool.rows()])
-run = lambda: Distiller(teacher, student, pool, "run", task=task, cache="logits", steps=300, precision="fp32", adversary=Stage2(MaxDivergenceSearch()), resume=Path("run").exists()).fit()
+settings = {"task": task, "cache": "logits", "steps": 300, "precision": "fp32", "adversary": Stage2(MaxDivergenceSearch())}
+run = lambda: Distiller(teacher, student, pool, "run", resume=Path("run").exists(), **settings).fit()
 """
 VIEWS = {  # what is shown, and the height of the picture
     "explorer": ('Explorer(teacher, Student.load("run/student"), pool, "a moving film , never dull")', 640),
@@ -46,7 +48,7 @@ VIEWS = {  # what is shown, and the height of the picture
     ),
     "search_viewer": ('SearchViewer.of_run("run")', 760),
     "monitor": ('Monitor("run")', 900),
-    "method": ('MethodExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
+    "method": ('LossExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
     "run": ('RunDashboard("run", teacher, pool, task.validation("demo"))', 820),
 }
 

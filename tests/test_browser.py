@@ -1,4 +1,4 @@
-"""The dashboards in a real browser: served, beside a busy machine too, and as pages of their own."""
+"""The dashboards in a real browser: served, also from a busy machine, and as separate pages."""
 
 import json
 import re
@@ -15,10 +15,12 @@ import pytest
 from commands import Command
 
 from zskd.core import ASSETS
+from zskd.pages import DARK, LIGHT
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("solara", reason="solara is not installed")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+THEMES = {"light": LIGHT, "dark": DARK}
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 MODELS = """
@@ -27,8 +29,9 @@ transformers.logging.disable_progress_bar()
 from pathlib import Path
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
-from zskd.dashboards import Explorer, Monitor
+from zskd.dashboards import Explorer
 from zskd.pools import ood_pool
+from zskd.run_views import Monitor
 from zskd.serve import RunDashboard, serve
 from zskd.students import Student
 from zskd.tasks import TASKS
@@ -44,7 +47,8 @@ RUN = (
     + """
 from zskd.adversaries import RandomInfill
 from zskd.stage2 import Stage2
-Distiller(teacher, student, pool, "run", steps=20, batch_size=32, evaluate_every=10, precision="fp32", adversary=Stage2(RandomInfill(), start=0.5)).fit()
+settings = {"steps": 20, "batch_size": 32, "evaluate_every": 10, "precision": "fp32"}
+Distiller(teacher, student, pool, "run", adversary=Stage2(RandomInfill(), start=0.5), **settings).fit()
 pool.save("run/pool")
 board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
 board.to_html("pages")
@@ -63,7 +67,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    "A folder with a finished run, and the pages of its dashboards, the explorer once more with a long text."
+    "A folder with a finished run and the pages of its dashboards, with a second page of the explorer for a long text."
     folder = tmp_path_factory.mktemp("finished")
     process = Command(("-c", RUN), folder)
     _, errors = process.communicate()
@@ -90,7 +94,7 @@ def served(words, folder):
 
 @pytest.fixture(scope="module")
 def run(finished, tmp_path_factory):
-    "A run that goes on: as the finished one, but its log does not say that it has ended."
+    "A running run: a copy of the finished one, without the end of its log."
     folder = tmp_path_factory.mktemp("served") / "run"
     shutil.copytree(finished / "run", folder)
     lines = (folder / "log.jsonl").read_text().splitlines(keepends=True)
@@ -107,38 +111,47 @@ def dashboard(run):
 
 
 def wait_for(found, seconds=60):
-    "Until something is found."
+    "The first value that is not empty."
     until = time.time() + seconds
     while time.time() < until:
         if value := found():
             return value
         time.sleep(0.2)
-    return pytest.fail("nothing came in time")
+    return pytest.fail("not found in time")
 
 
-SEEN = """k => { const seen = [...document.querySelectorAll(".js-plotly-plot")].filter(e => e.offsetParent && e._fullData)[k];
-return seen && { title: seen.querySelector(".gtitle")?.textContent, width: seen.querySelector("svg").clientWidth, room: seen.parentElement.parentElement.clientWidth,
-  traces: seen._fullData.map(d => [d.type, Array.from(d.x ?? []), Array.from(d.y ?? []), Array.from(d.customdata ?? [], r => Array.from(r))]) }; }"""
+SEEN = """k => {
+  const seen = [...document.querySelectorAll(".js-plotly-plot")].filter(e => e.offsetParent && e._fullData)[k];
+  return seen && {
+    title: seen.querySelector(".gtitle")?.textContent,
+    width: seen.querySelector("svg").clientWidth,
+    room: seen.parentElement.parentElement.clientWidth,
+    traces: seen._fullData.map(d => [
+      d.type, Array.from(d.x ?? []), Array.from(d.y ?? []), Array.from(d.customdata ?? [], r => Array.from(r))
+    ]),
+  };
+}"""
+BACKGROUND = "[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor"
 
 
 def figure(page, k=0):
-    "Title, size and numbers of a figure that can be seen."
+    "Title, size and numbers of a visible figure."
     return page.evaluate(SEEN, k)
 
 
 def bars(page):
-    "The numbers that the first figure of a page draws for the teacher."
+    "The teacher's numbers in the first figure of a page."
     return page.evaluate("Array.from([...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent)._fullData[0].x)")
 
 
 def moved(page, before, k=0):
-    "The figure once its numbers are others than before."
+    "The figure after its numbers have changed."
     return wait_for(lambda: (now := figure(page, k)) and now["traces"] != before["traces"] and now)
 
 
 @contextmanager
 def visitor(browser, **how):
-    "A page of somebody who has not been here, and who leaves at the end."
+    "The page of a new visitor, who leaves at the end."
     context = browser.new_context(**how)
     try:
         yield context.new_page()
@@ -155,13 +168,13 @@ def opened(page, address, seconds=180):
 
 def tab(page, name):
     "The first figure of a tab."
-    page.get_by_role("tab", name=name).click()
+    page.get_by_role("tab", name=name, exact=True).click()
     return wait_for(lambda: figure(page))
 
 
 @contextmanager
 def busy(n):
-    "Beside some processes that do nothing but compute."
+    "With some processes that only compute."
     loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
     try:
         yield
@@ -201,12 +214,12 @@ def test_every_tab_of_a_served_run_moves(browser, dashboard, run, loops):
         page.get_by_label("texts").select_option("pool")
         assert moved(page, before)["title"] != before["title"]
         other = moved(page, other, 1)
-        page.get_by_label("another figure").select_option("calibration")
+        page.get_by_label("second figure").select_option("calibration")
         assert "ECE" in moved(page, other, 1)["title"]
 
-        before, pull = tab(page, "Method"), figure(page, 1)
+        before, gradient = tab(page, "Loss explorer"), figure(page, 1)
         page.get_by_label("loss").locator("visible=true").select_option("logit_mse")
-        assert "logit_mse" in moved(page, pull, 1)["title"]
+        assert "logit_mse" in moved(page, gradient, 1)["title"]
         assert figure(page)["traces"] == before["traces"]  # the answers are the same
         slider = page.get_by_role("slider").locator("visible=true").first
         slider.focus()
@@ -217,7 +230,7 @@ def test_every_tab_of_a_served_run_moves(browser, dashboard, run, loops):
         assert page.locator("ins").count()  # what the language model wrote
 
         before = tab(page, "Generated texts")
-        page.get_by_label("text no.").fill("5")
+        page.get_by_label("text number").fill("5")
         page.keyboard.press("Enter")
         moved(page, before)
 
@@ -238,22 +251,18 @@ def test_figures_are_as_wide_as_the_page(browser, dashboard):
             page.emulate_media(color_scheme=scheme)
             for name, mark in (
                 ("Comparison", ".hm"),
-                ("Method", ".bars"),
+                ("Loss explorer", ".bars"),
                 ("Generated texts", ".bars"),
                 ("Monitor", ".scatterlayer .trace"),
                 ("Explorer", ".bars"),
             ):
                 tab(page, name)
                 wait_for(lambda mark=mark: page.locator(f".js-plotly-plot {mark}").locator("visible=true").count())
-                wait_for(lambda: (now := figure(page))["width"] == now["room"] and 0.8 * min(width, 1152) < now["width"] < width)
-                wait_for(
-                    lambda: (
-                        page.evaluate("[...document.querySelectorAll('.js-plotly-plot')].find(e => e.offsetParent).layout.paper_bgcolor")
-                        == {"light": "#ffffff", "dark": "#222222"}[scheme]
-                    )
-                )  # noqa: B023
+                fits = lambda n, room, width=width: n == room and 0.8 * min(width, 1152) < n < width  # noqa: E731
+                wait_for(lambda fits=fits: (now := figure(page)) and fits(now["width"], now["room"]))
+                wait_for(lambda colour=THEMES[scheme]["paper"]: page.evaluate(BACKGROUND) == colour)
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-        page.get_by_text("in words").locator("visible=true").first.click()
+        page.get_by_text("as text").locator("visible=true").first.click()
         wait_for(lambda: page.locator("td").locator("visible=true").count())
 
 
@@ -274,14 +283,14 @@ def test_a_second_visitor_costs_little_and_is_forgotten(browser, dashboard):
         wait_for(lambda: kernels() == 1)
 
 
-def test_a_figure_that_cannot_start_says_so(browser, dashboard):
+def test_a_figure_that_cannot_start_shows_why(browser, dashboard):
     with visitor(browser) as page:
         page.route("**/plotly.min.js", lambda route: route.abort())
         page.goto(dashboard[0], timeout=60_000)
         page.get_by_text("The figure could not be drawn").first.wait_for(timeout=120_000)
 
 
-def test_nobody_comes_in_without_the_token(browser, dashboard):
+def test_nobody_is_admitted_without_the_token(browser, dashboard):
     with visitor(browser) as page:
         assert page.goto(dashboard[0].split("?")[0]).status == 403
         assert page.goto(dashboard[0]).status == 200 and "token" not in page.url
@@ -291,14 +300,15 @@ def test_the_monitor_moves_while_a_run_is_running(browser, tmp_path):
     code = (
         MODELS
         + """
-fit = lambda: Distiller(teacher, student, pool, "run", steps=100_000, batch_size=32, evaluate_every=20, precision="fp32", resume=Path("run").exists()).fit()
+settings = {"steps": 100_000, "batch_size": 32, "evaluate_every": 20, "precision": "fp32"}
+fit = lambda: Distiller(teacher, student, pool, "run", resume=Path("run").exists(), **settings).fit()
 serve(lambda say: lambda: Monitor("run", fit, every=0.5), browser=False)
 """
     )
     with served(["-c", code], tmp_path) as (address, _):
         page = browser.new_page()
         page.goto(address, timeout=60_000)
-        page.get_by_role("button", name="Go on").click(timeout=120_000)
+        page.get_by_role("button", name="Resume").click(timeout=120_000)
         steps = lambda: (now := figure(page)) and now["traces"] and len(now["traces"][0][1])  # noqa: E731
         seen = wait_for(steps)
         wait_for(lambda: steps() > seen)
@@ -307,7 +317,7 @@ serve(lambda say: lambda: Monitor("run", fit, every=0.5), browser=False)
         page.close()
 
 
-PAGES = {"explorer": 1, "long": 1, "comparison": 5, "method": 2, "written": 2, "monitor": 1}  # figures of each
+PAGES = {"explorer": 1, "long": 1, "comparison": 5, "loss_explorer": 2, "generated_texts": 2, "monitor": 1}  # figures of each
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -335,5 +345,7 @@ def test_pages_fit_a_narrow_dark_screen(browser, finished, name):
     page.wait_for_selector(".js-plotly-plot .main-svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     wait_for(
-        lambda: set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {"#222222"}
+        lambda: (
+            set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {DARK["paper"]}
+        )
     )

@@ -648,7 +648,8 @@ def test_what_a_run_says_at_its_end(call, finished):
     line = f"agrees with the teacher on {best['best_agreement']:.1%} of 15 held-out rows of the pool (KL {best['best_kl']:.3f} nats)"
     assert code == 0 and line in said, said
     assert (
-        f"No --data was given, so the student has no score on real examples yet; score it with: zskd evaluate --student {out}/student --teacher "
+        "No --data was given, so the student has no score on real examples yet; "
+        f"score it with: zskd evaluate --student {out}/student --teacher "
         f"{words[2]} --task sst2" in said
     )
 
@@ -901,7 +902,7 @@ def test_export(call, finished, tmp_path, monkeypatch):
 def test_dashboard_as_pages(call, finished, models, tmp_path):
     code, out, err = call("dashboard", finished[0], "--pages", tmp_path / "pages", "--data", "demo", "--most", 30)
     assert (code, err) == (0, "")
-    assert [Path(line).name for line in out.split()] == ["explorer.html", "comparison.html", "method.html", "monitor.html"]
+    assert [Path(line).name for line in out.split()] == ["explorer.html", "comparison.html", "loss_explorer.html", "monitor.html"]
     code, _, err = call("dashboard", tmp_path, "--pages", tmp_path / "pages")
     assert code == 2
     one_line(err, "holds no run")

@@ -14,7 +14,7 @@ from zskd.tasks import TASKS, Examples, Task
 
 
 class Fixed:
-    "Answers with given logits."
+    "Returns given logits."
 
     def __init__(self, logits, labels, name="fixed", n_params=None):
         self.answer, self.labels, self.name, self.n_params = np.asarray(logits), labels, name, n_params
@@ -78,7 +78,7 @@ def test_one_row_one_class_present():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_teacher_or_student_that_is_not_finite_is_named(value):
+def test_an_error_names_the_model_with_logits_that_are_not_finite(value):
     good, bad = (Fixed(z, ("negative", "positive"), n) for z, n in (([[0.0, 1.0]], "good"), ([[0.0, value]], "bad")))
     examples = Examples(["a"], [1], TASKS["sst2"])
     with pytest.raises(UserError, match="teacher bad: returned NaN or infinity"):

@@ -1,4 +1,4 @@
-"""Imports go down only: a module imports from modules whose notebooks have lower numbers, and does so at its top. And nothing is too long."""
+"""Imports go down only: a module imports at its top, from modules of notebooks before its own. And nothing is too long."""
 
 import ast
 import json

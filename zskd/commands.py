@@ -519,7 +519,7 @@ def load_board(
 
     def make() -> RunDashboard:
         data[0] = data[0].fresh()
-        return RunDashboard(data[0], go_on=resume)
+        return RunDashboard(data[0], resume=resume)
 
     return make
 
