@@ -20,7 +20,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
-from zskd import cli, evaluate
+from zskd import cli, evaluation
 from zskd.core import ASSETS, LOCK, file_digest, writing
 from zskd.errors import UserError, ZskdError
 from zskd.generator import MaskedLMGenerator
@@ -133,9 +133,9 @@ def tiny(kind: type, folder: Path, **settings: object) -> Path:
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory) -> Iterator[dict[str, Kind]]:
     "Every kind of run, each done once while it was watched."
-    threads, top, latency = torch.get_num_threads(), tmp_path_factory.mktemp("crash"), evaluate.latency
+    threads, top, latency = torch.get_num_threads(), tmp_path_factory.mktemp("crash"), evaluation.latency
     torch.set_num_threads(1)
-    evaluate.latency = lambda *_: 1.0  # how fast a model answers is not part of the result
+    evaluation.latency = lambda *_: 1.0  # how fast a model answers is not part of the result
     teacher = tiny(
         BertForSequenceClassification,
         top / "models" / "teacher",
@@ -198,7 +198,7 @@ def kinds(tmp_path_factory) -> Iterator[dict[str, Kind]]:
         kind.points, kind.result = watch.points, result(kind.top)
     yield made
     torch.set_num_threads(threads)
-    evaluate.latency = latency
+    evaluation.latency = latency
 
 
 def against(teacher: Teacher, student_class: type, words: Path, paragraphs: list[str]) -> Callable[[Path], int]:

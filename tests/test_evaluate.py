@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import kl_div, log_softmax
 
 from zskd.errors import RunError, UserError
-from zskd.evaluate import Report, evaluate
+from zskd.evaluation import Report, evaluate
 from zskd.metrics import agreement, ece, mean_kl, reliability
 from zskd.tasks import TASKS, Examples, Task
 

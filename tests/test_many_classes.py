@@ -8,7 +8,7 @@ import pytest
 from zskd.cards import model_card
 from zskd.commands import label_pool
 from zskd.errors import UserError
-from zskd.evaluate import evaluate
+from zskd.evaluation import evaluate
 from zskd.pools import ood_pool
 from zskd.students import Student
 from zskd.tasks import TASKS, Examples, Task

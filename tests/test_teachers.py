@@ -36,7 +36,7 @@ import zskd
 from zskd.cli import explain, main
 from zskd.core import ASSETS, digest
 from zskd.errors import UserError
-from zskd.evaluate import evaluate
+from zskd.evaluation import evaluate
 from zskd.methods.hidden import shows_states
 from zskd.models import load_classifier, load_masked_lm, reading_limit, weights_digest
 from zskd.pools import Recipe, ood_pool

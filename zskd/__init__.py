@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from zskd.callbacks import Callback as Callback
     from zskd.corpora import load_corpus as load_corpus
     from zskd.distillation import distill as distill
-    from zskd.evaluate import evaluate as evaluate
+    from zskd.evaluation import evaluate as evaluate
     from zskd.generator import MaskedLMGenerator as MaskedLMGenerator
     from zskd.pools import Pool as Pool
     from zskd.pools import Recipe as Recipe
@@ -41,7 +41,7 @@ _HOMES = {
     "Task": "tasks",
     "Teacher": "teachers",
     "distill": "distillation",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "load_corpus": "corpora",
     "ood_pool": "pools",
 }

@@ -27,7 +27,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def card_data(
     notes: Mapping[str, Any],  # of a `Student`: how it was made
-    report: Mapping[str, Any] | None = None,  # of `zskd.evaluate.evaluate`
+    report: Mapping[str, Any] | None = None,  # of `zskd.evaluate`
 ) -> ModelCardData:
     "The header of a card, which hubs read."
     teacher = one_line(notes.get("teacher", ""))

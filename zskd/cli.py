@@ -264,7 +264,7 @@ def main(
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
 
-
+# %% ../nbs/85_cli.ipynb #5e0a3003
 def _share(words: list[str]) -> int:
     "Run a command in this process as one of several."
     ours, name = team(), " ".join(words[:1])

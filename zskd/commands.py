@@ -323,7 +323,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     "Score a student and its teacher on real examples of the task."
-    from zskd.evaluate import evaluate as compare
+    from zskd.evaluation import evaluate as compare
     from zskd.students import Student
     from zskd.training import undistilled
 

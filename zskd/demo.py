@@ -190,7 +190,7 @@ def stage_scores(
     examples: Examples,  # to score on
 ) -> dict[str, dict[str, float]]:  # accuracy, percent of the teacher's, and agreement, by stage
     "The student's scores before, between and after the two stages."
-    from zskd.evaluate import class_logits
+    from zskd.evaluation import class_logits
     from zskd.metrics import agreement
     from zskd.tasks import score
 

@@ -31,7 +31,7 @@ from .training import Distiller
 
 # %% auto #0
 __all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'kept_pool', 'first_texts',
-           'shared_student', 'forget_shared', 'distill']
+           'task_kind', 'shared_student', 'forget_shared', 'distill']
 
 # %% ../nbs/68_distillation.ipynb #592c8b19
 def with_task(
@@ -171,6 +171,13 @@ def first_texts(
     "The texts of a pool, from which a student's vocabulary is chosen."
     return [text for row in pool.rows(range(min(len(pool), most))) for text in row]
 
+
+def task_kind(
+    task: Task,
+) -> dict[str, Any]:  # arguments of `Student.create`
+    "What a student has to know of its task."
+    return {"labels": task.labels, "n_texts": task.n_texts}
+
 # %% ../nbs/68_distillation.ipynb #3943ab84
 def shared_student(
     folder: Path,  # of the run
@@ -219,8 +226,7 @@ def distill(
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
     **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `adversary`, `callbacks`, …
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
-    """Distil a teacher into a small student on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` for a mistake, before the
-    teacher is asked anything, and `RunError` for a full disk or an unreachable hub."""
+    "Distil a teacher on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, size = Path(out), {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
     cache, training = Path(cache or out / "logits"), {"seed": seed, **settings}
     with team().main_first():
@@ -231,12 +237,10 @@ def distill(
         check_size(model, task, **size)
         check_training(model, task, len(rows) if rows else n, run_settings(training), settings.get("adversary"), device)
         rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
-    student = shared_student(
-        out, lambda: Student.create(model, corpus=first_texts(rows), labels=task.labels, n_texts=task.n_texts, seed=seed, **size)
-    )
+    student = shared_student(out, lambda: Student.create(model, corpus=first_texts(rows), seed=seed, **size, **task_kind(task)))
     run = Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training)
     run.fit()
     forget_shared(out)
-    if examples is not None:
+    if examples:
         run.report(examples)
     return run

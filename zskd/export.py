@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from .cards import shareable
 from .core import home_path, read_object, sealed, write_json
 from .errors import RunError, UserError, require
-from .evaluate import latency
+from .evaluation import latency
 from .metrics import Classifier, agreement, log_probabilities
 from .models import model_folder
 from .students import Student

@@ -28,6 +28,12 @@ import numpy as np
 from fastcore.basics import patch
 from markupsafe import Markup
 
+# %% auto #0
+__all__ = ['Message', 'Send', 'App', 'PAGES', 'SOLARA_SETTINGS', 'POLICY', 'Load', 'evenly_spaced', 'compared_sets',
+           'LockedModel', 'RunData', 'check_run', 'RunDashboard', 'PageState', 'fill_box', 'made_or_error', 'Visits',
+           'make_page', 'make_app', 'TokenGate', 'listen', 'serve', 'run_server']
+
+# %% ../nbs/73_serve.ipynb #5e0a3004
 from .adversaries import class_order
 from .core import home_path, read_object
 from .dashboards import Answers, Comparison, Explorer, SimilarTexts
@@ -50,11 +56,6 @@ if TYPE_CHECKING:
 Message = MutableMapping[str, Any]  # of ASGI, the interface of web servers in Python
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Send], Awaitable[None]]
-
-# %% auto #0
-__all__ = ['Message', 'Send', 'App', 'PAGES', 'SOLARA_SETTINGS', 'POLICY', 'Load', 'evenly_spaced', 'compared_sets',
-           'LockedModel', 'RunData', 'check_run', 'RunDashboard', 'PageState', 'fill_box', 'made_or_error', 'Visits',
-           'make_page', 'make_app', 'TokenGate', 'listen', 'serve', 'run_server']
 
 # %% ../nbs/73_serve.ipynb #0994719c
 def evenly_spaced(

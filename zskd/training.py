@@ -29,8 +29,8 @@ from .cards import report_facts
 from .checkpoints import Checkpoints
 from .core import changed_files, derive_seed, home_path, is_whole, read_json, set_seed, tensors_under, writing
 from .errors import RunError, UserError
-from .evaluate import Report
-from .evaluate import evaluate as score_models
+from .evaluation import Report
+from .evaluation import evaluate as score_models
 from .metrics import agreement, kl_divergence
 from .preparation import PreparedRun, with_weights
 from .processes import TERMINATED, team, terminate
@@ -418,7 +418,7 @@ def fit(self: Distiller) -> Student:
 def report(
     self: Distiller,
     examples: Examples,  # of the task; zskd reads real data only here
-    **kwargs: Any,  # passed to `zskd.evaluate.evaluate`
+    **kwargs: Any,  # passed to `zskd.evaluate`
 ) -> Report:
     """Score teacher, student and undistilled student on real examples.
 
