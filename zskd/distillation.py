@@ -226,7 +226,7 @@ def distill(
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
     **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `adversary`, `callbacks`, …
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
-    "Distil a teacher on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
+    "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, size = Path(out), {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
     cache, training = Path(cache or out / "logits"), {"seed": seed, **settings}
     with team().main_first():
