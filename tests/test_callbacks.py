@@ -393,7 +393,7 @@ def test_pairs_that_do_not_compose_say_why(tmp_path):
         with pytest.raises(UserError, match=why) as e:
             distiller(tmp_path / "run", names)
         assert "\n" not in str(e.value)
-    with pytest.raises(UserError, match="its HiddenStates is not among the callbacks"):
+    with pytest.raises(UserError, match="the HiddenStates of Relations is missing"):
         distiller(tmp_path / "run", (), more=(Relations(HiddenStates()),))
     assert not (tmp_path / "run").exists()
 

@@ -433,7 +433,7 @@ def test_pairs_run_on_answers_alone_where_states_cannot_be_read(kind, shown, tmp
         task = Task("same", teacher.labels, ("one", "two"), relation="paraphrase")
         rows = [(f"{a} {b}", c) for a in WORDS[:8] for b in WORDS[8:12] for c in ("the film is old", "a quiet river")]
         student = Student.create(teacher.for_task(task), n_params=150_000, corpus=TEXTS * 9, vocab_size=150, n_texts=2, max_length=32)
-        with pytest.warns(UserWarning, match="no hidden states"):
+        with pytest.warns(UserWarning, match="no usable hidden states"):
             run = Distiller(teacher.for_task(task), student, rows, tmp_path / "run", task=task, steps=2, batch_size=8, device="cpu")
         assert run.settings.hidden == 0 and run.fit().logits(rows[:3]).shape == (3, 3)
 

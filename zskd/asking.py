@@ -38,12 +38,14 @@ class Mixture:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(
-        self,
-        at: torch.Tensor,  # int64, which inputs
-    ) -> Mixture:
-        "Some of the inputs."
-        return Mixture(*(x[at.to(x.device)] for x in (self.ids, self.weights, self.types, self.mask)))
+# %% ../nbs/46_asking.ipynb #9260fde9
+@patch
+def take(
+    self: Mixture,
+    at: torch.Tensor,  # int64, which inputs
+) -> Mixture:
+    "Some of the inputs."
+    return Mixture(*(x[at.to(x.device)] for x in (self.ids, self.weights, self.types, self.mask)))
 
 # %% ../nbs/46_asking.ipynb #e788dbe6
 def plain_mixture(

@@ -124,16 +124,18 @@ class Checkpoints:
         "What to do about a damaged checkpoint."
         return f"this checkpoint cannot be used; delete {self.folder} and resume, which trains from the start"
 
-    def load(
-        self,
-        role: str,  # 'state', 'best', 'start' or 'student'
-    ) -> dict[str, torch.Tensor]:
-        "The tensors of a role, verified. Raises `RunError` if the file is missing, cut short or altered."
-        entry = self.index.get("files", {}).get(role, {"name": f"{role}-*.safetensors", "sha256": ""})
-        path = self.folder / entry["name"]
-        if changed_files(self.folder, {entry["name"]: entry["sha256"]}):
-            raise RunError(f"{path}: is missing or damaged; {self.remedy}")
-        return load_file(path)
+# %% ../nbs/45_checkpoints.ipynb #2a670523
+@patch
+def load(
+    self: Checkpoints,
+    role: str,  # 'state', 'best', 'start' or 'student'
+) -> dict[str, torch.Tensor]:
+    "The tensors of a role, verified. Raises `RunError` if the file is missing, cut short or altered."
+    entry = self.index.get("files", {}).get(role, {"name": f"{role}-*.safetensors", "sha256": ""})
+    path = self.folder / entry["name"]
+    if changed_files(self.folder, {entry["name"]: entry["sha256"]}):
+        raise RunError(f"{path}: is missing or damaged; {self.remedy}")
+    return load_file(path)
 
 # %% ../nbs/45_checkpoints.ipynb #56bf7b58
 @patch

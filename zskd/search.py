@@ -43,18 +43,30 @@ class GradientSearch(Adversary):
         self.share, self.divergence, self.batch_words = share, divergence, batch_words
         self.judge = judge or RandomInfill()
 
-    def settings(self) -> dict[str, Any]:
-        return {"share": self.share, "divergence": self.divergence}
+# %% ../nbs/43_search.ipynb #13904407
+@patch
+def settings(self: GradientSearch) -> dict[str, Any]:
+    "What determines the result."
+    return {"share": self.share, "divergence": self.divergence}
 
-    def answers(self, n: int) -> int:
-        return 5 * n  # forward and backward, before and after, and one for the result
+# %% ../nbs/43_search.ipynb #13904408
+@patch
+def answers(self: GradientSearch, n: int) -> int:
+    "Five for each input: forward and backward, before and after, and one for the result."
+    return 5 * n
 
-    def check_teacher(self, teacher: Teacher) -> None:
-        check_gradients(teacher)
+# %% ../nbs/43_search.ipynb #13904409
+@patch
+def check_teacher(self: GradientSearch, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher whose gradients cannot be taken with respect to whole words."
+    check_gradients(teacher)
 
-    def check(self, teacher: Teacher, student: Student) -> None:
-        self.check_teacher(teacher)
-        shared_words(student.tokenizer, teacher.tokenizer)
+
+@patch
+def check(self: GradientSearch, teacher: Teacher, student: Student) -> None:
+    "Raise `UserError` for such a teacher, or models without a common vocabulary."
+    self.check_teacher(teacher)
+    shared_words(student.tokenizer, teacher.tokenizer)
 
 # %% ../nbs/43_search.ipynb #01da3749
 @patch

@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, filter_trackers
+from fastcore.basics import patch
 
 from .callbacks import Callback, Run
 from .errors import UserError
@@ -55,16 +56,19 @@ class TrackerCallback(Callback):
         accelerator.init_trackers(self.project, flat(run.config()), self.init)
         self.trackers = accelerator.trackers
 
-    def on_log(self, run: Run, event: str, fields: dict[str, Any]) -> None:
-        numbers = {f"{event}/{k}": v for k, v in fields.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and k != "step"}
-        if numbers and event in ("step", "evaluate", "adversary"):
-            for tracker in self.trackers:
-                tracker.log(numbers, step=fields["step"])
-
     def on_end(self, run: Run) -> None:
         for tracker in self.trackers:  # `Accelerator.end_training` would also end the process group
             tracker.finish()
         self.trackers = []
+
+# %% ../nbs/66_tracking.ipynb #f553e606
+@patch
+def on_log(self: TrackerCallback, run: Run, event: str, fields: dict[str, Any]) -> None:
+    "Pass on the numbers of steps, evaluations and the adversary's turns."
+    numbers = {f"{event}/{k}": v for k, v in fields.items() if isinstance(v, (int, float)) and not isinstance(v, bool) and k != "step"}
+    if numbers and event in ("step", "evaluate", "adversary"):
+        for tracker in self.trackers:
+            tracker.log(numbers, step=fields["step"])
 
 # %% ../nbs/66_tracking.ipynb #2d79bc84
 def flat(
