@@ -313,12 +313,12 @@ def test_a_run_resumes_from_wherever_it_was_killed(kinds, request):
 
 
 @contextlib.contextmanager
-def written_elsewhere(place: Path, beside: bool) -> Iterator[None]:
+def written_elsewhere(place: Path, adjacent: bool) -> Iterator[None]:
     "A place whose lock another thread holds."
     held, done = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with writing(place, beside):
+        with writing(place, adjacent):
             held.set()
             done.wait(60)
 
