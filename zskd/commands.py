@@ -533,8 +533,8 @@ def write(
     out: str,  # JSONL file for the texts; continued if it is there
     n: int,  # different texts
     model: str | None = None,  # causal language model, folder or hub name; with --rewrite a masked one, the embedded one if not given
-    rewrite: list[str]
-    | None = None,  # text files, patterns, folders, hub data sets or sample, to rewrite; without it, new texts are written
+    # text files, patterns, folders, hub data sets or sample, to rewrite; without it, new texts are written
+    rewrite: list[str] | None = None,
     column: str = "text",  # the column of --rewrite that holds the text, in formats that have columns
     rounds: int = 4,  # how often a sentence is rewritten
     share: float = 0.3,  # of its words that change in each round
