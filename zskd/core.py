@@ -15,8 +15,9 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import datetime, timezone
 from errno import EDQUOT, EFBIG, ENOSPC
 from functools import cache
@@ -36,11 +37,11 @@ from .errors import RunError, UserError, require
 from .processes import rank_and_world
 
 # %% auto #0
-__all__ = ['LOCK', 'ASSETS', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype', 'pick_device', 'count_parameters',
-           'atomic_path', 'write_json', 'read_json', 'read_object', 'home_path', 'one_line', 'digest', 'file_digest',
-           'sealed', 'write_sealed', 'is_whole', 'read_sealed', 'content_digest', 'file_digests', 'changed_files',
-           'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress', 'versions', 'RunFolder', 'sweep',
-           'holds_files', 'writing']
+__all__ = ['ANSWERED', 'LOCK', 'ASSETS', 'derive_seed', 'set_seed', 'cpu_has_bf16', 'pick_dtype', 'pick_device',
+           'count_parameters', 'atomic_path', 'write_json', 'read_json', 'read_object', 'home_path', 'one_line',
+           'digest', 'file_digest', 'sealed', 'write_sealed', 'is_whole', 'read_sealed', 'content_digest',
+           'file_digests', 'changed_files', 'tensors_under', 'optimizer_tensors', 'load_optimizer', 'progress',
+           'moved_by_answers', 'versions', 'RunFolder', 'sweep', 'holds_files', 'writing']
 
 # %% ../nbs/04_core.ipynb #3b0e1ceb
 def derive_seed(
@@ -315,6 +316,22 @@ def progress(
     off = hidden or os.environ.get("TQDM_DISABLE") == "1"
     every = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else 10
     return tqdm(items, desc=desc, total=total, unit=unit, disable=off, delay=2, mininterval=every, dynamic_ncols=True, smoothing=0.1)
+
+# %% ../nbs/04_core.ipynb #5e0a4002
+# Gets the number of texts that were just answered; by default nobody counts them.
+ANSWERED: ContextVar[Callable[[int], object]] = ContextVar("answered", default=lambda n: None)
+
+
+@contextmanager
+def moved_by_answers(
+    bar: tqdm,  # a progress bar that counts texts
+) -> Iterator[None]:
+    "Let answers move a progress bar."
+    token = ANSWERED.set(bar.update)
+    try:
+        yield
+    finally:
+        ANSWERED.reset(token)
 
 # %% ../nbs/04_core.ipynb #19e880bc
 def versions() -> dict[str, str]:  # package: version, or 'not installed'

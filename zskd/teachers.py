@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .core import atomic_path, count_parameters, digest, pick_device, pick_dtype, progress
+from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answers, pick_device, pick_dtype, progress
 from .errors import RunError, UserError, out_of_memory, require
 from .metrics import Classifier
 from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
@@ -308,7 +308,11 @@ def from_callable(
     def compute(rows: list[Row]) -> np.ndarray:
         inputs = [r[0] for r in rows] if n_texts == 1 else rows
         batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-        return np.concatenate([answer(b) for b in batches])
+        parts = []
+        for batch in batches:
+            parts.append(answer(batch))
+            ANSWERED.get()(len(batch))
+        return np.concatenate(parts)
 
     fingerprint = digest("callable", name, returns, labels) if name else ""
     kept = 64  # rows: few, because a failed call loses the answers that are not yet written
@@ -332,7 +336,9 @@ def _ask(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
     return torch.cat([model(**{key: rows[i : i + 1, real[i]] for key, rows in batch.items()}).logits for i in range(len(real))])
 
 # %% ../nbs/30_teachers.ipynb #c5eb649f
-def _forward(model: PreTrainedModel, pad: Padding, encoded: Encoded, rows: np.ndarray) -> np.ndarray:
+def _forward(
+    model: PreTrainedModel, pad: Padding, encoded: Encoded, rows: np.ndarray, answered: Callable[[int], object] = lambda n: None
+) -> np.ndarray:
     "Logits of the given rows, as an array [n, C] for all rows; the others stay 0."
     out = np.zeros((len(encoded), model.config.num_labels), np.float32)
     lengths, equal = encoded.lengths[rows], pad.side == "none"
@@ -345,12 +351,13 @@ def _forward(model: PreTrainedModel, pad: Padding, encoded: Encoded, rows: np.nd
             if int(lengths[index].min()) == longest:  # without padding there is nothing to mask
                 del batch["attention_mask"]
             out[rows[index]] = _ask(model, batch)[: len(index)].float().cpu().numpy()
+            answered(len(index))
     return out
 
 # %% ../nbs/30_teachers.ipynb #d277899f
 def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, pad: Padding, encoded: Encoded) -> np.ndarray:
     "Logits of one block by `fast`, a copy of `model` in lower precision; `model` answers the close calls again."
-    out = _forward(fast, pad, encoded, np.arange(len(encoded)))
+    out = _forward(fast, pad, encoded, np.arange(len(encoded)), ANSWERED.get())
     if fast is model:
         return out
     best = np.sort(out, axis=1)
@@ -660,7 +667,7 @@ def _ask_in_shards(
     keep = cache is not None and bool(self.fingerprint)
     out = np.zeros((len(rows), len(self.labels)), np.float32)
     shard, waiting = self.shard or BLOCK, []
-    with progress(desc=desc or "", total=len(rows), unit=" texts", hidden=desc is None) as bar:
+    with progress(desc=desc or "", total=len(rows), unit=" texts", hidden=desc is None) as bar, moved_by_answers(bar):
         for start in range(0, len(rows), shard):
             part = rows.rows(range(start, min(start + shard, len(rows))))
             path = shard_path(cache, self, part) if keep else None
@@ -670,7 +677,8 @@ def _ask_in_shards(
             else:
                 waiting.append((start, part, path))
             if waiting and (len(waiting) * shard >= self.at_once or start + shard >= len(rows)):
-                bar.update(self._answer(waiting, out))
+                self._answer(waiting, out)
+                bar.update(start + len(part) - bar.n)  # of a function that does not count its own answers
                 waiting = []
     return out
 
@@ -680,13 +688,11 @@ def _answer(
     self: Teacher,
     waiting: list[tuple[int, list[Row], Path | None]],  # of each shard: its first row, its rows, its file
     out: np.ndarray,  # [n, n_classes], is filled in
-) -> int:  # number of rows
+) -> None:
     "Ask about some shards together, and store each."
     answers = self._counted_logits([row for _, part, _ in waiting for row in part])
-    n = len(answers)
     for start, part, path in waiting:
         mine, answers = answers[: len(part)], answers[len(part) :]
         if path:
             write_shard(path, mine)
         out[start : start + len(part)] = mine
-    return n
