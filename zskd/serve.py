@@ -217,7 +217,7 @@ class RunDashboard(widgets.VBox):
         pool: Pool | None = None,  # that the student learned from
         examples: Examples | None = None,  # of the task
         most: int = 2000,  # texts of each set
-        resume: Callable[[], Any] | None = None,  # resumes the run, for the monitor
+        resume: Callable[[], object] | None = None,  # resumes the run, for the monitor
     ):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
         self.data = data = run if isinstance(run, RunData) else RunData(run, teacher, pool, examples, most)
