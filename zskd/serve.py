@@ -333,7 +333,7 @@ SOLARA_SETTINGS = {
     "SOLARA_TELEMETRY_SERVER_USER_ID": "nobody",
 }
 
-
+# %% ../nbs/73_serve.ipynb #73a0d012
 class Visits:
     "What Solara's server runs for each visitor."
 
