@@ -13,8 +13,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from fastcore.basics import patch
-
 # %% auto #0
 __all__ = ['FENCE', 'SPAN', 'CODE', 'NAME_LINK', 'OUTER_LINK', 'OPTION', 'plain_code', 'single_links', 'outside_code',
            'options_in_code', 'Site', 'page_file', 'resolve', 'resolved_links', 'own_meanings', 'line_of', 'own_source',
@@ -232,26 +230,22 @@ class FinishPage:
             self._finish(cell)
         self.nb.cells[:] = in_order(self.nb.cells, self.module.read_text(encoding="utf-8") if self.module else "")
 
-# %% ../nbs/95_site.ipynb #95a00001
-@patch
-def text(
-    self: FinishPage,
-    markdown: str,  # a cell's, or an output's
-) -> str:
-    "All corrections of Markdown."
-    markdown = own_meanings(single_links(plain_code(markdown)), self.file, self.symbols)
-    markdown = documented_places(markdown, self.symbols, self.root)
-    return resolved_links(options_in_code(markdown), self.page, self.site)
+    def text(
+        self,
+        markdown: str,  # a cell's, or an output's
+    ) -> str:
+        "All corrections of Markdown."
+        markdown = own_meanings(single_links(plain_code(markdown)), self.file, self.symbols)
+        markdown = documented_places(markdown, self.symbols, self.root)
+        return resolved_links(options_in_code(markdown), self.page, self.site)
 
-# %% ../nbs/95_site.ipynb #95a00002
-@patch
-def _finish(self: FinishPage, cell: Any) -> None:
-    "Change the Markdown of a cell."
-    if cell.cell_type == "raw":
-        cell.source = options_in_code(re.sub(r"^(output-file: .+)\.html$", r"\1", cell.source, flags=re.MULTILINE))
-    elif cell.cell_type == "markdown":
-        cell.source = self.text(cell.source)
-    for output in cell.get("outputs", []):
-        if "text/markdown" in output.get("data", {}):
-            text = self.text("".join(output["data"]["text/markdown"]))
-            output["data"]["text/markdown"] = (own_source(text, self.module) if self.module else text).splitlines(True)
+    def _finish(self, cell: Any) -> None:
+        "Change the Markdown of a cell."
+        if cell.cell_type == "raw":
+            cell.source = options_in_code(re.sub(r"^(output-file: .+)\.html$", r"\1", cell.source, flags=re.MULTILINE))
+        elif cell.cell_type == "markdown":
+            cell.source = self.text(cell.source)
+        for output in cell.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                text = self.text("".join(output["data"]["text/markdown"]))
+                output["data"]["text/markdown"] = (own_source(text, self.module) if self.module else text).splitlines(True)
