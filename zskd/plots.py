@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import ArrayLike
 
 from .errors import UserError, require
 from .metrics import ece_of, kl_rows, log_probabilities
@@ -76,7 +77,7 @@ def described(
     fig: go.Figure,  # is changed
     title: str,  # above it; markup, so pass texts through `as_label`
     summary: str,  # one sentence
-    table: Sequence[Sequence[Any]] = (),  # the heading, and the lines
+    table: Sequence[Sequence[object]] = (),  # the heading, and the lines
     height: int = 320,  # pixels
 ) -> go.Figure:  # the same
     "Give a figure its title, its looks and its description as text."
@@ -150,7 +151,7 @@ def show(
     display(data, raw=True)
 
 # %% ../nbs/70_plots.ipynb #4db20840
-def _logits(teacher_logits: Any, student_logits: Any, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _logits(teacher_logits: ArrayLike, student_logits: ArrayLike, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     "Both as float64 [n, C]. Raises `UserError` for shapes, labels or values that cannot be compared."
     t, s = np.asarray(teacher_logits, dtype=np.float64), np.asarray(student_logits, dtype=np.float64)
     if t.shape != s.shape or t.ndim != 2 or t.shape[1] != len(labels) or not len(labels):
@@ -162,7 +163,7 @@ def _logits(teacher_logits: Any, student_logits: Any, labels: Sequence[str]) -> 
     return t, s
 
 # %% ../nbs/70_plots.ipynb #b5758f08
-def _is_number(x: Any) -> bool:
+def _is_number(x: object) -> bool:
     return isinstance(x, Real) and bool(np.isfinite(x))
 
 # %% ../nbs/70_plots.ipynb #e438d85a
@@ -195,7 +196,7 @@ def probability_fig(
     return described(fig, title, f"{answers}; KL {kl:.3f} nats.", table, height=150 + 44 * len(names))
 
 # %% ../nbs/70_plots.ipynb #3c64f352
-def _bars(who: str, values: Sequence[float], at: Sequence[Any], horizontal: bool = True, number: str = ".2f", **place: Any) -> go.Bar:
+def _bars(who: str, values: Sequence[float], at: Sequence[float], horizontal: bool = True, number: str = ".2f", **place: Any) -> go.Bar:
     "The bars of teacher or student, with their numbers."
     x, y = (values, at) if horizontal else (at, values)
     return go.Bar(

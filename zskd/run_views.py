@@ -143,7 +143,7 @@ class Monitor(widgets.VBox):
     def __init__(
         self,
         folder: str | Path,  # of a run; it may not exist yet
-        resume: Callable[[], Any] | None = None,  # starts or resumes it: `lambda: Distiller(…, resume=True).fit()`
+        resume: Callable[[], object] | None = None,  # starts or resumes it: `lambda: Distiller(…, resume=True).fit()`
         every: float = 2.0,  # seconds between two looks at the log
     ):
         self.folder, self.resume, self.every = RunFolder(folder), resume, every

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from fastcore.basics import patch
@@ -48,10 +48,6 @@ from .students import Student
 from .tasks import Examples
 from .teachers import Teacher, stored_logits
 from .widgets import PLOTLY_JS, widgets
-
-if TYPE_CHECKING:
-    from starlette.requests import HTTPConnection, Request
-    from starlette.responses import Response
 
 Message = MutableMapping[str, Any]  # of ASGI, the interface of web servers in Python
 Send = Callable[[Message], Awaitable[None]]
@@ -218,7 +214,7 @@ class RunDashboard(widgets.VBox):
         pool: Pool | None = None,  # that the student learned from
         examples: Examples | None = None,  # of the task
         most: int = 2000,  # texts of each set
-        resume: Callable[[], Any] | None = None,  # resumes the run, for the monitor
+        resume: Callable[[], object] | None = None,  # resumes the run, for the monitor
     ):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
         self.data = data = run if isinstance(run, RunData) else RunData(run, teacher, pool, examples, most)
@@ -338,7 +334,7 @@ SOLARA_SETTINGS = {
     "SOLARA_TELEMETRY_SERVER_USER_ID": "nobody",
 }
 
-
+# %% ../nbs/73_serve.ipynb #73a0d012
 class Visits:
     "What Solara's server runs for each visitor."
 
@@ -393,7 +389,7 @@ def make_app(
     apps["__default__"] = visits
     anywidget = Path(find_spec("anywidget").origin).parent / "nbextension" / "index.js"
 
-    def root(request: Request) -> Response:
+    def root(request: Any) -> Any:
         page = HTMLResponse(make_page(state.title))
         page.set_cookie(COOKIE_KEY_SESSION_ID, secrets.token_urlsafe(24), samesite="lax")
         return page
@@ -441,7 +437,9 @@ async def __call__(
     from starlette.requests import HTTPConnection
 
     if scope["type"] == "http":
-        await self.respond(HTTPConnection(scope))(scope, receive, send)
+        request = HTTPConnection(scope)
+        token, cookie = request.query_params.get("token"), request.cookies.get(self.name)
+        await self.respond(request.url.path, token, cookie)(scope, receive, send)
     elif scope["type"] == "websocket":
         request = HTTPConnection(scope)
         same_site = request.headers.get("origin", "").partition("://")[2] in ("", request.headers.get("host"))
@@ -454,16 +452,18 @@ async def __call__(
 @patch
 def respond(
     self: TokenGate,
-    request: HTTPConnection,  # for a page or a file
+    path: str,  # of the page or file that is asked for
+    token: str | None,  # in the address
+    cookie: str | None,  # that an earlier visit set
 ) -> App:
     "What answers a request: a redirect that sets the cookie, a refusal, or the app with the policy."
     from starlette.responses import HTMLResponse, RedirectResponse
 
-    if self.token and "token" in request.query_params and self.accepts(request.query_params["token"]):
-        redirect = RedirectResponse(request.url.remove_query_params("token").path, 303)
+    if self.token and token is not None and self.accepts(token):
+        redirect = RedirectResponse(path, 303)
         redirect.set_cookie(self.name, self.token, httponly=True, samesite="lax")
         return redirect
-    if not self.accepts(request.cookies.get(self.name)):
+    if not self.accepts(cookie):
         return HTMLResponse(render("denied.html"), 403)
 
     async def with_policy(scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:

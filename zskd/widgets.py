@@ -47,7 +47,7 @@ class Figure(AnyWidget):
     def __init__(
         self,
         fig: go.Figure,  # to begin with
-        on_click: Callable[[Any, Any], None] | None = None,  # gets the x and y of a clicked point
+        on_click: Callable[[float, float], None] | None = None,  # gets the x and y of a clicked point
     ):
         super().__init__()
         self.on_click = on_click
@@ -87,11 +87,11 @@ def with_text(
 def debounce(
     call: Callable[[], None],  # what to do
     wait: float,  # seconds without another change
-) -> Callable[[Any], None]:  # to observe a widget with
+) -> Callable[..., None]:  # to observe a widget with
     "Call once, after changes have stopped for a while."
     pending: list[asyncio.TimerHandle] = []
 
-    def changed(_: Any = None) -> None:
+    def changed(_: object = None) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
