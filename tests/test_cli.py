@@ -347,7 +347,7 @@ def test_bad_options(call, models, tmp_path):
             (["--hidden", -1], ["--hidden -1"]),
             (["--colour", "red"], ["zskd distill", "--colour"]),
             (["--epochs", 6], ["--epochs", "--steps"]),
-            (["--init", "my/start"], ["--preset", "--init"]),
+            (["--init", "my/start"], ["--preset bert-tiny: has no effect on the checkpoint my/start"]),
         ]
     ):
         code, _, err = call(*base, tmp_path / f"run{i}", *more)
@@ -356,7 +356,7 @@ def test_bad_options(call, models, tmp_path):
     for more, parts in [
         ([], ["--task NAME", "--teacher FOLDER", "--n-texts 1"]),
         (["--task", "mrpc", "--n-texts", 2], ["--n-texts", "the task mrpc"]),
-        (["--task", "mrpc", "--relation", "paraphrase"], ["--relation", "--task mrpc"]),
+        (["--task", "mrpc", "--relation", "paraphrase"], ["--relation", "the task mrpc"]),
         (["--task", "sst2", "--n-texts", 0], ["--n-texts", "the task sst2"]),
         (["--n-texts", 3], ["--n-texts 3", "1 or 2"]),
         (["--task", "sst2", "--device", "cpu"], ["--device", "--teacher"]),
@@ -377,7 +377,7 @@ def test_bad_options(call, models, tmp_path):
     [
         (["distill", "--teacher", "t", "--out", "o", "--rows", "1.5"], "--rows: '1.5' is not a whole number; "),
         (["distill", "--teacher", "t", "--out", "o", "--lr", "high"], "--lr: 'high' is not a number; "),
-        (["distill", "--teacher", "t", "--out", "o", "--rows"], "--rows: needs a value; "),
+        (["distill", "--teacher", "t", "--out", "o", "--rows"], "--rows: needs a value (write --rows=VALUE if it begins with a hyphen); "),
         (["pool", "--task", "sst2", "--rows", 3, "--oversample", 0, "--out", "o"], "--oversample 0: must be 1 or more\n"),
         (["pool", "--task", "sst2", "--rows", 3, "--out", ""], "--out: is empty; give a value\n"),
         (["pool", "--task", "sst2", "--corpus", "a.txt", "", "--out", "o"], "--corpus: is empty; give a value\n"),
@@ -473,7 +473,7 @@ def test_assumed_number_of_texts_is_told(call, models, tmp_path):
     assert code == 0 and "are assumed" not in out, err
     code, out, err = call("label", *silent, "--n-texts", 2, "--pool", tmp_path / "one" / "pool")
     assert code == 2
-    one_line(err, tmp_path / "one" / "pool", "rows of 1 text(s)", "--n-texts")
+    one_line(err, tmp_path / "one" / "pool", "rows of 1 text(s)", "--pool")
 
 
 def test_a_pool_without_teacher_and_task(call, models, tmp_path):
@@ -553,7 +553,7 @@ def test_a_mistake_does_not_take_the_folder(call, models, tmp_path):
     one_line(err, "mistyped.txt")  # before the size, which could be right for another teacher
     code, _, err = call(*words, "--adversary", "infill", "--batch-size", 1)
     assert code == 2, err
-    one_line(err, "--batch-size 1: the adversary's share of 0.25 is less than one row of it; give a larger --batch-size")
+    one_line(err, "--batch-size 1: the adversary's share of 0.25 is less than one row of a batch; choose a larger batch")
     assert not (tmp_path / "run").exists()
     code, _, err = call(*words)
     assert code == 0, err
@@ -587,7 +587,7 @@ def test_a_folder_holds_one_run(call, finished, models):
     table.write_text("text\tlabel\na film\tpositive\n")
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", out / "student", "--data", table, "--split", "train")
     assert code == 2
-    one_line(err, "--split train: has no effect where --data is one file")
+    one_line(err, "--split train: has no effect where the data is one file")
     code, _, err = call("evaluate", "--teacher", models / "good", "--student", out, "--task", "sst2", "--data", "demo")
     assert code == 2
     one_line(err, f"{out}/student")
@@ -620,7 +620,7 @@ def test_a_run_that_has_lost_a_file(call, finished, models, tmp_path):
     one_line(err, f"{out}/pool/pool.json: is missing; put that file back, or delete the folder {out}/pool and make the same pool again")
     code, _, err = call(*pages)
     assert code == 0 and (tmp_path / "pages" / "monitor.html").exists()
-    one_line(err, "warning: ", f"{out}/pool/pool.json: is missing", "put that file back")
+    one_line(err, "warning: ", f"{out}/pool/pool.json: is missing", "restore that file")
     shutil.rmtree(out / "pool")  # as it was told
     (out / "log.jsonl").unlink()
     code, _, err = call(*words, "--resume")
@@ -628,7 +628,7 @@ def test_a_run_that_has_lost_a_file(call, finished, models, tmp_path):
     one_line(err, "warning: ", f"{out}/log.jsonl: is missing")
     code, _, err = call(*pages)
     assert code == 0
-    one_line(err, "warning: ", f"{out}/log.jsonl: is missing", "put that file back")
+    one_line(err, "warning: ", f"{out}/log.jsonl: is missing", "restore that file")
     assert call(*score)[0] == 0
 
 
@@ -754,7 +754,7 @@ def test_pretrain_and_start_from_it(call, models, tmp_path):
         (["--encoder", "demo", "--words", -1], ["--words -1"]),
         (["--encoder", "demo", "--rows", 200, "--batch-size", 4000], ["--batch-size 4000", "only 190 of 200 rows"]),
         (["--encoder", "nowhere", "--batch-size", 0], ["--batch-size 0: must be 1 or more\n"]),
-        (["--encoder", "nowhere", "--epochs", 0], ["--epochs 0.0: must be a number above 0"]),
+        (["--encoder", "nowhere", "--epochs", 0], ["--epochs 0: must be a number above 0"]),
         (["--encoder", "demo", "--params", 99_999_999], ["--params 99999999", "from 1 to the encoder's"]),
     ],
 )
