@@ -56,7 +56,7 @@ def claim(
     if kept["teacher"] != teacher.fingerprint:
         raise UserError(f"{out}: holds a run with another model; {remedy}")
     if not resume:
-        raise UserError(f"{out}: already holds this run; resume it, or choose another folder", resume=None)
+        raise UserError(f"{out} already holds this run; resume it, or choose another folder", resume=None)
 
 # %% ../nbs/82_folders.ipynb #6f3b6a9b
 def check_same(
