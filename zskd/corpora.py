@@ -412,9 +412,8 @@ def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) ->
 
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
-    source: str
-    | Path
-    | Sequence[str | Path] = "sample",  # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
+    # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
+    source: str | Path | Sequence[str | Path] = "sample",
     column: str = "text",  # the column with the text, in formats with columns
     split: str = "train",  # split of a hub data set
     clean: bool | Callable[[str], str] | None = None,  # whether to undo WikiText marks (None: detect them), or a function of a line

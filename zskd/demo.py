@@ -33,13 +33,8 @@ __all__ = ['POOL', 'STAGE_1', 'STAGE_2', 'TURNS', 'TEXTS', 'HEADINGS', 'RUN_FILE
 POOL: dict[str, Any] = {"n": 20_000, "oversample": 1.3}
 STAGE_1: dict[str, Any] = {"ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
 STAGE_2: dict[str, Any] = {"steps": 40, "batch_size": 256, "lr": 1e-3}
-TURNS: dict[str, Any] = {
-    "start": 0.0,
-    "student_steps": 20,
-    "rows": 512,
-    "generator_steps": 2,
-    "learn_rows": 32,
-}  # two short ones, in stage 2
+# two short ones, in stage 2
+TURNS: dict[str, Any] = {"start": 0.0, "student_steps": 20, "rows": 512, "generator_steps": 2, "learn_rows": 32}
 TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
 HEADINGS = (
     "The teacher, a classifier of film reviews",

@@ -227,9 +227,8 @@ def distill(
     **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `adversary`, `callbacks`, …
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
-    out = Path(out)
+    out, cache, training = Path(out), Path(cache or Path(out) / "logits"), {"seed": seed, **settings}
     size: dict[str, Any] = {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
-    cache, training = Path(cache or out / "logits"), {"seed": seed, **settings}
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now

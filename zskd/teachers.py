@@ -667,7 +667,7 @@ def _ask_in_shards(
     with progress(desc=desc or "", total=len(rows), unit=" texts", hidden=desc is None) as bar:
         for start in range(0, len(rows), shard):
             part = rows.rows(range(start, min(start + shard, len(rows))))
-            path = shard_path(cast(Path, cache), self, part) if keep else None
+            path = shard_path(cast("str | Path", cache), self, part) if keep else None
             if path and path.exists():
                 out[start : start + len(part)] = check_logits(read_shard(path), part, self.labels)
                 bar.update(len(part))
