@@ -331,7 +331,8 @@ def _edited(self: MaxDivergenceSearch, rows: list[Row], seed: int) -> list[Row |
     firsts = [[row[0]] for row in rows if len(row) == 2 and row[0].strip()]
     if not firsts:
         return [None] * len(rows)
-    rng, text, out = random.Random(seed), TextSample(firsts), []
+    rng, text = random.Random(seed), TextSample(firsts)
+    out: list[Row | None] = []
     for row in rows:
         edit = BUILDERS[self.edits[int(rng.random() * len(self.edits))]].make.edit
         words = edit(rng, split_words(row[0]), text) if len(row) == 2 and row[0].strip() else None

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import cast
 
 import numpy as np
 import torch
@@ -175,12 +176,11 @@ def _read(
         read.append(new if new.requires_grad or not grad else new.detach().requires_grad_())
         return read[-1]
 
-    takes = inspect.signature(teacher.model.forward).parameters
-    known = {
-        k: v for k, v in inputs.items() if k in takes and (k != "token_type_ids" or getattr(teacher.model.config, "type_vocab_size", 0) > 1)
-    }
-    with _embedding_hook(teacher.model, change), torch.set_grad_enabled(grad):
-        said = teacher.model(**known, **({"output_hidden_states": True} if states else {}))
+    model: PreTrainedModel = teacher.model
+    takes = inspect.signature(model.forward).parameters
+    known = {k: v for k, v in inputs.items() if k in takes and (k != "token_type_ids" or getattr(model.config, "type_vocab_size", 0) > 1)}
+    with _embedding_hook(model, change), torch.set_grad_enabled(grad):
+        said = model(**known, **({"output_hidden_states": True} if states else {}))
     return Answer(
         said.logits.float()[:, teacher.columns], tuple(said.hidden_states[i].float() for i in states), inputs["attention_mask"], read[0]
     )
@@ -203,7 +203,7 @@ def ask_texts(
     if not states and not grad:
         return Answer(torch.from_numpy(teacher.logits(rows)))
     _check_model(teacher, "hidden states and no gradients")
-    encoded = encode_rows(teacher.tokenizer, rows, teacher.max_length)
+    encoded = encode_rows(teacher.tokenizer, rows, cast(int, teacher.max_length))
     return _read(teacher, encoded.batch(np.arange(len(rows)), teacher.model.device), states, grad)
 
 # %% ../nbs/46_asking.ipynb #c96621f9

@@ -88,7 +88,8 @@ def _count_words(sentences: Sequence[str]) -> tuple[list[str], list[str], list[s
                 counts[where][bare] += n
     mid = counts[1]
     names = Counter({w: n for w, n in mid.items() if w[0].isupper() and len(w) > 1 and w.isalpha() and n > mid[w.lower()]})
-    ranked = [sorted(c, key=lambda w, c=c: (-c[w], w))[:VOCABULARY_SIZE] for c in (counts[0] + mid, names, numbers)]
+    kinds = (counts[0] + mid, names, numbers)
+    ranked = [[w for w, _ in sorted(c.items(), key=lambda item: (-item[1], item[0]))][:VOCABULARY_SIZE] for c in kinds]
     return ranked[0], ranked[1], ranked[2]
 
 # %% ../nbs/22_builders.ipynb #a1454929

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -221,7 +221,8 @@ def counting(
     asked = torch.tensor([teacher.queries - before[0], teacher.backward_queries - before[1]], device=self.accelerator.device)
     if self.world > 1:  # one process may find answers in a cache that another has filled
         asked = self.accelerator.gather(asked).view(-1, 2).amax(0)
-    self.state.queries.add(*asked.tolist(), adversary=adversary)
+    forward, backward = asked.tolist()
+    self.state.queries.add(forward, backward, adversary=adversary)
 
 # %% ../nbs/47_callbacks.ipynb #4e9dccea
 @dataclass(eq=False)
@@ -594,7 +595,8 @@ class LogCallback(Callback):
         self,
         every: int | None = None,  # steps between two lines with the loss; None gives about 200 lines
     ):
-        self.every, self.losses = every, []
+        self.every = every
+        self.losses: list[float] = []
 
     def on_start(self, run: Run) -> None:
         self.every = self.every or max(1, run.steps // 200)
@@ -612,7 +614,7 @@ class LogCallback(Callback):
 
     def on_step(self, run: Run, step: int, loss: float) -> None:
         self.losses.append(loss)
-        if step % self.every == 0 or step == run.steps:
+        if step % cast(int, self.every) == 0 or step == run.steps:
             run.log("step", step=step, loss=sum(self.losses) / len(self.losses), lr=run.lr)
             self.losses = []
 
@@ -631,7 +633,8 @@ class ProgressCallback(Callback):
 
     def __init__(self) -> None:
         self.bar: tqdm | None = None
-        self.agreement, self.smooth = "", None
+        self.agreement = ""
+        self.smooth: float | None = None
 
     def on_start(self, run: Run) -> None:
         self.bar = progress(desc="distill", total=run.steps, unit=" steps") if run.is_main else None

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from . import commands, demo  # noqa: F401  they register the commands
 from .errors import RunError, UserError, ZskdError, in_python, out_of_memory
@@ -273,7 +273,7 @@ def _share(words: list[str]) -> int:
         if ours.is_main:
             print(f"warning: zskd {name}: runs as one process; the {ours.world - 1} other(s) have nothing to do", file=sys.stderr)
         return run_words(words) if ours.is_main else 0
-    ours.explain = lambda why: f"zskd {name}: {explain(KeyboardInterrupt(why), name, words)[1]}"
+    ours.explain = lambda why: f"zskd {name}: {cast('tuple[int, str]', explain(KeyboardInterrupt(why), name, words))[1]}"
     code = 1
     try:
         ours.join()

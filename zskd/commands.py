@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
 __all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'introduction', 'check_distill',
@@ -120,8 +120,8 @@ def teacher(
     known = known_task(task, None, relation, columns, label_column)
     check_labelled(data, labels, known)
     check_out(out, empty=True)
-    known = known or own_task(labels, columns, relation, label_column)
-    how = {"seed": seed, "extra": extra or (), "average": average, "skip_bad_lines": skip_bad_lines}
+    known = known or own_task(cast("list[str]", labels), columns, relation, label_column)
+    how: dict[str, Any] = {"seed": seed, "extra": extra or (), "average": average, "skip_bad_lines": skip_bad_lines}
     scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, **how)
     print(f"{out}: {known.metric} {scores[known.metric]:.3f} on {scores['n']:,} examples")
 
@@ -644,7 +644,7 @@ def make_pretrainer(
         text = load_corpus(given["corpus"] or "sample", given["column"], skip_bad_lines=given["skip_bad_lines"])
     rows = mixed_text(text, n, seed)
     check_batch(len(rows), settings)
-    texts = first_texts(rows)
+    texts = first_texts(cast("Pool", rows))  # a mixture has the same methods
     student = shared_student(out, lambda: compact_student(model, given["n_params"], texts, given["vocab_size"], seed=seed))
     print(f"encoder: {model.name}, {model.n_params:,} parameters\ntext: {rows}\nstudent: {student.notes['shape']}")
     how = {name: given[name] for name in ("epochs", "batch_size", "lr", "seed", "precision", "resume", "device")}

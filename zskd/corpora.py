@@ -9,13 +9,14 @@ import glob
 import html
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from textwrap import shorten
 from types import CodeType
+from typing import cast
 
 from fastcore.basics import patch
 
@@ -222,7 +223,7 @@ def from_texts(
     wrong = next((i for i, text in enumerate(held) if not isinstance(text, str)), None)
     if wrong is not None:
         raise UserError(f"item {wrong} is not a text but of type {type(held[wrong]).__name__}; leave it out", texts=None)
-    return cls(name, [Part(name, partial(_repaired, held, notices), lambda: digest(held), notices)])
+    return cast(type[Corpus], cls)(name, [Part(name, partial(_repaired, held, notices), lambda: digest(held), notices)])
 
 # %% ../nbs/20_corpora.ipynb #9be116ac
 @patch(as_prop=True)
@@ -411,7 +412,8 @@ def _parts(source: str | Path, column: str, split: str, skip_bad_lines: bool) ->
 
 # %% ../nbs/20_corpora.ipynb #ccd10453
 def load_corpus(
-    source: str | Path | list[str | Path] = "sample",  # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
+    # `'sample'`, file, pattern, folder, hub name (`name` or `name:config`), or a list
+    source: str | Path | Sequence[str | Path] = "sample",
     column: str = "text",  # the column with the text, in formats with columns
     split: str = "train",  # split of a hub data set
     clean: bool | Callable[[str], str] | None = None,  # whether to undo WikiText marks (None: detect them), or a function of a line
@@ -419,7 +421,7 @@ def load_corpus(
     skip_bad_lines: bool = False,  # skip bad lines of CSV, TSV and JSONL files instead of refusing the file
 ) -> Corpus:  # streamed from the beginning each time
     "Open a corpus and read its first paragraph. Raises `UserError` for a bad name or file, `RunError` for damage or an unreachable hub."
-    sources = list(source) if isinstance(source, (list, tuple)) else [source]
+    sources: list[str | Path] = list(source) if isinstance(source, (list, tuple)) else [cast(str, source)]
     parts = [part for s in sources for part in _parts(s, column, split, skip_bad_lines)]
     name = str(sources[0]) if len(sources) == 1 else f"{len(sources)} sources"
     if column != "text" and not any(part.column for part in parts):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from fastcore.basics import patch
@@ -28,7 +28,7 @@ from .pages import STUDENT, TEACHER, fill, render, with_alpha
 from .plots import agreement_fig, distribution_fig, empty_fig, probability_fig, reliability_fig, shift_fig, simplex_fig
 from .pools import Pool
 from .students import Student
-from .tasks import Row, as_rows, as_texts
+from .tasks import Row, TextPool, as_rows, as_texts
 from .teachers import Teacher
 from .widgets import Figure, debounce, go, widgets, with_menu, with_text, write_page
 
@@ -143,7 +143,8 @@ def figure_of(
     answers: tuple[np.ndarray, np.ndarray] | None = None,  # from `ask`; None asks
 ) -> go.Figure:
     "The figure of one input."
-    return probability_fig(*(answers or self.ask(row)), self.student.labels, " | ".join(row))
+    teacher, student = answers or self.ask(row)
+    return probability_fig(teacher, student, self.student.labels, " | ".join(row))
 
 # %% ../nbs/71_dashboards.ipynb #4c1337be
 @patch
@@ -249,10 +250,10 @@ def ask(
     cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
 ) -> Answers:
     "Ask both models. Raises `UserError` for other classes, and for input that is not text."
-    order, pool = class_order(teacher, student), as_texts(rows)
+    order, pool = class_order(teacher, student), as_texts(cast(TextPool, rows))
     inputs = pool.rows()
     t = np.asarray(teacher.logits(pool, cache=cache))[:, order]
-    return cls(inputs, t, student.logits(inputs), student.labels, truth)
+    return cast(type[Answers], cls)(inputs, t, student.logits(inputs), student.labels, cast("np.ndarray | None", truth))
 
 # %% ../nbs/71_dashboards.ipynb #1afe9771
 ORDERS: dict[str, Callable[[Answers], np.ndarray]] = {  # sort keys, the largest first

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import UserError
 from .folders import claim, run_options
@@ -17,7 +17,10 @@ from .processes import team
 from .steps import check_data, check_out, make_pool, open_teacher
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from zskd.pools import Pool
+    from zskd.students import Student
     from zskd.tasks import Examples, Task
     from zskd.teachers import Teacher
     from zskd.training import Distiller
@@ -27,10 +30,11 @@ __all__ = ['POOL', 'STAGE_1', 'STAGE_2', 'TURNS', 'TEXTS', 'HEADINGS', 'RUN_FILE
            'headings', 'demo_teacher', 'demo_pool', 'stage_1', 'stage_2', 'stage_scores', 'print_report']
 
 # %% ../nbs/84_demo.ipynb #ad696274
-POOL = {"n": 20_000, "oversample": 1.3}
-STAGE_1 = {"ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
-STAGE_2 = {"steps": 40, "batch_size": 256, "lr": 1e-3}
-TURNS = {"start": 0.0, "student_steps": 20, "rows": 512, "generator_steps": 2, "learn_rows": 32}  # two short ones, in stage 2
+POOL: dict[str, Any] = {"n": 20_000, "oversample": 1.3}
+STAGE_1: dict[str, Any] = {"ratio": 30, "epochs": 6.5, "batch_size": 256, "lr": 3e-3}
+STAGE_2: dict[str, Any] = {"steps": 40, "batch_size": 256, "lr": 1e-3}
+# two short ones, in stage 2
+TURNS: dict[str, Any] = {"start": 0.0, "student_steps": 20, "rows": 512, "generator_steps": 2, "learn_rows": 32}
 TEXTS = ("an unlikely pleasure", "it never comes to life", "the acting is better than the story deserves")
 HEADINGS = (
     "The teacher, a classifier of film reviews",
@@ -128,7 +132,7 @@ def demo_pool(
         print(f"{folder} holds an earlier demo, which is resumed (--fresh starts again).")
     rows = make_pool(task, model, folder / "pool", folder / "logits", seed=seed, **POOL)
     print(f"{len(rows):,} pieces of Wikipedia, chosen so that the teacher calls half of them positive:")
-    for row, logits in zip(rows.rows(range(4)), rows.logits[:4], strict=True):
+    for row, logits in zip(rows.rows(range(4)), cast("np.ndarray", rows.logits)[:4], strict=True):
         print(f"  {model.labels[logits.argmax()]:>8}  {row[0][:90]}")
     return rows
 
@@ -198,7 +202,7 @@ def stage_scores(
     truth, out = class_logits(run.teacher, examples), {}
     best = score(truth.argmax(1), examples.labels, examples.task)["accuracy"]
     for name, model in asked.items():
-        z = class_logits(model, examples)
+        z = class_logits(cast("Student", model), examples)
         right = score(z.argmax(1), examples.labels, examples.task)["accuracy"]
         out[name] = {"accuracy": right, "pct_of_teacher": 100 * right / best, "agreement": agreement(z, truth)}
     return out

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .adversaries import Adversary
 from .core import holds_files, pick_device
@@ -41,14 +41,14 @@ def with_task(
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
 ) -> tuple[Teacher, Task]:  # the teacher with its classes in the task's order, and the task
     "A teacher and its task. Raises `UserError` if they do not fit each other."
-    task = get_task(task) if isinstance(task, str) else task  # a wrong name should not have to wait for the model
+    known = get_task(task) if isinstance(task, str) else task  # a wrong name should not have to wait for the model
     model = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher, device=device)
-    if task is None:
+    if known is None:
         n_texts = n_texts or model.n_texts
         if n_texts is None:
             warnings.warn(f"{model.name}: does not say how many texts it reads at once; single texts are assumed", stacklevel=2)
-        task = Task.for_teacher(model, n_texts or 1)
-    return model.for_task(task), task
+        known = Task.for_teacher(model, n_texts or 1)
+    return model.for_task(known), known
 
 # %% ../nbs/68_distillation.ipynb #4a0159d7
 def check_size(
@@ -77,7 +77,7 @@ def check_size(
         most = f", and no more than the teacher has ({teacher.n_params:,})" if teacher.n_params else ""
         require(1 <= n_params <= (teacher.n_params or math.inf), f"must be at least 1{most}", n_params=n_params)
     if preset is None and not ready and (n_params is not None or teacher.n_params):
-        budget = n_params if n_params is not None else int(teacher.n_params / (ratio or 30))
+        budget = n_params if n_params is not None else int((teacher.n_params or 0) / (ratio or 30))
         best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size)
 
 # %% ../nbs/68_distillation.ipynb #c6814fc0
@@ -159,7 +159,7 @@ def kept_pool(
             require(there == asked, f"{folder} holds a pool that was made with another{seen}; choose another folder", **{name: asked})
         return pool
     with count_answers(teacher) if teacher else nullcontext():
-        pool = ood_pool(task, corpus, n, teacher, recipe, seed, cache)
+        pool = ood_pool(task, cast(Corpus, corpus), n, teacher, recipe, seed, cache)
     pool.save(folder)
     return pool
 
@@ -227,8 +227,8 @@ def distill(
     **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `adversary`, `callbacks`, …
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
-    out, size = Path(out), {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
-    cache, training = Path(cache or out / "logits"), {"seed": seed, **settings}
+    out, cache, training = Path(out), Path(cache or Path(out) / "logits"), {"seed": seed, **settings}
+    size: dict[str, Any] = {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now

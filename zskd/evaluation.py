@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from fastcore.basics import patch
@@ -30,7 +30,9 @@ __all__ = ['REPORT_KEYS', 'SCORES', 'SHOWN_CLASSES', 'Scorable', 'latency', 'cla
 class Scorable(Protocol):
     "What can be scored: a `Teacher`, a `Student`, an export, or a class of your own."
 
-    labels: Sequence[str]  # class names, one for each column of the logits
+    @property
+    def labels(self) -> Sequence[str]:
+        "Class names, one for each column of the logits."
 
     def logits(self, rows: Sequence[Row]) -> np.ndarray:
         "Logits [n, C] of n inputs."
@@ -134,7 +136,7 @@ def load(
     missing = [k for k in REPORT_KEYS if not isinstance(data, dict) or k not in data]
     if missing:
         raise UserError(f"{path}: is no zskd report ({missing[0]!r} is missing); make one with zskd evaluate")
-    return cls(data)
+    return cast(type[Report], cls)(data)
 
 # %% ../nbs/60_evaluation.ipynb #25eeb363
 def _data_note(name: str, zero_shot: bool | None) -> str:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -456,7 +457,7 @@ def _constant(node: ast.expr) -> float:
     if not isinstance(value, ast.Constant) or type(value.value) not in (int, float):
         raise UserError(f"{ast.unparse(node)} must be a number")
     try:
-        return sign * float(value.value)
+        return sign * float(cast(float, value.value))
     except OverflowError as e:
         raise UserError("a number is too large") from e
 
@@ -479,7 +480,7 @@ def _term(node: ast.expr) -> LossTerm:
             raise UserError(f"{name}: {key} is given twice; leave one of them out")
     if call.args:
         raise UserError(f"{name}: parameters are given by name, as name=number; {takes}")
-    term = LossTerm(1.0, name, {k.arg: _constant(k.value) for k in call.keywords})
+    term = LossTerm(1.0, name, {str(k.arg): _constant(k.value) for k in call.keywords})
     term(torch.zeros(2, 3), torch.eye(3)[:2])
     return term
 

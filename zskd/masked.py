@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -75,10 +75,10 @@ def shared_words(
     if 2 * len(common) < min(len(mine), len(other)):
         text = f"one vocabulary is needed ({sizes}): student and generator share {len(common):,} pieces"
         raise UserError(f"{text}; give another generator, or {_OTHER_WAY}")
-    names = tuple(sorted((piece for piece in common if _is_word(piece)), key=mine.get))
-    pieces, unknown = sorted(mine, key=mine.get), other.get(getattr(generator, "unk_token", None), 0)
-    numbers = [torch.tensor([found.get(p, unknown) for p in pieces]) for found in (theirs, other)]
-    return SharedWords(*numbers, torch.tensor([mine[n] for n in names]), names, {n: i for i, n in enumerate(names)})
+    names = tuple(sorted((piece for piece in common if _is_word(piece)), key=mine.__getitem__))
+    pieces, unknown = sorted(mine, key=mine.__getitem__), other.get(cast(str, getattr(generator, "unk_token", None)), 0)
+    known, proposed = (torch.tensor([found.get(p, unknown) for p in pieces]) for found in (theirs, other))
+    return SharedWords(known, proposed, torch.tensor([mine[n] for n in names]), names, {n: i for i, n in enumerate(names)})
 
 # %% ../nbs/21_masked.ipynb #33b406f8
 @dataclass
@@ -100,11 +100,11 @@ def rewritten(
     names: Sequence[str],  # a word for each masked one, row by row
 ) -> list[Row]:
     "The inputs with other words in place of the masked ones. Capitals are kept if the tokens have no case."
-    names, out = iter(names), []
+    proposed, out = iter(names), []
     for row, encoding, at in zip(self.rows, self.encodings, self.at.tolist(), strict=True):
         texts, moved = list(row), [0, 0]
         for place in (i for i, masked in enumerate(at) if masked):
-            which, (start, stop), name = encoding.sequence_ids[place], encoding.offsets[place], next(names)
+            which, (start, stop), name = cast(int, encoding.sequence_ids[place]), encoding.offsets[place], next(proposed)
             if name == encoding.tokens[place]:  # the original word, perhaps with capitals or accents
                 continue
             text, shift = texts[which], moved[which]
@@ -155,8 +155,8 @@ def mask_rows(
     for i, encoding in enumerate(encodings):
         n, free = len(encoding), maskable_words(encoding, shared)
         ids[i, :n], types[i, :n], mask[i, :n] = torch.tensor(encoding.ids), torch.tensor(encoding.type_ids), 1
-        words = sum(s is not None and t[0].isalnum() for s, t in zip(encoding.sequence_ids, encoding.tokens, strict=True))
-        at[i, rng.sample(free, min(len(free), max(1, round(share * words))))] = True
+        n_words = sum(s is not None and t[0].isalnum() for s, t in zip(encoding.sequence_ids, encoding.tokens, strict=True))
+        at[i, rng.sample(free, min(len(free), max(1, round(share * n_words))))] = True
     words = [shared.index[encodings[i].tokens[place]] for i, place in at.nonzero().tolist()]
     return MaskedRows(rows, encodings, ids, types, mask, at, torch.tensor(words, dtype=torch.long))
 
@@ -171,8 +171,8 @@ def batches(
     found = []
     for i, mine in zip(range(0, len(self.rows), size), words, strict=True):
         part, longest = slice(i, i + size), int(self.mask[i : i + size].sum(1).max())
-        tensors = (t[part, :longest] for t in (self.ids, self.types, self.mask, self.at))
-        found.append(MaskedRows(self.rows[part], self.encodings[part], *tensors, mine))
+        ids, types, mask, at = (t[part, :longest] for t in (self.ids, self.types, self.mask, self.at))
+        found.append(MaskedRows(self.rows[part], self.encodings[part], ids, types, mask, at, mine))
     return found
 
 # %% ../nbs/21_masked.ipynb #99988cd8
@@ -209,7 +209,7 @@ def load(
 ) -> MaskFiller:
     "Load another language model. Raises `UserError` for a folder without one, `RunError` if the hub cannot be reached."
     model, tokenizer = load_masked_lm(name)
-    return cls(model.to(pick_device()), tokenizer, **settings)
+    return cast(type[MaskFiller], cls)(model.to(pick_device()), tokenizer, **settings)
 
 # %% ../nbs/21_masked.ipynb #aed12f5b
 @patch

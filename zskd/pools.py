@@ -13,11 +13,11 @@ import random
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
@@ -157,11 +157,12 @@ def for_task(
     if task.relation != "single" and task.relation not in _PAIRS:
         raise UserError(f"task {task.name!r}: relation {task.relation!r} is unknown; use one of single, {', '.join(_PAIRS)}")
     require(kind in ("wiki", "random"), "is unknown; use 'wiki' or 'random'", kind=kind)
+    make = cast(type[Recipe], cls)
     if kind == "random":
-        return cls(_RANDOM[1 if task.relation == "single" else 2], balance=False)
+        return make(_RANDOM[1 if task.relation == "single" else 2], balance=False)
     if task.relation == "single":
-        return cls(_SINGLE.get(task.style, _SINGLE["plain"]))
-    return cls(
+        return make(_SINGLE.get(task.style, _SINGLE["plain"]))
+    return make(
         _PAIRS[task.relation],
         words=_WORDS[task.relation],
         premise_sentences=(1, 3) if task.name == "rte" else (1, 1),
@@ -183,9 +184,9 @@ def from_dict(
     "A recipe from JSON types. Raises `UserError` for unknown fields, and for bad values."
     if not isinstance(data, Mapping) or "builders" not in data:
         raise UserError('recipe: must be a JSON object with builders, for example {"builders": {"sentence": 1}}')
-    known = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+    known: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
     try:
-        return cls(**known)
+        return cast(type[Recipe], cls)(**known)
     except (TypeError, AttributeError, IndexError, ValueError) as e:
         raise UserError(f"recipe: {e}; its fields are {', '.join(cls.__dataclass_fields__)}") from e
 
@@ -203,14 +204,14 @@ def apportion(
     weights: Sequence[float] | None = None,  # proportions; None: equal ones
 ) -> np.ndarray:  # integers, at most `available`; their sum is `min(total, sum(available))`
     "Divide a total among groups, as close to the proportions as their sizes allow."
-    available = np.asarray(available, dtype=np.int64)
-    weights = np.ones(len(available)) if weights is None else np.asarray(weights, dtype=float)
-    taken = np.zeros_like(available)
-    weights = np.where(available > 0, np.maximum(weights, 1e-12), 0)
-    while (left := min(total, available.sum()) - taken.sum()) > 0:
-        wanted = np.where(taken < available, weights, 0)
+    sizes = np.asarray(available, dtype=np.int64)
+    shares = np.ones(len(sizes)) if weights is None else np.asarray(weights, dtype=float)
+    taken = np.zeros_like(sizes)
+    shares = np.where(sizes > 0, np.maximum(shares, 1e-12), 0)
+    while (left := min(total, sizes.sum()) - taken.sum()) > 0:
+        wanted = np.where(taken < sizes, shares, 0)
         wanted = wanted / wanted.sum() * left
-        step = np.minimum(np.floor(wanted + 1e-9).astype(np.int64), available - taken)
+        step = np.minimum(np.floor(wanted + 1e-9).astype(np.int64), sizes - taken)
         if not step.any():
             step[np.argsort(-wanted, kind="stable")[:left]] = 1
         taken += step
@@ -328,16 +329,14 @@ class Pool:
             return None
         return np.asarray(self.dataset.select_columns(["logits"]).with_format("numpy")[:]["logits"], dtype=np.float32)
 
+    def __len__(self) -> int:
+        return len(self.dataset)
+
 # %% ../nbs/23_pools.ipynb #d4efa06e
 @patch(as_prop=True)
 def n_texts(self: Pool) -> int:
     "1 or 2 texts per row."
     return 2 if "text_b" in self.dataset.column_names else 1
-
-# %% ../nbs/23_pools.ipynb #4d84d56c
-@patch
-def __len__(self: Pool) -> int:
-    return len(self.dataset)
 
 # %% ../nbs/23_pools.ipynb #242200e3
 @patch
@@ -436,7 +435,7 @@ def load(
             if file_digest(folder / name) != wanted:
                 raise RunError(f"{folder / name}: is damaged or was changed (its checksum differs); {remedy}")
         recipe = Recipe.from_dict(facts["recipe"])
-        pool = cls(
+        pool = cast(type[Pool], cls)(
             load_from_disk(str(folder)), facts["task_name"], recipe, facts["seed"], facts["sources"], tuple(facts["labels"]), facts["made"]
         )
     except (KeyError, AttributeError, TypeError) as e:
@@ -513,7 +512,7 @@ def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[s
     return out
 
 # %% ../nbs/23_pools.ipynb #4bea9654
-def _cut(teacher: Classifier, rows: Sequence[Row]) -> float | None:
+def _cut(teacher: Classifier | None, rows: Sequence[Row]) -> float | None:
     "The share of rows that are longer than a teacher reads; None if it has no known limit."
     truncated = getattr(teacher, "truncated", lambda rows: None)(rows)
     return None if truncated is None else round(truncated, 4)
@@ -553,7 +552,8 @@ def _label(teacher: Classifier, rows: list[Row], task: Task, cache: str | Path |
     n_texts = getattr(teacher, "n_texts", None)
     if n_texts not in (None, task.n_texts):
         raise UserError(f"teacher: takes {n_texts} text(s), but task {task.name!r} has {task.n_texts}; choose a teacher or a task to match")
-    logits = np.asarray(teacher.logits(rows, cache=cache, desc="label"), dtype=np.float32)
+    ask: Callable[..., Any] = teacher.logits  # a teacher's takes more than the rows
+    logits = np.asarray(ask(rows, cache=cache, desc="label"), dtype=np.float32)
     if logits.shape != (len(rows), len(teacher.labels)) or not np.isfinite(logits).all():
         raise UserError(
             f"teacher: gave logits of shape {logits.shape} (or not finite ones) for {len(rows)} rows, {len(teacher.labels)} labels"
@@ -577,11 +577,11 @@ def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed:
     if not blocks:
         raise no_sentence(corpus, recipe.words)
     text = TextSample(blocks, recipe.premise_sentences, recipe.question_words, corpus.name)
-    most = ROWS_PER_SENTENCE * len(text.sentences) * _scale(recipe)
-    draws = draw_rows(text, recipe, int(min(wanted, most)), task.style, seed)
+    highest = ROWS_PER_SENTENCE * len(text.sentences) * _scale(recipe)
+    draws = draw_rows(text, recipe, int(min(wanted, highest)), task.style, seed)
     if len(draws.rows) < n:
         real = sum(not BUILDERS[name].endless for name in draws.rows.values())
-        enough = int(min(0.98 * real * _scale(recipe), most)) if real else len(draws.rows)
+        enough = int(min(0.98 * real * _scale(recipe), highest)) if real else len(draws.rows)
         raise UserError(f"corpus {corpus.name!r} is too small for so many different rows; ask for at most {enough} or give more text", n=n)
     drawn = list(draws.rows.items())
     return [drawn[i] for i in _shuffled(len(drawn), derive_seed(seed, "order"))], draws
@@ -622,7 +622,8 @@ def ood_pool(
     if not balanced:
         return Pool(_columns(drawn, None), task.name, recipe, seed, corpus.sources, (), made)
     began = time.perf_counter()
-    logits, labels = _label(teacher, [row for row, _ in drawn], task, cache), tuple(teacher.labels)
+    asked = cast(Classifier, teacher)
+    logits, labels = _label(asked, [row for row, _ in drawn], task, cache), tuple(asked.labels)
     made["seconds"] = round(time.perf_counter() - began, 3)  # time of the teacher's answers
     chosen = balance(logits, n, recipe.bins, recipe.spread)
     before, after = _histogram(logits, labels), _histogram(logits[chosen], labels)

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,7 +61,7 @@ class Tools:
     net: torch.nn.Module | None = None  # the student's model, wrapped by accelerate
     own: dict[str, torch.nn.Module] = field(default_factory=dict)  # the callbacks' modules, by callback and name
     own_average: dict[str, torch.nn.Module] = field(default_factory=dict)  # their averages
-    pairs: tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]] = ((), ())  # averages, and the weights in training
+    pairs: tuple[Sequence[torch.nn.Parameter], Sequence[torch.nn.Parameter]] = ((), ())  # averages, and the weights in training
     optimizer: torch.optim.Optimizer | None = None
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None
     dtype: torch.dtype = torch.float32  # of the computation
@@ -100,7 +100,7 @@ class PreparedRun(Run):
         self.student = self.average = student  # until the training begins
         self.best_weights: dict[str, torch.Tensor] = {}  # of the student, and of the callbacks' modules under `callback.`
         self.folder, self.checkpoints = RunFolder(self.out), Checkpoints(self.out / "checkpoints")
-        self.tokens = Encoded(*(np.zeros(n, np.int64) for n in (0, 0, 1)))
+        self.tokens = Encoded(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
         self.lengths, self.targets = np.zeros(0, np.int64), torch.zeros(0, len(student.labels))
         self._epoch, self._tools, self._best_changed, self._lock = EpochRows(), Tools(), False, ExitStack()
         self._check_device()
@@ -162,10 +162,11 @@ def _set_steps(self: PreparedRun) -> tuple[int, int]:  # steps in an epoch, and 
     s = self.settings
     if s.batch_size is None:
         s = self.settings = replace(s, batch_size=default_batch_size(len(self.train)))
-    if len(self.train) < s.batch_size:
+    size = cast(int, s.batch_size)
+    if len(self.train) < size:
         text = f"the pool has {len(self.train)} rows to train on; choose a smaller batch or a larger pool"
-        raise UserError(text, batch_size=s.batch_size)
-    epoch_steps = len(self.train) // s.batch_size
+        raise UserError(text, batch_size=size)
+    epoch_steps = len(self.train) // size
     self.state.steps = s.steps or max(1, round(s.epochs * epoch_steps))
     return epoch_steps, s.evaluate_every or min(max(1, self.state.steps // 20), 1000)
 
@@ -211,7 +212,7 @@ def _add_stage2(self: PreparedRun, adversary: Adversary | Stage2 | None) -> Stag
     found = [c for c in self.callbacks if hasattr(c, "adversary")]
     if len(found) > 1:
         raise UserError(f"{len(found)} of them are a Stage2; give only one adversary", callbacks=None)
-    return found[0] if found else None
+    return cast(Stage2, found[0]) if found else None
 
 # %% ../nbs/63_preparation.ipynb #6e1aff4b
 @patch
@@ -293,7 +294,7 @@ def _open(self: PreparedRun) -> None:
     cpu = pick_device(self.device).type == "cpu"
     self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=1))])
     self.is_main, self.rank, self.world = self.accelerator.is_main_process, self.accelerator.process_index, self.accelerator.num_processes
-    if self.settings.batch_size % self.world:
+    if cast(int, self.settings.batch_size) % self.world:
         raise UserError(f"batch_size={self.settings.batch_size}: cannot be shared equally by {self.world} processes; choose a multiple")
     with team().main_first():
         if self.is_main:
@@ -478,7 +479,8 @@ def _add_average(self: PreparedRun) -> None:
         self._tools.own_average = {name: copy.deepcopy(m).requires_grad_(False) for name, m in self._tools.own.items()}
     averaged = [self.average.model, *self._tools.own_average.values()]
     trained = [self.student.model, *self._tools.own.values()]
-    self._tools.pairs = tuple([p for m in modules for p in m.parameters()] for modules in (averaged, trained))
+    averages, weights = ([p for m in modules for p in m.parameters()] for modules in (averaged, trained))
+    self._tools.pairs = averages, weights
 
 # %% ../nbs/63_preparation.ipynb #c64a9354
 @patch

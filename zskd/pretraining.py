@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ class Encoder(Teacher):
     ) -> torch.Tensor:  # float32 [n, size]
         "Sentence vectors: the mean of the last states of each input, in their leading directions."
         states = leading_states(self, rows, self.size, cache)
-        return sentence_vectors(states, encode_rows(self.tokenizer, rows, self.max_length).lengths)
+        return sentence_vectors(states, encode_rows(self.tokenizer, rows, cast(int, self.max_length)).lengths)
 
 # %% ../nbs/65_pretraining.ipynb #fa408566
 def sentence_vectors(
@@ -185,11 +185,11 @@ class Pretrainer(Distiller):
         teacher_logits: torch.Tensor,  # float32 [rows, size]
     ) -> tuple[float, float]:  # share of rows with the same nearest other row, KL of `nearness` in nats
         "How well the student's sentence vectors match the encoder's."
-        return super().measure(nearness(student_logits), nearness(teacher_logits))
+        return super().measure(nearness(student_logits), nearness(teacher_logits))  # type: ignore[misc]  # a patched method
 
     def save_results(self, student: Student) -> None:
         "Write the student, and its layers as an encoder, with the head for masked words if it has one."
-        super().save_results(student)
+        super().save_results(student)  # type: ignore[misc]  # a patched method
         words = next((c for c in self.callbacks if isinstance(c, MaskedWords)), None)
         save_encoder(student, self.out / "encoder", words)
 
@@ -345,7 +345,7 @@ def objectives(
     require(learns, "nothing is learned; give one of them a weight above 0", sentences=sentences, states=states, words=words)
     require(states > 0 or not relations, "relations need states; give states a weight above 0, or leave relations out", states=states)
     hidden = [HiddenStates(states, SIZE)] if states else []
-    callbacks = [*hidden, *([Relations(*hidden, relations)] if relations else []), *([MaskedWords(words, share)] if words else [])]
+    callbacks = [*hidden, *([Relations(hidden[0], relations)] if relations else []), *([MaskedWords(words, share)] if words else [])]
     return {"loss": f"{sentences}*neighbours" if sentences else no_sentences, "callbacks": callbacks}
 
 # %% ../nbs/65_pretraining.ipynb #fc0afde2
@@ -380,7 +380,7 @@ def compact_student(
     max_length: int = 128,  # pieces per input
 ) -> Student:  # ready for a `Pretrainer`
     "A student with as many outputs as the encoder has directions. Raises `UserError` if nothing fits the size."
-    full = len(encoder.tokenizer)
+    full = len(cast(PreTrainedTokenizerBase, encoder.tokenizer))
     if shape is not None and tokenizer is not None:
         shape = replace(shape, vocab_size=len(tokenizer))
     shape = shape or best_shape(n_params, 2, 3, max_length, vocab_size if tokenizer is None else len(tokenizer), full)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from fastcore.basics import patch
@@ -110,7 +110,8 @@ def figures(
     figs = []
     for title, keys in (("before the change", ("teacher_before", "student_before")), ("after the change", ("teacher", "student"))):
         if all(key in record for key in keys):
-            fig = probability_fig(*(np.log(np.maximum(record[key], 1e-6)) for key in keys), self.labels)
+            teacher, student = (np.log(np.maximum(record[key], 1e-6)) for key in keys)
+            fig = probability_fig(teacher, student, self.labels)
         else:
             fig = empty_fig(title, "not recorded by the version that made this run")
         figs.append(fig.update_layout(title_text=f"{title}, at step {record['step']:,}"))
@@ -228,14 +229,15 @@ def _is_busy(self: Monitor) -> bool:
 @patch
 def start(self: Monitor) -> None:
     "Start or resume the run in the background. Raises `UserError` if the monitor cannot, or has started it already."
-    require(self.resume is not None, "give a function that starts the run", resume=None)
+    resume = self.resume
+    require(resume is not None, "give a function that starts the run", resume=None)
     if self._is_busy():
         raise UserError("monitor: the run is running already")
     self.error, self.starts_before = "", count_starts(self.folder.read_log())
 
     def work() -> None:
         try:
-            self.resume()
+            cast(Callable, resume)()
         except BaseException as e:  # KeyboardInterrupt means that the run was stopped
             self.error = "" if isinstance(e, KeyboardInterrupt) else f"{type(e).__name__}: {e}"
 

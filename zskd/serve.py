@@ -18,11 +18,11 @@ import threading
 import time
 import warnings
 import webbrowser
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from fastcore.basics import patch
@@ -45,7 +45,7 @@ from .pools import Pool
 from .run_views import Monitor, SearchViewer
 from .stage2 import read_generated
 from .students import Student
-from .tasks import Examples
+from .tasks import Examples, TextPool
 from .teachers import Teacher, stored_logits
 from .widgets import PLOTLY_JS, widgets
 
@@ -66,7 +66,7 @@ def compared_sets(
     teacher: Teacher,  # is asked about the examples only, if the pool was made with it
     student: Student,  # is asked about all
     pool: Pool | None = None,  # that the student was trained on
-    generated: list[Mapping[str, Any]] | None = None,  # records of an adversary's texts
+    generated: Sequence[Mapping[str, Any]] | None = None,  # records of an adversary's texts
     examples: Examples | None = None,  # of the task
     most: int = 2000,  # texts of each set
     cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
@@ -87,7 +87,7 @@ def compared_sets(
 def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray, cache: str | Path | None) -> Answers:
     "Rows of a pool, with its logits if this teacher gave them."
     rows = pool.rows(at)
-    if (stored := stored_logits(pool, teacher)) is None:
+    if (stored := stored_logits(cast(TextPool, pool), teacher)) is None:
         return Answers.ask(teacher, student, rows, cache=cache)
     return Answers(rows, np.asarray(stored)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
 
@@ -135,15 +135,15 @@ class RunData:
     ):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
         self.folder, self.examples, self.most, self.say = check_run(folder), examples, most, say
-        self.teacher = teacher and LockedModel(teacher)
+        self.teacher = teacher and cast(Teacher, LockedModel(teacher))
         require(most > 0, "must be at least 1", most=most)
         self.given_pool, self.written_at = pool, self.changes()
         self.generated = read_generated(self.folder) if (self.folder / "generated.jsonl").exists() else []
-        self.student: LockedModel | None = None
+        self.student: Student | None = None
         self.sets: dict[str, Answers] = {}
         if (self.folder / "student" / "config.json").exists():
             say("Loading the student.")
-            self.student = LockedModel(Student.load(self.folder / "student"))
+            self.student = cast(Student, LockedModel(Student.load(self.folder / "student")))
         if teacher is not None and self.student is not None:
             self.compare()
 
@@ -167,14 +167,14 @@ def check_run(
 @patch
 def compare(self: RunData) -> None:
     "Ask both models about the texts that there are."
-    pool = self._pool()
+    teacher, student, pool = cast(Teacher, self.teacher), cast(Student, self.student), self._pool()
     self.say(f"Asking teacher and student about up to {self.most:,} texts of each set.")
-    self.sets = compared_sets(self.teacher, self.student, pool, self.generated, self.examples, self.most, self.folder / "logits")
+    self.sets = compared_sets(teacher, student, pool, self.generated, self.examples, self.most, self.folder / "logits")
     self.similar = SimilarTexts([] if pool is None else pool.rows())
     self.rows = next((answers.rows for answers in self.sets.values() if answers.rows), [])
     if self.rows:
         self.say("Rewriting some texts.")
-        self.batch = ExplorerBatch(self.teacher, self.student, [self.rows[i] for i in evenly_spaced(len(self.rows), 12)])
+        self.batch = ExplorerBatch(teacher, student, [self.rows[i] for i in evenly_spaced(len(self.rows), 12)])
 
 # %% ../nbs/73_serve.ipynb #1eaa9c6b
 @patch
@@ -232,10 +232,11 @@ class RunDashboard(widgets.VBox):
 @patch
 def _add_comparison(self: RunDashboard, data: RunData) -> None:
     "Add the tabs that ask both models."
-    self.parts["Explorer"] = Explorer(data.teacher, data.student, data.similar, data.rows[0] if data.rows else "")
+    teacher, student = cast(Teacher, data.teacher), cast(Student, data.student)
+    self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "")
     if data.rows:
         self.parts["Comparison"] = Comparison(data.sets, folder=data.folder)
-        self.parts["Loss explorer"] = LossExplorer(data.teacher, data.student, data.batch)
+        self.parts["Loss explorer"] = LossExplorer(teacher, student, data.batch)
 
 # %% ../nbs/73_serve.ipynb #690e0729
 @patch
@@ -308,7 +309,7 @@ async def fill_box(
         box.children[0].value = fill("<p>{{ progress }}</p>", progress=state.progress)
         await asyncio.sleep(0.3)
     if box.comm is not None:
-        box.children = [made_or_error(state.make)]
+        box.children = [made_or_error(cast(Callable, state.make))]
 
 # %% ../nbs/73_serve.ipynb #308ab078
 def made_or_error(
@@ -387,7 +388,7 @@ def make_app(
     from starlette.staticfiles import StaticFiles
 
     apps["__default__"] = visits
-    anywidget = Path(find_spec("anywidget").origin).parent / "nbextension" / "index.js"
+    anywidget = Path(cast(str, find_spec("anywidget").origin)).parent / "nbextension" / "index.js"
 
     def root(request: Any) -> Any:
         page = HTMLResponse(make_page(state.title))
@@ -515,7 +516,7 @@ def serve(
     print(f"open {address}\nCtrl-C ends it", flush=True)
     if browser:
         webbrowser.open(address)
-    run_server(state, load, TokenGate(make_app(state), secret, f"zskd-{at}"), listening)
+    run_server(state, load, cast(App, TokenGate(make_app(state), secret, f"zskd-{at}")), listening)
     if state.error is not None:
         raise state.error
 

@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ def part(
     if begun < 0:
         return 0
     share = self.share * min(1.0, (begun + 1) / max(1.0, self.ramp * run.steps))
-    return rows_of_batch(share, batch_size or run.settings.batch_size, run.world)
+    return rows_of_batch(share, batch_size or cast(int, run.settings.batch_size), run.world)
 
 # %% ../nbs/48_stage2.ipynb #0092619d
 def rows_of_batch(

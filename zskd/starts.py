@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -284,7 +284,7 @@ def start_layers(
 
     for i, layer in enumerate(new):
         t = int((i + 0.5) * len(old) / len(new))
-        mine, theirs, at = _linears(layer), _linears(old[t]), seen[t]
+        mine, theirs, at = cast(dict, _linears(layer)), cast(dict, _linears(old[t])), seen[t]
         heads = teacher_model.config.num_attention_heads, model.config.num_attention_heads
         _start_attention(mine, theirs, q, at["in"].mean(0), size(at["in"]), *heads)
         _start_feed_forward(mine, theirs, q, at, size(at["mid"]))
@@ -301,7 +301,7 @@ def _norms(layer: torch.nn.Module) -> tuple[torch.nn.Module, torch.nn.Module]:
 # %% ../nbs/33_starts.ipynb #22c0662c
 def _copy_layer(new_layer: torch.nn.Module, old_layer: torch.nn.Module, units: np.ndarray) -> None:
     "Copy a layer of the same width, with its feed-forward units that write most; `units` [2, width] are their means and deviations."
-    new, old = _linears(new_layer), _linears(old_layer)
+    new, old = cast(dict, _linears(new_layer)), cast(dict, _linears(old_layer))
     for name in ("query", "key", "value", "out"):
         _set(new[name], *_weights(old[name]))
     for mine, theirs in zip(_norms(new_layer), _norms(old_layer), strict=True):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -218,10 +218,10 @@ def _budget(
     if ratio is None and (n_params is not None or any(x is not None for x in forms.values())):
         return n_params
     require(bool(teacher.n_params), "the size of this teacher is unknown; give a number of parameters or a preset instead", ratio=ratio)
-    return int(teacher.n_params / (30 if ratio is None else ratio))
+    return int(cast(int, teacher.n_params) / (30 if ratio is None else ratio))
 
 # %% ../nbs/35_students.ipynb #ed41f5c9
-def _sample_texts(corpus: Corpus | Sequence[str] | str | None, n: int = 50_000) -> list[str]:
+def _sample_texts(corpus: Corpus | Sequence[str] | str | Path | None, n: int = 50_000) -> list[str]:
     "The first texts of a corpus, by default of the embedded sample."
     if corpus is None or isinstance(corpus, (str, Path)):
         corpus = load_corpus(corpus or "sample")
@@ -256,7 +256,7 @@ def _shared_pieces(
     if unknown:
         text = f"{len(unknown):,} of its {len(pieces):,} pieces are not among the teacher's, for example {unknown[0]!r}"
         raise UserError(f"{text}; leave it out, and one is made", tokenizer=None)
-    made = make_tokenizer(spec, special_tokens(tokenizer), max_length)
+    made = make_tokenizer(cast(dict, spec), special_tokens(tokenizer), max_length)
     return made, np.array([theirs[p] for p in pieces]), f"{len(pieces):,} pieces that were given"
 
 # %% ../nbs/35_students.ipynb #ad7ca778
@@ -272,7 +272,7 @@ def _vocabulary(
         return learn_vocabulary(texts, size, drop, max_length), None, f"learned from {where}"
     if lowercase not in (None, _lowercases(teacher.tokenizer)):
         raise UserError("the student uses the teacher's vocabulary, which decides about case; leave it out", lowercase=lowercase)
-    full = len(teacher.tokenizer)
+    full = len(cast(PreTrainedTokenizerBase, teacher.tokenizer))
     tokenizer, kept = trim_vocabulary(teacher.tokenizer, min(size, full), texts, weights, max_length)
     by = "use" if weights is None else "use and by the teacher's reactions"
     return tokenizer, kept, f"{len(kept):,} of the teacher's {full:,}" + (f", by {by}, in {where}" if size < full else "")
@@ -283,7 +283,7 @@ def _reactions(teacher: Teacher, n_texts: int) -> tuple[np.ndarray, np.ndarray |
     ids, words = whole_words(teacher.tokenizer)
     z = word_logits(teacher, words, n_texts)
     strength = np.linalg.norm(z, axis=1)
-    weights = np.ones(len(teacher.tokenizer))
+    weights = np.ones(len(cast(PreTrainedTokenizerBase, teacher.tokenizer)))
     weights[ids] += 4 * strength / max(strength.mean(), 1e-9)
     directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z)
     known = r >= 0.3
@@ -302,12 +302,13 @@ def _sizes(
     max_length: int,
 ) -> tuple[Shape | None, int]:
     "The shape (None for a preset) and the size of the vocabulary. Raises `UserError` if they do not fit the budget."
-    full = len(teacher.tokenizer) if wordpiece_spec(teacher.tokenizer) is not None else 30_522
+    pieces = wordpiece_spec(teacher.tokenizer) is not None
+    full = len(cast(PreTrainedTokenizerBase, teacher.tokenizer)) if pieces else 30_522
     if preset is not None:
         preset_config(preset, 1, labels)
         return None, full if vocab_size is None else vocab_size
     if shape is None:
-        shape = best_shape(budget, n_texts, len(labels), max_length, None if vocab_size is None else min(vocab_size, full), full)
+        shape = best_shape(cast(int, budget), n_texts, len(labels), max_length, None if vocab_size is None else min(vocab_size, full), full)
     if budget is not None and shape.n_params(len(labels), max_length) > budget:
         size = shape.n_params(len(labels), max_length)
         raise UserError(f"{shape} has {size:,} parameters, more than {budget:,}; make it smaller", shape=None)
@@ -329,7 +330,7 @@ def _random_model(
 ) -> tuple[torch.nn.Module, Shape | None]:
     "A model with random weights for a tokenizer, and its shape (None for a preset)."
     if shape is None:
-        config = preset_config(preset, len(tokenizer), labels, tokenizer.pad_token_id)
+        config = preset_config(cast(str, preset), len(tokenizer), labels, tokenizer.pad_token_id)
     else:
         shape = replace(shape, vocab_size=len(tokenizer))
         config = shape.config(labels, max_length, tokenizer.pad_token_id)
@@ -362,7 +363,7 @@ def _fresh(
     model, shape = _random_model(shape, preset, tokenizer, labels, max_length)
     how = "random" if init == "random" else "random, because this teacher has no vectors for these pieces"
     if from_teacher:
-        how = _start(model, teacher, kept, first, texts, n_texts)
+        how = _start(model, teacher, cast(np.ndarray, kept), first, texts, n_texts)
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, **about})
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,7 +90,7 @@ def _opened(path: str) -> Iterator[tuple[BinaryIO, int]]:
             if head.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise UserError(f"{path}: is UTF-16, not UTF-8; convert it, for example with iconv -f UTF-16 -t UTF-8")
             _refuse_binary(head, path)
-            yield f, len(f.read(3)) if head.startswith(b"\xef\xbb\xbf") else 0
+            yield cast(BinaryIO, f), len(f.read(3)) if head.startswith(b"\xef\xbb\xbf") else 0
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise RunError(f"{path}: is damaged or cut short ({e}); fetch or pack it again") from e
     except OSError as e:
@@ -273,7 +273,7 @@ def other_separator(
     if found is None:
         return ""
     name, remedy = _SEPARATORS[found]
-    return f"its header {header[0][:60]!r} looks as if {name} separate its columns, not {_SEPARATORS[expected][0]}; {remedy}"
+    return f"its header {header[0][:60]!r} looks as if {name} separate its columns, not {_SEPARATORS[cast(str, expected)][0]}; {remedy}"
 
 # %% ../nbs/06_tables.ipynb #98047860
 def no_column(

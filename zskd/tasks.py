@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from fastcore.basics import patch
@@ -121,7 +121,7 @@ def as_texts(
     mixed: bool = False,  # whether single texts and pairs may be mixed
 ) -> TextPool:
     "A pool, or a list of texts with the attributes of one. Raises the errors of `as_rows`."
-    return texts if hasattr(texts, "rows") else Texts(texts, mixed)
+    return cast(TextPool, texts if hasattr(texts, "rows") else Texts(texts, mixed))
 
 # %% ../nbs/10_tasks.ipynb #899f4aa2
 RELATIONS = {"single": 1, "entailment": 2, "paraphrase": 2, "question_pair": 2, "question_sentence": 2}  # texts per input
@@ -208,8 +208,8 @@ def list_names(
     most: int = 12,  # names to show
 ) -> str:
     "Names with commas between them; for a long list the first ones and the number of all."
-    names = [one_line(name) for name in names]
-    return ", ".join(names) if len(names) <= most else f"{', '.join(names[: most - 2])}, … ({len(names)} in all)"
+    lines = [one_line(name) for name in names]
+    return ", ".join(lines) if len(lines) <= most else f"{', '.join(lines[: most - 2])}, … ({len(lines)} in all)"
 
 # %% ../nbs/10_tasks.ipynb #5f1c7b0a
 @patch
@@ -260,7 +260,7 @@ def for_teacher(
         given = columns if isinstance(columns, str) else " ".join(columns)
         raise UserError(f"name {n_texts} column(s), one for each text of an input", columns=given)
     require(len(set(columns)) == len(columns), "name two different columns", columns=" ".join(columns))
-    return cls(
+    return cast(type[Task], cls)(
         name,
         tuple(map(str, teacher.labels)),
         tuple(columns),
@@ -404,8 +404,9 @@ def _label_numbers(path: str, values: list[tuple[str, str]], task: Task) -> np.n
     }
     for what, classes in readings.items():
         if all(x in classes for x in read):
-            _warn_of_readings(path, set(read), readings, what, task)
-            return np.array([classes[x] for x in read], dtype=np.int64)
+            numbers = cast(list[int], read)
+            _warn_of_readings(path, set(numbers), readings, what, task)
+            return np.array([classes[x] for x in numbers], dtype=np.int64)
     raise _bad_label(path, values, read, task)
 
 # %% ../nbs/10_tasks.ipynb #10b1e002

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ __all__ = ['HARD_LABEL_CONFIDENCE', 'BLOCK', 'AHEAD', 'TIE', 'FILL', 'PROBE', 'S
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher(Classifier):
     "A classifier to be distilled. Made by `Teacher.load` or `Teacher.from_callable`."
+
+    logits: Callable[..., np.ndarray]  # defined below, with more arguments than a `Classifier` has
 
     def __init__(
         self,
@@ -186,9 +188,9 @@ def _columns(said: Any) -> tuple[list[str], Any] | None:
         said = {name: [row[name] for row in said] for name in said[0]}
     if isinstance(said, Mapping):
         return list(said), list(zip(*said.values(), strict=True))
-    names = list(
-        getattr(said, "columns", None) if hasattr(said, "to_numpy") else getattr(getattr(said, "dtype", None), "names", None) or []
-    )
+    frame = hasattr(said, "to_numpy")
+    given: Any = getattr(said, "columns", None) if frame else getattr(getattr(said, "dtype", None), "names", None) or []
+    names = list(given)
     if not names or all(isinstance(n, (int, np.integer)) for n in names):
         return None
     return names, said.to_numpy() if hasattr(said, "to_numpy") else np.stack([said[n] for n in names], axis=1)
@@ -315,8 +317,9 @@ def from_callable(
         return np.concatenate(parts)
 
     fingerprint = digest("callable", name, returns, labels) if name else ""
+    called = cast(str, name or getattr(fn, "__name__", "callable"))
     kept = 64  # rows: few, because a failed call loses the answers that are not yet written
-    return cls(labels, compute, name or getattr(fn, "__name__", "callable"), fingerprint, n_texts, shard=kept, at_once=batch_size)
+    return cast(type[Teacher], cls)(labels, compute, called, fingerprint, n_texts, shard=kept, at_once=batch_size)
 
 # %% ../nbs/30_teachers.ipynb #4a8f23c4
 BLOCK = 8192  # rows per shard of the cache
@@ -478,7 +481,8 @@ def check_padding(
 ) -> None:
     "Raise `UserError` if padding on the right changes a model's answers."
     probes = _probes(str(name), model, _reader_of(model, tokenizer, min(READ, reading_limit(model, tokenizer))), None)
-    if pad_id(model, tokenizer) is None or not _fits(model, Padding(pad_id(model, tokenizer)), probes):
+    pad = pad_id(model, tokenizer)
+    if pad is None or not _fits(model, Padding(pad), probes):
         raise UserError(f"{name}: padding changes its answers, so it cannot be trained in batches; choose another model")
 
 # %% ../nbs/30_teachers.ipynb #44832e10
@@ -486,7 +490,7 @@ def _rounds_only(fast: PreTrainedModel, pad: Padding, probes: list[tuple[Encoded
     "Whether the copy in lower precision also gives the same answers alone and in a batch."
     for encoded, alone in probes:
         every = np.arange(len(alone))
-        one_by_one = sum(_forward(fast, pad, encoded, every[i : i + 1]) for i in every)  # the other rows are 0
+        one_by_one = cast(np.ndarray, sum(_forward(fast, pad, encoded, every[i : i + 1]) for i in every))  # the other rows are 0
         if not _same(_forward(fast, pad, encoded, every), one_by_one, 1000 * SAME):
             return False
     return True
@@ -535,7 +539,7 @@ def _of_model(
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else given
     usual = pad.side == "right" and pad.id == (tokenizer.pad_token_id or 0)
     unusual = () if usual else ("padding", pad.side, str(None if pad.side == "none" else pad.id))
-    return cls(
+    return cast(type[Teacher], cls)(
         class_names(model),
         _model_logits(model, fast, tokenizer, max_length, pad),
         name=name,
@@ -670,7 +674,7 @@ def _ask_in_shards(
     with progress(desc=desc or "", total=len(rows), unit=" texts", hidden=desc is None) as bar, moved_by_answers(bar):
         for start in range(0, len(rows), shard):
             part = rows.rows(range(start, min(start + shard, len(rows))))
-            path = shard_path(cache, self, part) if keep else None
+            path = shard_path(cast("str | Path", cache), self, part) if keep else None
             if path and path.exists():
                 out[start : start + len(part)] = check_logits(read_shard(path), part, self.labels)
                 bar.update(len(part))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,18 +46,18 @@ __all__ = ['STOP', 'Distiller', 'preferred', 'undistilled']
 class Distiller(PreparedRun):
     "Distill a teacher into a student on a pool of text (Hinton et al. 2015, 1503.02531, on out-of-distribution text)."
 
-    results = ("student",)  # folders with the results
+    results: tuple[str, ...] = ("student",)  # folders with the results
 
 # %% ../nbs/64_training.ipynb #61620e7f
 @patch
 def _begin_epoch(self: Distiller, epoch: int) -> None:
     "Order the rows of an epoch: those that a callback chooses, or all at random."
     chosen = next((c.rows(self, epoch) for c in self.callbacks if overrides(c, "rows")), None)
-    self._epoch.chosen = chosen is not None
+    self._epoch.chosen, size = chosen is not None, cast(int, self.settings.batch_size)
     if not self._epoch.chosen:
-        self._epoch.batches = self.train[epoch_batches(self.lengths[self.train], self.settings.batch_size, self.settings.seed, epoch)]
+        self._epoch.batches = self.train[epoch_batches(self.lengths[self.train], size, self.settings.seed, epoch)]
         return
-    size, chosen = self.settings.batch_size, np.asarray(chosen, dtype=np.int64)
+    chosen = np.asarray(chosen, dtype=np.int64)
     if len(chosen) < size or not np.isin(chosen, self.train).all():
         raise UserError(f"rows: a callback chose {len(chosen)} rows for epoch {epoch}; choose at least {size} (one batch) from run.train")
     self._epoch.batches = chosen[: len(chosen) // size * size].reshape(-1, size)
@@ -69,10 +69,10 @@ def _pool_batch(self: Distiller) -> Batch:
     state = self.state
     if self._epoch.batches is None and state.epoch >= 0:  # resumed; the checkpoint has the order if a callback chose it
         self._begin_epoch(state.epoch)
-    if state.epoch < 0 or state.step - state.epoch_begin >= len(self._epoch.batches):
+    if state.epoch < 0 or state.step - state.epoch_begin >= len(cast(np.ndarray, self._epoch.batches)):
         self._begin_epoch(state.epoch + 1)
         state.epoch, state.epoch_begin = state.epoch + 1, state.step
-    rows = self._epoch.batches[state.step - state.epoch_begin]
+    rows = cast(np.ndarray, self._epoch.batches)[state.step - state.epoch_begin]
     return Batch(self, rows, self.targets[rows].to(self.accelerator.device), self.tokens, rows)
 
 # %% ../nbs/64_training.ipynb #8ad9851b
@@ -90,7 +90,7 @@ def _train_step(self: Distiller) -> float:  # the loss
 
     wanted = {"output_hidden_states": True} if any(c.hidden_states for c in self.callbacks) else {}
     with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self._tools.dtype == torch.bfloat16):
-        answer = self._tools.net(**batch.forward_inputs(), **wanted)
+        answer = cast(torch.nn.Module, self._tools.net)(**batch.forward_inputs(), **wanted)
     batch.hidden_states = answer.hidden_states or ()
     total, value = self._batch_loss(batch, answer.logits.float())
     self.accelerator.backward(total)
@@ -411,7 +411,7 @@ def fit(self: Distiller) -> Student:
         raise KeyboardInterrupt(f"{how_far}; continue with resume=True and folder {self.out}") from None
     finally:
         self._lock.close()
-    return self.distilled
+    return cast(Student, self.distilled)
 
 # %% ../nbs/64_training.ipynb #df29a90a
 @patch

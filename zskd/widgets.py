@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastcore.basics import patch
 from markupsafe import Markup
@@ -34,7 +34,7 @@ __all__ = ['FIGURE_JS', 'PLOTLY_JS', 'Figure', 'with_text', 'debounce', 'diff_ht
 
 # %% ../nbs/70_widgets.ipynb #9b1fd001
 FIGURE_JS = (WEB / "figure.js").read_text(encoding="utf-8")  # the browser's half of a figure
-PLOTLY_JS = Path(find_spec("plotly").origin).parent / "package_data" / "plotly.min.js"
+PLOTLY_JS = Path(cast(str, find_spec("plotly").origin)).parent / "package_data" / "plotly.min.js"
 
 # %% ../nbs/70_widgets.ipynb #d6b3cc3f
 class Figure(AnyWidget):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from fastcore.basics import patch
@@ -82,7 +82,7 @@ def load(
         raise UserError(f"{name}: is a masked language model, which cannot begin a text; use it to rewrite a corpus (InfillWriter)")
     if made_up := sorted(key for key in missing if not key.endswith("lm_head.weight")):
         raise UserError(f"{name}: is not a causal language model ({made_up[0]} is missing); give one such as gpt2")
-    return cls(model, tokenizer, **settings)
+    return cast(type[CausalWriter], cls)(model, tokenizer, **settings)
 
 # %% ../nbs/24_written.ipynb #73fa3d1e
 @patch

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -127,8 +127,9 @@ def _states_fit(teacher: Teacher) -> bool:
     "Whether the base model gives every piece a state, and the same one with and without longer texts in the batch."
     rows = [(text,) * (teacher.n_texts or 1) for text in PROBE]
     try:
-        together = last_states(teacher, encode_rows(teacher.tokenizer, rows, teacher.max_length))
-        alone = torch.cat([last_states(teacher, encode_rows(teacher.tokenizer, [row], teacher.max_length)) for row in rows])
+        most = cast(int, teacher.max_length)
+        together = last_states(teacher, encode_rows(teacher.tokenizer, rows, most))
+        alone = torch.cat([last_states(teacher, encode_rows(teacher.tokenizer, [row], most)) for row in rows])
     except Exception as e:  # an unknown model may raise anything
         if out_of_memory(e):
             raise
@@ -163,7 +164,7 @@ def leading_states(
     rows, cache = as_rows(rows, mixed=True), Path(cache) if cache else None
 
     def encode(start: int, stop: int) -> Encoded:
-        return encode_rows(teacher.tokenizer, rows[start:stop], teacher.max_length)
+        return encode_rows(teacher.tokenizer, rows[start:stop], cast(int, teacher.max_length))
 
     key = partial(digest, teacher.fingerprint, "states", str(size))
     mean, *columns = _kept(cache, key("frame", *rows[:SAMPLE]), lambda: leading_frame(last_states(teacher, encode(0, SAMPLE)), size))
@@ -223,7 +224,7 @@ def on_start(self: HiddenStates, run: Run) -> None:
     with team().main_first():
         self.states = leading_states(run.teacher, rows, self.size, run.cache)
     tokenizers = run.start.tokenizer, run.teacher.tokenizer
-    self.at = align_rows(*tokenizers, rows, run.start.max_length, run.teacher.max_length)
+    self.at = align_rows(*tokenizers, rows, run.start.max_length, cast(int, run.teacher.max_length))
     run.seconds["label"] += time.perf_counter() - began
 
 # %% ../../nbs/49_hidden.ipynb #cc699dd7
