@@ -305,16 +305,14 @@ def from_callable(
     )
 
     def answer(batch: list) -> np.ndarray:
-        return check_logits(read(fn(batch)), batch if n_texts == 2 else [(t,) for t in batch], labels)
+        logits = check_logits(read(fn(batch)), batch if n_texts == 2 else [(t,) for t in batch], labels)
+        ANSWERED.get()(len(batch))
+        return logits
 
     def compute(rows: list[Row]) -> np.ndarray:
         inputs = [r[0] for r in rows] if n_texts == 1 else rows
         batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
-        parts = []
-        for batch in batches:
-            parts.append(answer(batch))
-            ANSWERED.get()(len(batch))
-        return np.concatenate(parts)
+        return np.concatenate([answer(b) for b in batches])
 
     fingerprint = digest("callable", name, returns, labels) if name else ""
     called = cast(str, name or getattr(fn, "__name__", "callable"))
