@@ -265,7 +265,7 @@ def distill(
     from zskd.distillation import distill as distill_teacher
 
     given = {"teacher": teacher, "out": out, "pool": pool, "data": data, "resume": resume, **options}
-    folder, cache = Path(out), Path(pool or out).parent / "logits" if pool else Path(out) / "logits"
+    folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     with team().main_first():
         check_distill(given)
         model, task, rows, examples = distill_parts(given)
