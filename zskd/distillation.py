@@ -18,7 +18,7 @@ from .core import holds_files, pick_device
 from .corpora import Corpus, load_corpus
 from .errors import UserError, require
 from .losses import describe_loss
-from .pools import Pool, Recipe, hold_out, ood_pool
+from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import count_answers
 from .processes import team
 from .settings import Settings, default_batch_size
@@ -104,7 +104,7 @@ def check_training(
 ) -> None:
     "Raise `UserError` for a training that is impossible."
     pick_device(device)
-    require(n >= 1, "a pool has at least one row", n=n)
+    check_n_rows(n)
     if isinstance(settings.loss, str):
         describe_loss(settings.loss, task.n_labels)
     batch_size, left = check_batch(n, settings)

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from .core import home_path, pick_device, pick_dtype, write_json
-from .errors import require
+from .errors import RunError, require
 from .models import give_pad_token, load_classifier, make_folder, model_folder, reading_lengths, short_name
 from .tasks import Examples, Row, Task, score
 from .teachers import Teacher
@@ -66,6 +66,8 @@ def fine_tune(
     rows, labels, examples = _training_data(task, data, extra, skip_bad_lines)
     make_folder(out)
     _train(model, tokenizer, rows, labels, settings)
+    if not all(weights.isfinite().all() for weights in model.parameters()):
+        raise RunError("the weights became infinite or NaN; choose a lower learning rate", lr=lr)
     _save_teacher(model, tokenizer, task, max_length, out)
     result = score(Teacher.load(out, max_length=max_length).logits(examples.rows).argmax(1), examples.labels, task)
     write_json(out / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})

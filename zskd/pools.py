@@ -32,8 +32,8 @@ from .metrics import Classifier, scarce_classes
 from .tasks import Row, Task, get_task, list_names
 
 # %% auto #0
-__all__ = ['PATIENCE', 'MANY_CLASSES', 'ROWS_PER_SENTENCE', 'Recipe', 'apportion', 'Draws', 'draw_rows', 'balance', 'Pool',
-           'hold_out', 'PoolStats', 'ood_pool']
+__all__ = ['PATIENCE', 'MANY_CLASSES', 'ROWS_PER_SENTENCE', 'MOST_ROWS', 'Recipe', 'apportion', 'Draws', 'draw_rows', 'balance',
+           'Pool', 'hold_out', 'PoolStats', 'check_n_rows', 'ood_pool']
 
 # %% ../nbs/23_pools.ipynb #88d45e2b
 _SINGLE = {
@@ -596,6 +596,17 @@ def _columns(drawn: list[tuple[Row, str]], logits: np.ndarray | None) -> Dataset
     columns["builder"] = [name for _, name in drawn]
     return Dataset.from_dict(columns if logits is None else {**columns, "logits": list(logits)})
 
+# %% ../nbs/23_pools.ipynb #5e0a5001
+MOST_ROWS = 100_000_000  # of a pool, which is drawn in memory
+
+
+def check_n_rows(
+    n: int,  # rows of a pool
+) -> None:
+    "Raise `UserError` for a number of rows that no pool can have."
+    require(n >= 1, "a pool has at least one row", n=n)
+    require(n <= MOST_ROWS, f"a pool has at most {MOST_ROWS:,} rows", n=n)
+
 # %% ../nbs/23_pools.ipynb #2f985a8f
 def ood_pool(
     task: Task | str,  # a task or its name; decides the shape of the rows
@@ -615,7 +626,7 @@ def ood_pool(
             f"makes rows of {recipe.n_texts} text(s), but task {task.name!r} has {task.n_texts}; leave it out to use the task's recipe",
             recipe=None,
         )
-    require(n >= 1, "a pool has at least one row", n=n)
+    check_n_rows(n)
     balanced = recipe.balance and teacher is not None
     drawn, draws = _draw(task, corpus, n, round(n * recipe.oversample) if balanced else n, recipe, seed)
     made = {"candidates": len(drawn), "duplicates": draws.duplicates, "short": draws.short, "corpus": corpus.fingerprint}
