@@ -69,7 +69,7 @@ def explain(
         return 1, f"{where}{error.strerror}; {advice}"
     return None
 
-
+# %% ../nbs/85_cli.ipynb #fd604c64
 def how_to_continue(
     name: str,  # of a command
     words: Sequence[str],  # its command line
@@ -94,7 +94,7 @@ def check_values(
     if options.get("seed", 0) < 0:
         raise UserError("must be 0 or more", seed=options["seed"])
 
-
+# %% ../nbs/85_cli.ipynb #3ca22db6
 def has_begun(
     name: str,  # of a command
     options: Mapping[str, Any],  # its arguments
@@ -146,7 +146,7 @@ class Warner:
             print(f"warning: {text}", file=sys.stderr)
         self.seen.add(text)
 
-
+# %% ../nbs/85_cli.ipynb #a720beed
 def prepare() -> None:
     "Print line by line, each warning once and in one line, and silence the libraries below."
     warnings.showwarning = Warner()
@@ -200,7 +200,7 @@ def run_command(
         return report_error(e, name, values, words)
     return 0
 
-
+# %% ../nbs/85_cli.ipynb #ec53226b
 def report_error(
     error: BaseException,  # that a command raised
     name: str,  # of the command
@@ -236,7 +236,7 @@ def _sigterm_interrupts() -> Iterator[None]:
         for s, handler in before.items():
             signal.signal(s, handler)
 
-
+# %% ../nbs/85_cli.ipynb #48e9358a
 def _ignore_signals() -> None:
     "Ignore SIGINT and SIGTERM, inside `_sigterm_interrupts`."
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is terminate:

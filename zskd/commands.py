@@ -77,7 +77,7 @@ def check_labelled(
         text = "is one file, so the teacher would be scored on what it learned from; give a folder with a file for train and one for dev"
         raise UserError(text, data=data)
 
-
+# %% ../nbs/83_commands.ipynb #78f99792
 def own_task(
     labels: list[str],  # names of the classes
     columns: list[str] | None,  # that hold the texts
@@ -212,7 +212,7 @@ def introduction() -> Callback:
 
     return Introduction()
 
-
+# %% ../nbs/83_commands.ipynb #97e89cca
 def check_distill(
     given: dict[str, Any],  # options of `zskd distill`
 ) -> None:
@@ -422,7 +422,7 @@ def options_shown(
     names = ("teacher", "pool", "data", "skip_bad_lines", *options_of(open_teacher)) if name == "distill" else ()
     return {name: kept[name] for name in names if kept.get(name) is not None}
 
-
+# %% ../nbs/83_commands.ipynb #b07bfbe4
 def load_shown(
     run: str,  # folder of a run
     teacher: str | None = None,  # folder or hub name
@@ -505,7 +505,7 @@ def write_pages(
             + ("the run has no student yet" if board.student is None else "there is no teacher; name it with --teacher")
         )
 
-
+# %% ../nbs/83_commands.ipynb #b0693014
 def load_board(
     run: str,  # folder of a run
     shown: dict[str, Any],  # options of `load_shown`

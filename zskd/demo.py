@@ -109,7 +109,7 @@ def headings(*titles: str) -> Callable[[], None]:
 
     return heading
 
-
+# %% ../nbs/84_demo.ipynb #21bddccf
 def demo_teacher() -> tuple[Teacher, Task]:
     "The embedded teacher and its task."
     from zskd.core import ASSETS

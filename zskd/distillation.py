@@ -171,7 +171,7 @@ def first_texts(
     "The texts of a pool, from which a student's vocabulary is chosen."
     return [text for row in pool.rows(range(min(len(pool), most))) for text in row]
 
-
+# %% ../nbs/68_distillation.ipynb #6a58904e
 def task_kind(
     task: Task,
 ) -> dict[str, Any]:  # arguments of `Student.create`
@@ -195,7 +195,7 @@ def shared_student(
             student.save(path)
     return student
 
-
+# %% ../nbs/68_distillation.ipynb #67ed9afc
 def forget_shared(
     folder: Path,  # of the run
 ) -> None:

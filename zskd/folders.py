@@ -123,7 +123,7 @@ def resume_run(
 
     return resume
 
-
+# %% ../nbs/82_folders.ipynb #ddf1e9be
 def _finish(command: list[str], folder: str | Path) -> None:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:

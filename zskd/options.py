@@ -52,7 +52,7 @@ def whole(
             return int(value)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
 
-
+# %% ../nbs/80_options.ipynb #ccb03c8b
 def number(
     text: str,  # as it was typed
 ) -> float:
@@ -175,7 +175,7 @@ def take(
     "Those options that a step takes."
     return {name: options[name] for name in options_of(function) if name in options}
 
-
+# %% ../nbs/80_options.ipynb #35bc9798
 def first_given(
     function: Callable,  # a step
     options: Mapping[str, Any],  # of the command
@@ -199,7 +199,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
-
+# %% ../nbs/80_options.ipynb #3c6bbde1
 def earlier_names(
     words: Sequence[str],  # of a command line
 ) -> list[str]:
@@ -225,7 +225,7 @@ def make_parser(
         _add_options(parser, c, relaxed)
     return top
 
-
+# %% ../nbs/80_options.ipynb #ca8c75d6
 def _add_options(parser: Parser, c: Command, relaxed: bool) -> None:
     seen: set[str] = set()
     for step in (c.function, *c.steps):
@@ -256,7 +256,7 @@ def words_of(
         words += given if key == c.by_place else [f"{o.flag}={given[0]}"] if given[:1] and given[0].startswith("-") else [o.flag, *given]
     return words
 
-
+# %% ../nbs/80_options.ipynb #1ddd807f
 def spell(
     name: str,  # of a command
     options: Mapping[str, Any],  # its options by name
@@ -305,7 +305,7 @@ def unknown_option(
     like = get_close_matches(wrong, flags, 1) if wrong else []
     return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
 
-
+# %% ../nbs/80_options.ipynb #ea8ae83a
 def _config_of(words: Sequence[str]) -> str | None:
     early = Parser(add_help=False)
     early.add_argument("--config")

@@ -195,7 +195,7 @@ def changes(self: RunData) -> list[int]:
     files = self.folder / "student" / "config.json", self.folder / "generated.jsonl"
     return [file.stat().st_mtime_ns if file.exists() else 0 for file in files]
 
-
+# %% ../nbs/73_serve.ipynb #836f1406
 @patch
 def fresh(self: RunData) -> RunData:
     "The same data, or newly loaded if the run has written more since."

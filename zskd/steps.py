@@ -59,7 +59,7 @@ def implied_texts(
         return RELATIONS.get(relation, 2)
     return min(len(columns), 2) if columns else None
 
-
+# %% ../nbs/81_steps.ipynb #889e2772
 def texts_per_input(
     teacher: Teacher,  # whose task it is
     rows: Pool | None,  # that it is to answer
@@ -268,7 +268,7 @@ def check_out(
     if empty and holds_files(out):
         raise UserError("holds other files; choose a new or empty folder", **{name: out})
 
-
+# %% ../nbs/81_steps.ipynb #acd65d7c
 def check_apart(
     teacher: str,  # folder or hub name
     student: str,  # folder
@@ -294,7 +294,7 @@ def check_data(
     if data and data != "demo" and not home_path(data).exists():
         raise UserError("there is no such file or folder", data=data)
 
-
+# %% ../nbs/81_steps.ipynb #281ddfc2
 def read_data(
     data: str | None,  # a folder, a file, or 'demo'
     task: Task,  # that is to be scored
@@ -318,7 +318,7 @@ def check_pool(
     if options.get("recipe") and options.get("kind", "wiki") != "wiki":
         raise UserError("both say what the pool is made of; give one of them", recipe=None, kind=None)
 
-
+# %% ../nbs/81_steps.ipynb #8098c1df
 def check_corpus(
     folder: Path,  # of the pool
     options: Mapping[str, Any],  # of a command that makes it
@@ -341,7 +341,7 @@ def check_rows(
     if rows is not None and rows.n_texts != task.n_texts:
         raise UserError(f"has rows of {rows.n_texts} text(s), but the task has {task.n_texts}; give another pool or task", pool=pool)
 
-
+# %% ../nbs/81_steps.ipynb #0f0ca86f
 def check_no_teacher(
     logits: str | None,  # folder of logits
     options: Mapping[str, Any],  # of `zskd pool`
@@ -351,7 +351,7 @@ def check_no_teacher(
     if idle:
         raise UserError("is for a teacher, but none is given; add --teacher FOLDER, or leave it out", **idle)
 
-
+# %% ../nbs/81_steps.ipynb #463994f4
 def check_log(
     folder: Path,  # of a run
 ) -> None:
