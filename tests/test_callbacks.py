@@ -423,7 +423,7 @@ def test_rows_of_an_epoch(tmp_path):
         def rows(self, run, epoch):
             return run.held
 
-    with pytest.raises(UserError, match="choose at least batch_size=16 among run.train"):
+    with pytest.raises(UserError, match="choose at least 16 .one batch. from run.train"):
         distiller(tmp_path / "wrong", (), more=(Wrong(),)).fit()
 
 
