@@ -106,9 +106,7 @@ class PreparedRun(Run):
         self._check_device()
         self.stage2 = self._complete_callbacks(adversary)
 
-# %% ../nbs/63_preparation.ipynb #5fa6f212
-# `delegates` names the `__init__` that dataclass generates, which has no source with comments
-PreparedRun.__init__.__delwrap__ = Settings
+    __init__.__delwrap__ = Settings  # `delegates` names the `__init__` that dataclass generates, which has no comments
 
 # %% ../nbs/63_preparation.ipynb #f02fa42b
 @patch
