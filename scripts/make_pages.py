@@ -19,7 +19,7 @@ import yaml
 
 from zskd import cli  # noqa: F401  registers the commands
 from zskd._site import options_in_code, page_file
-from zskd.options import ABOUT_CONFIG, COMMANDS, KINDS, METAVARS, Command, Option, options_of
+from zskd.options import ABOUT_CONFIG, COMMANDS, Command, Option, options_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -39,9 +39,8 @@ def option_line(
     by_place: bool,  # whether it is given without its name
 ) -> str:  # a row of a Markdown table
     "An option and what it means."
-    value = METAVARS.get(option.name, KINDS[option.kind][1] or option.name.upper())
-    given = "" if option.kind == "bool" else f" {value}{' …' if option.many else ''}"
-    return f"| `{value if by_place else option.flag + given}` | {in_code(option.help)} |"
+    given = "" if option.kind == "bool" else f" {option.value}{' …' if option.many else ''}"
+    return f"| `{option.value if by_place else option.flag + given}` | {in_code(option.help)} |"
 
 
 def options_table(

@@ -166,7 +166,7 @@ def run_words(
     try:
         values = read_words(words)
     except UserError as e:
-        print(f"{prog}: {e}; `{prog} --help` shows what there is", file=sys.stderr)
+        print(f"{prog}: {e}; `{prog} --help` shows all options", file=sys.stderr)
         return 2
     except SystemExit as e:  # after --help, --version and the like
         return int(e.code or 0)

@@ -108,6 +108,8 @@ def check_training(
     if isinstance(settings.loss, str):
         describe_loss(settings.loss, task.n_labels)
     batch_size, left = check_batch(n, settings)
+    good = adversary is None or isinstance(adversary, (Adversary, Stage2))
+    require(good, "is no adversary; give for example MaskedLMGenerator()", adversary=adversary)
     if isinstance(adversary, Stage2):
         adversary.check_rows(batch_size, left)
         adversary = adversary.adversary

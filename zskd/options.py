@@ -74,7 +74,8 @@ class Option:
     kind: str  # a key of `KINDS`
     many: bool  # whether it takes several words
     default: Any  # `inspect.Parameter.empty` if it is required
-    about: str  # the comment beside the parameter
+    about: str  # the comment of the parameter
+    value: str  # what help calls its value
 
     @property
     def flag(self) -> str:
@@ -92,7 +93,7 @@ class Option:
 # %% ../nbs/80_options.ipynb #af78bbc2
 MODELS = ("teacher", "student", "generator", "init", "model", "encoder", "base")
 PATHS = (*MODELS, "out", "data", "corpus", "rewrite", "pool", "logits", "recipe", "run", "pages")  # options that may name a file or folder
-METAVARS = {"columns": "COLUMN", "labels": "NAME"}  # what help calls the value of an option, if not its name
+METAVARS = {"columns": "COLUMN", "labels": "CLASS", "open_teacher labels": "NAME=CLASS"}  # what help calls a value, if not by its name
 
 
 def add_option(
@@ -106,8 +107,7 @@ def add_option(
     if option.kind == "bool":
         how["action"] = "store_true"
     else:
-        read, short = KINDS[option.kind]
-        how |= {"type": read, "metavar": METAVARS.get(option.name, short or option.name.upper())}
+        how |= {"type": KINDS[option.kind][0], "metavar": option.value}
         how |= {"nargs": "+"} if option.many else {}
     if by_place:
         added = parser.add_argument(option.name, **how, **({"nargs": "?"} if relaxed else {}))
@@ -131,7 +131,8 @@ def options_of(
         kind = p.annotation.removesuffix(" | None")
         many = kind.startswith("list[")
         kind = kind.removeprefix("list[").removesuffix("]")
-        found[name] = Option(name, kind, many, p.default, " ".join((about[name] or "").split()))
+        value = METAVARS.get(f"{function.__name__} {name}", METAVARS.get(name, KINDS[kind][1] or name.upper()))
+        found[name] = Option(name, kind, many, p.default, " ".join((about[name] or "").split()), value)
     return found
 
 # %% ../nbs/80_options.ipynb #ef061269
@@ -186,7 +187,7 @@ def first_given(
     return dict.fromkeys([name] if (name := next(given, "")) else [])
 
 # %% ../nbs/80_options.ipynb #e8d0ea85
-SAID = dict.fromkeys(("expected one argument", "expected at least one argument"), "needs a value")  # argparse's words and ours
+SAID = dict.fromkeys(("expected one argument", "expected at least one argument"), "needs a value")  # argparse's words and plainer ones
 
 
 class Parser(argparse.ArgumentParser):
@@ -271,11 +272,14 @@ def read_config(
 ) -> dict[str, Any]:  # options by name
     "The options in a file. Raises `UserError` for a file that cannot be read, and for one of another command."
     if not file:
-        raise UserError("is empty; give a file", config=None)
+        raise UserError("--config: is empty; give a file")
     try:
         data = yaml.safe_load(Path(file).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as e:
-        raise UserError(f"{file}: cannot be read as YAML or JSON ({' '.join(str(e).split())[:120]})") from e
+    except OSError as e:
+        raise UserError(f"{file}: cannot be read ({e.strerror}); give a YAML or JSON file") from e
+    except (ValueError, RecursionError, yaml.YAMLError) as e:
+        at = getattr(e, "problem_mark", None)
+        raise UserError(f"{file}: is neither YAML nor JSON" + (f"; see line {at.line + 1}" if at else "")) from e
     if isinstance(data, dict) and isinstance(data.get("options"), dict):  # a run's command.json
         if data.get("command") != name:
             raise UserError(f"{file}: holds options of `zskd {data.get('command')}`, not of `zskd {name}`")
@@ -290,7 +294,8 @@ def read_config(
             raise UserError(f"{file}: {key!r} is no option of `zskd {name}`" + (f", perhaps {like[0]}" if like else ""))
         kinds = (bool,) if names[key].kind == "bool" else (str, int, float, list) if names[key].many else (str, int, float)
         if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) != (kinds == (bool,))):
-            raise UserError(f"{file}: {key}: {value!r} is not a value of this option")
+            wanted = "true or false" if kinds == (bool,) else "a list or one value" if list in kinds else "one value"
+            raise UserError(f"{file}: {key}: {value!r} will not do; give {wanted}")
     return {names[key].name: value for key, value in data.items()}
 
 # %% ../nbs/80_options.ipynb #ccc22517
@@ -302,7 +307,7 @@ def unknown_option(
     flags = {"--help", "--config", "--print-config", *(o.flag for o in COMMANDS[name].options().values())}
     given = [flag for word in words if (flag := word.partition("=")[0]).startswith("--") and len(flag) > 2]
     wrong = next((flag for flag in given if flag not in flags), None)
-    like = get_close_matches(wrong, flags, 1) if wrong else []
+    like = [flag for flag in sorted(flags) if flag.startswith(wrong)] or get_close_matches(wrong, flags, 1, 0.7) if wrong else []
     return f"unknown option {wrong!r}" + (f", perhaps {like[0]}" if like else "") if wrong else ""
 
 # %% ../nbs/80_options.ipynb #ea8ae83a
@@ -319,6 +324,8 @@ def read_words(
     name = words[0] if words else ""
     if name and not name.startswith("-") and name not in COMMANDS:
         raise UserError(f"there is no command {name!r}; use one of {', '.join(COMMANDS)}")
+    if name.startswith("-") and any(word in COMMANDS for word in words[1:]):
+        raise UserError(f"{name}: options come after the command")
     rest, relaxed = earlier_names(words[1:]), "--print-config" in words
     try:
         if name in COMMANDS:
@@ -332,7 +339,7 @@ def read_words(
         hint = f" (write {flag}=VALUE if it begins with a hyphen)" if e.message in SAID else ""
         raise UserError(f"{flag}: {SAID.get(e.message, e.message)}{hint}") from e
     if unknown:
-        raise UserError(f"cannot read {unknown[0]!r}")
+        raise UserError(f"unexpected argument {unknown[0]!r}")
     return vars(known)
 
 # %% ../nbs/80_options.ipynb #e5b05c0a

@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import GeneralTracker, filter_trackers
+from accelerate.utils import LoggerType
 from fastcore.basics import patch
 
 from .callbacks import Callback, Run
@@ -27,7 +28,8 @@ def check_trackers(
         try:
             there = filter_trackers([name], ".")
         except ValueError as e:
-            raise UserError(str(e), track=name) from e
+            known = ", ".join(sorted(kind.value for kind in LoggerType if kind.value != "all"))
+            raise UserError(f"is unknown; use one of {known}", track=name) from e
         except RuntimeError:  # from newer versions of accelerate if a package is missing
             there = []
         if not there:
