@@ -316,9 +316,9 @@ def evaluate(
     # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo` for the SST-2 sentences in the package; $ZSKD_DATA or the hub if
     # not given
     data: str | None = None,
-    split: str = "validation",  # which part of the data
-    out: str | None = None,  # folder for report.json and report.html; printed only if not given
-    limit: int | None = None,  # score on so many examples only
+    split: str = "validation",  # part of the data, such as train, validation or test
+    out: str | None = None,  # folder for report.json and report.html; if not given, the report is only printed
+    limit: int | None = None,  # score on the first examples only, at most so many
     skip_bad_lines: bool = False,  # skip lines of --data that cannot be read, and report how many
     **options: Any,
 ) -> None:

@@ -100,14 +100,14 @@ def open_teacher(
     teacher: str,  # folder or hub name of a text classifier
     rows: Pool | None = None,  # that it is to answer, if there is one already
     /,
-    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; your own task if not given
+    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; leave it out for a task of your own
     n_texts: int | None = None,  # of your own task: texts per input, 1 or 2
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
     label_column: str | None = None,  # column of --data that holds the right answers; `label` if not given
     labels: list[str] | None = None,  # other names for the teacher's classes, such as NEG=negative POS=positive
     allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
-    max_length: int | None = None,  # tokens that the teacher reads of an input (if not given: 128, and up to 512 where it is scored)
+    max_length: int | None = None,  # tokens that the teacher reads, the rest is cut (if not given: 128, and up to 512 for its score)
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Teacher, Task]:  # the teacher with its classes in the task's order, and the task
@@ -169,7 +169,7 @@ def make_pool(
     n: int = 20_000,  # rows to make
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
     recipe: str | None = None,  # JSON file with a recipe, in place of --kind, for example a pool's pool.json
-    oversample: float | None = None,  # candidates that the teacher answers for each row that is kept (if not given: the recipe's, 1.5)
+    oversample: float | None = None,  # candidates per row, among which balancing chooses (if not given: the recipe's, 1.5)
     seed: int = 0,  # of every random choice
     skip_bad_lines: bool = False,  # skip lines of CSV, TSV and JSONL files that cannot be read, and report how many
 ) -> Pool:
@@ -186,10 +186,10 @@ def make_pool(
 # %% ../nbs/81_steps.ipynb #2f3fa9df
 def student_size(
     ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if no size is given)
-    n_params: int | None = None,  # parameters at most, in place of --ratio
+    n_params: int | None = None,  # largest number of parameters, in place of --ratio
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
-    # first weights: teacher, random, compact-small, compact-wide, or a checkpoint's folder or hub name; auto: an embedded encoder for two
-    # texts if its size fits, otherwise teacher
+    # first weights: teacher, random, compact-small, compact-wide, or a checkpoint's folder or hub name; auto: for pairs a compact encoder, if
+    # its size fits and the teacher is an uncased English BERT, otherwise teacher
     init: str = "auto",
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
 ) -> dict[str, Any]:  # arguments of `distill`
@@ -233,7 +233,7 @@ def training_settings(
     batch_size: int | None = None,  # rows per step (if not given: a twentieth of the rows, but 32 to 256)
     lr: float = 3e-3,  # highest learning rate
     schedule: str = "cosine",  # how the learning rate falls: cosine, linear or constant
-    held_out: float = 0.05,  # part of the pool (or, from 1 up, rows of it) that is kept to choose the best checkpoint
+    held_out: float = 0.05,  # share (below 1) or number of rows that choose the best checkpoint and are not trained on
     # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
     adversary: str = "none",
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
