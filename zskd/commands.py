@@ -318,7 +318,7 @@ def evaluate(
     data: str | None = None,
     split: str = "validation",  # part of the data, such as train, validation or test
     out: str | None = None,  # folder for report.json and report.html; if not given, the report is only printed
-    limit: int | None = None,  # score on the first examples only, at most so many
+    limit: int | None = None,  # score on so many examples at most, drawn with a fixed seed
     skip_bad_lines: bool = False,  # skip lines of --data that cannot be read, and report how many
     **options: Any,
 ) -> None:
