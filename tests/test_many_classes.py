@@ -69,7 +69,7 @@ def test_a_report_and_a_card(teacher, student, task, tmp_path):
     readable(report.table())
     report.save(tmp_path)
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert page.count("<h3>intent_") == 12 and page.count('class="hit"') == 2 * 12 * 12 and "The 12 of 150 classes" in page
+    assert page.count("<h3>intent_") == 12 and page.count('class="count"') == 2 * 12 * 12 and "The 12 of 150 classes" in page
     card = str(model_card(student, report.data))
     assert "or one of 140 other classes" in card and card.count("intent_") == 10
 

@@ -403,7 +403,7 @@ def test_a_teacher_that_reads_more_is_scored_on_more(tmp_path):
     student = Student.create(teacher, n_params=150_000, corpus=TEXTS * 9, vocab_size=150, max_length=64)
     report = evaluate(teacher, student, Examples(long, np.array([0, 1, 2, 0]), task), timed=0)
     assert report["cut"] == {"teacher": 0.0, "student": 0.5} and report["teacher"]["max_length"] == 512
-    assert "inputs read in part" in report.table() and "50.0 %" in report.to_html()
+    assert "truncated inputs" in report.table() and "50.0 %" in report.to_html()
     told = Teacher.load(tmp_path, precision="fp32", max_length=128)  # whoever says how much is taken at their word
     assert (
         told.for_scoring() is told
