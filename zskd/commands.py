@@ -229,7 +229,7 @@ def check_distill(
 # %% ../nbs/83_commands.ipynb #e886a720
 def distill_parts(
     given: dict[str, Any],  # options of `zskd distill`
-) -> tuple[Teacher, Task, Pool | None, Examples | None]:  # a pool and examples where they are given
+) -> tuple[Teacher, Task, Pool | None, Examples | None, dict[str, Any]]:  # a pool and examples where given; arguments of `zskd.distill`
     "Load what a run starts from, and check that all of it fits together. Raises `UserError`."
     from zskd.distillation import check_size, check_training, run_settings
     from zskd.pools import Pool
@@ -238,10 +238,11 @@ def distill_parts(
     model, task = open_teacher(given["teacher"], rows, **take(open_teacher, given))
     check_rows(given["pool"], rows, task)
     training = training_settings(**take(training_settings, given))
-    device, adversary = training.pop("device"), training["adversary"]
+    device, adversary, size = training.pop("device"), training["adversary"], student_size(**take(student_size, given))
     check_training(model, task, given["n"] if rows is None else len(rows), run_settings(training), adversary, device)
-    check_size(model, task, **student_size(**take(student_size, given)))
-    return model, task, rows, read_data(given["data"], task, given["skip_bad_lines"])
+    check_size(model, task, **size)
+    examples = read_data(given["data"], task, given["skip_bad_lines"])
+    return model, task, rows, examples, {**size, **training, "device": device}
 
 # %% ../nbs/83_commands.ipynb #059bd07f
 @command(
@@ -268,12 +269,11 @@ def distill(
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     with team().main_first():
         check_distill(given)
-        model, task, rows, examples = distill_parts(given)
+        model, task, rows, examples, settings = distill_parts(given)
         if team().is_main:
             claim(folder, "distill", model, given, resume)
             check_log(folder)
         rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
-    settings = {**student_size(**take(student_size, options)), **training_settings(**take(training_settings, options))}
     callbacks = [introduction(), *settings.pop("callbacks")]
     run = distill_teacher(model, out, pool=rows, task=task, cache=cache, resume=resume, callbacks=callbacks, **settings)
     if team().is_main:

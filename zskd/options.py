@@ -254,7 +254,9 @@ def words_of(
         if value is None or value is False or value == o.default:
             continue
         given = [] if value is True else [str(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
-        words += given if key == c.by_place else [f"{o.flag}={given[0]}"] if given[:1] and given[0].startswith("-") else [o.flag, *given]
+        words += (
+            given if key == c.by_place else [f"{o.flag}={given[0]}"] if len(given) == 1 and given[0].startswith("-") else [o.flag, *given]
+        )
     return words
 
 # %% ../nbs/80_options.ipynb #1ddd807f
