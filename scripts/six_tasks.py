@@ -28,8 +28,9 @@ These students start from as much of the task's own teacher as fits. A prefix gi
     words       the same shape, trained on masked words only (`scripts/objectives.py`)
     size-N      the task's teacher, in the best shape of at most N parameters
 
-An adversary behind it puts texts of its own in the place of a part of each batch, from three tenths of the steps on:
-`compact-wiki+gumbel`, for example. They are named in `ADVERSARIES`, with changes of one setting for the ablation.
+After a plus sign comes an adversary, which replaces a part of each batch from three tenths of the steps on: `compact-wiki+gumbel`, for
+example. Adversaries are named in `ADVERSARIES`, with changes of one setting for the ablation. Or methods come there, as in
+`zskd distill --method`: `compact-wiki+hidden(size=16)`.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ from provenance import made_by
 from safetensors.numpy import load_file, save_file
 
 from zskd.adversaries import MaxDivergenceSearch, RandomInfill, class_order
+from zskd.callbacks import named_callbacks
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.generator import MaskedLMGenerator
+from zskd.methods.index import make_methods
 from zskd.metrics import agreement, kl_rows
 from zskd.pools import Pool, Recipe, ood_pool
 from zskd.search import GradientSearch
@@ -295,15 +298,17 @@ def keep(every: Pool, pool: Pool, path: Path) -> None:
 
 def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Namespace) -> None:
     """One student: make it, distil it, score it, write its result file."""
-    start, learned, adversary = parsed(variant)
-    stage2 = ADVERSARIES[adversary]() if adversary else None
+    start, learned, extra = parsed(variant)
+    stage2 = ADVERSARIES[extra]() if extra in ADVERSARIES else None
+    methods = make_methods(extra) if extra and stage2 is None else []
     rows = selected(task, teacher, start, args) if learned == "selected" else make_rows(task, teacher, learned, args)
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
     student = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     settings = {**settings_of(task, learned), "seed": seed}
+    cache = args.work / "logits"
     distiller = Distiller(
-        teacher, student, rows, out, task=task, cache=args.work / "logits", resume=out.exists(), adversary=stage2, **settings
+        teacher, student, rows, out, task=task, cache=cache, resume=out.exists(), adversary=stage2, callbacks=methods, **settings
     )
     distiller.fit()
     report = distiller.report(task.validation(args.data), zero_shot=False if learned in ("real", "both") else None).data
@@ -357,6 +362,8 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
             "held_out": distiller.best,
             "agreement_by_builder": by_builder(distiller, rows),
             "adversary": adversary_record(distiller),
+            "methods": {name: c.settings() for name, c in named_callbacks(methods).items()} or None,
+            "asked": vars(distiller.state.queries),
             "report": kept,
             **made_by(),
         },
@@ -365,14 +372,14 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
 
 
 def parsed(variant: str) -> tuple[str, str, str]:
-    """The start, the rows and the adversary of a variant; start and adversary may be empty."""
-    head, _, adversary = variant.partition("+")
+    """The start, the rows, and the adversary or methods of a variant; the first and the last may be empty."""
+    head, _, extra = variant.partition("+")
     for rows in ("first-", "more-"):
         start, there, n = head.rpartition(rows)
         if there:
-            return start.rstrip("-"), rows + n, adversary
+            return start.rstrip("-"), rows + n, extra
     start, _, learned = head.rpartition("-")
-    return start, learned, adversary
+    return start, learned, extra
 
 
 def adversary_record(distiller: Distiller) -> dict[str, Any] | None:

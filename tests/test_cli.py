@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import torch
+from models import make_teacher
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
 
@@ -35,27 +35,6 @@ def one_line(err, *parts):
     assert err.count("\n") == 1 and "Traceback" not in err, err
     for part in parts:
         assert str(part) in err, (part, err)
-
-
-def make_teacher(folder, labels=("negative", "positive"), n_texts=1):
-    "A tiny classifier that has learnt nothing; without a number of texts it is as models of the hub are."
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
-    names = dict(enumerate(labels))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        id2label=names,
-        label2id={v: k for k, v in names.items()},
-    )
-    if n_texts:
-        config.zskd = {"n_texts": n_texts}
-    BertForSequenceClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, BertForSequenceClassification
+from models import make_teacher, tiny_bert
+from transformers import BertForMaskedLM
 
 from zskd import cli, evaluation
 from zskd.core import ASSETS, LOCK, file_digest, writing
@@ -112,37 +113,16 @@ class Kind:
         return code, said.getvalue()
 
 
-def tiny(kind: type, folder: Path, **settings: object) -> Path:
-    "A BERT that has learnt nothing."
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=128,
-        **settings,
-    )
-    kind(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory) -> Iterator[dict[str, Kind]]:
     "Every kind of run, each done once while it was watched."
     threads, top, latency = torch.get_num_threads(), tmp_path_factory.mktemp("crash"), evaluation.latency
     torch.set_num_threads(1)
     evaluation.latency = lambda *_: 1.0  # how fast a model answers is not part of the result
-    teacher = tiny(
-        BertForSequenceClassification,
-        top / "models" / "teacher",
-        id2label={0: "negative", 1: "positive"},
-        label2id={"negative": 0, "positive": 1},
-    )
-    words = tiny(BertForMaskedLM, top / "models" / "words")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "max_position_embeddings": 128}
+    teacher = make_teacher(top / "models" / "teacher", n_texts=None, **sizes)
+    words = top / "models" / "words"
+    tiny_bert(BertForMaskedLM, words, **sizes)
     with gzip.open(ASSETS / "wikipedia.txt.gz", "rt", encoding="utf-8") as file:
         paragraphs = file.read().split("\n")[:60]
     corpus, data = top / "corpus.txt", top / "data" / "SST-2"

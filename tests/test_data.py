@@ -7,11 +7,9 @@ import shutil
 import time
 
 import pytest
-import torch
-from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+from models import make_teacher
 
 from zskd import cli
-from zskd.core import ASSETS
 from zskd.corpora import load_corpus, split_sentences, split_words
 from zskd.errors import UserError
 from zskd.folders import run_options
@@ -24,30 +22,6 @@ PROSE = [
     for c in ["open", "full", "dark"]
     for d in ["tree", "wall"]
 ]
-
-
-def make_teacher(folder, labels, answer=None):
-    "A tiny classifier that has learnt nothing; with `answer` it gives this one class to everything."
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(ASSETS / "teacher")
-    names = dict(enumerate(labels))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        id2label=names,
-        label2id={v: k for k, v in names.items()},
-        zskd={"n_texts": 1},
-    )
-    model = BertForSequenceClassification(config)
-    if answer is not None:
-        model.classifier.weight.data.zero_()
-        model.classifier.bias.data[answer] = 5.0
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -273,7 +273,7 @@ class MaxDivergenceSearch(Adversary):
     ):
         "Raises `UserError` for a value out of range."
         require(candidates >= 1, "must be at least 1", candidates=candidates)
-        require(divergence in DIVERGENCES, f"must be one of {', '.join(DIVERGENCES)}", divergence=divergence)
+        require(divergence in DIVERGENCES, f"is unknown; use one of {', '.join(DIVERGENCES)}", divergence=divergence)
         for name in edits:
             known = name in BUILDERS and getattr(BUILDERS[name].make, "edit", None) is not None
             require(known, "is not an edit; use builders that change the first text of a pair", edits=name)

@@ -398,11 +398,17 @@ class Callback:
 
     hidden_states = False  # whether `loss` reads `batch.hidden_states`
 
+    def check_teacher(
+        self,
+        teacher: Teacher,  # that will be asked
+    ) -> None:
+        "Raise `UserError` for a teacher that the callback cannot use. `zskd.distill` calls this before it makes a pool."
+
     def check(
         self,
         run: Run,  # not yet trained
     ) -> None:
-        "Raise `UserError` if the callback does not fit the run or its other callbacks. Nothing is computed yet."
+        "Raise `UserError` if the callback does not fit the run or its other callbacks. Nothing is trained yet."
 
     def settings(self) -> dict[str, Any] | None:  # JSON types
         "The settings that affect the result, for the run's configuration. None: the callback only watches."

@@ -238,8 +238,9 @@ def distill_parts(
     model, task = open_teacher(given["teacher"], rows, **take(open_teacher, given))
     check_rows(given["pool"], rows, task)
     training = training_settings(**take(training_settings, given))
-    device, adversary, size = training.pop("device"), training["adversary"], student_size(**take(student_size, given))
-    check_training(model, task, given["n"] if rows is None else len(rows), run_settings(training), adversary, device)
+    device, size = training.pop("device"), student_size(**take(student_size, given))
+    n = given["n"] if rows is None else len(rows)
+    check_training(model, task, n, run_settings(training), training["adversary"], training["callbacks"], device)
     check_size(model, task, **size)
     examples = read_data(given["data"], task, given["skip_bad_lines"])
     return model, task, rows, examples, {**size, **training, "device": device}

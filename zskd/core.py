@@ -77,7 +77,7 @@ def pick_dtype(
     precision: str = "auto",  # `'auto'`, `'bf16'` or `'fp32'`
 ) -> torch.dtype:  # `torch.bfloat16` or `torch.float32`
     "The fastest precision that a device has in hardware; float32 on MPS. Raises `UserError` for an unknown precision."
-    require(precision in ("auto", "bf16", "fp32"), "is unknown; use 'auto', 'bf16' or 'fp32'", precision=precision)
+    require(precision in ("auto", "bf16", "fp32"), "is unknown; use one of auto, bf16, fp32", precision=precision)
     if precision != "auto":
         return torch.bfloat16 if precision == "bf16" else torch.float32
     fast = cpu_has_bf16() if device.type == "cpu" else device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

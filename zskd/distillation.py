@@ -102,6 +102,7 @@ def check_training(
     n: int,  # rows of the pool
     settings: Settings,  # of the run
     adversary: Adversary | Stage2 | None = None,  # as in `Distiller`
+    callbacks: Sequence[Callback] = (),  # as in `Distiller`
     device: str = "auto",  # where to train
 ) -> None:
     "Raise `UserError` for a training that is impossible."
@@ -117,6 +118,8 @@ def check_training(
         adversary = adversary.adversary
     if adversary is not None:
         adversary.check_teacher(teacher)
+    for c in callbacks:
+        c.check_teacher(teacher)
 
 # %% ../nbs/68_distillation.ipynb #3a1d23ef
 def run_settings(
@@ -244,7 +247,7 @@ def distill(
         rows = Pool.load(pool) if isinstance(pool, (str, Path)) else pool
         text = None if rows else corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
         check_size(model, task, **size)
-        check_training(model, task, len(rows) if rows else n, run_settings(training), adversary, device)
+        check_training(model, task, len(rows) if rows else n, run_settings(training), adversary, callbacks, device)
         rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
     student = shared_student(out, lambda: Student.create(model, corpus=first_texts(rows), seed=seed, **size, **task_kind(task)))
     run = Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training)

@@ -66,7 +66,7 @@ class MaskedLMGenerator(RandomInfill):
 def _check_settings(weights: dict[str, float], divergence: str, last_temperature: float | None, cooling: int, clip: float) -> None:
     for name, value in weights.items():
         require(0 <= value < math.inf, "must be 0 or more, and finite", **{name: value})
-    require(divergence in DIVERGENCES, f"must be one of {', '.join(DIVERGENCES)}", divergence=divergence)
+    require(divergence in DIVERGENCES, f"is unknown; use one of {', '.join(DIVERGENCES)}", divergence=divergence)
     ok = last_temperature is None or 0 < last_temperature < math.inf
     require(ok, "must be above 0 and finite", last_temperature=last_temperature)
     require(cooling >= 1, "must be at least 1", cooling=cooling)

@@ -469,7 +469,7 @@ def _term(node: ast.expr) -> LossTerm:
     if name in HIDDEN_LOSSES:
         raise UserError(f"{name} compares hidden states, not logits; call zskd.losses.{name} from a callback")
     if name not in LOSSES:
-        raise UserError(f"{name} is not known; known are {', '.join(LOSSES)}")
+        raise UserError(f"{name} is unknown; use one of {', '.join(LOSSES)}")
     known = [p.name for p in _parameters(name)]
     takes = f"it takes {', '.join(known)}" if known else "it takes none"
     given = [keyword.arg for keyword in call.keywords]

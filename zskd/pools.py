@@ -156,7 +156,7 @@ def for_task(
     "The default recipe of a task. Raises `UserError` for a relation without a recipe, and for an unknown kind."
     if task.relation != "single" and task.relation not in _PAIRS:
         raise UserError(f"task {task.name!r}: relation {task.relation!r} is unknown; use one of single, {', '.join(_PAIRS)}")
-    require(kind in ("wiki", "random"), "is unknown; use 'wiki' or 'random'", kind=kind)
+    require(kind in ("wiki", "random"), "is unknown; use one of wiki, random", kind=kind)
     make = cast(type[Recipe], cls)
     if kind == "random":
         return make(_RANDOM[1 if task.relation == "single" else 2], balance=False)

@@ -177,6 +177,7 @@ def _check_callbacks(self: PreparedRun) -> None:
         raise UserError(f"{' and '.join(choosing)} each choose the rows of an epoch; give only one of them", callbacks=None)
     require(self.max_queries is None or self.max_queries >= 1, "must be 1 or more", max_queries=self.max_queries)
     for c in self.callbacks:
+        c.check_teacher(self.teacher)
         c.check(self)
 
 # %% ../nbs/63_preparation.ipynb #48953f20

@@ -38,7 +38,7 @@ class GradientSearch(Adversary):
     ):
         "Raises `UserError` for a value out of range."
         require(0 < share <= 1, "must be above 0 and at most 1", share=share)
-        require(divergence in DIVERGENCES, f"must be one of {', '.join(DIVERGENCES)}", divergence=divergence)
+        require(divergence in DIVERGENCES, f"is unknown; use one of {', '.join(DIVERGENCES)}", divergence=divergence)
         require(batch_words >= 1, "must be at least 1", batch_words=batch_words)
         self.share, self.divergence, self.batch_words = share, divergence, batch_words
         self.judge = judge or RandomInfill()

@@ -206,7 +206,7 @@ def make_stage2(
     from zskd.stage2 import Stage2
 
     if kind not in ("none", *ADVERSARIES):
-        raise UserError(f"must be none, {', '.join(ADVERSARIES)}", adversary=kind)
+        raise UserError(f"is unknown; use one of none, {', '.join(ADVERSARIES)}", adversary=kind)
     for name, value in {"generator": generator, "max_queries": max_queries}.items():
         if value is not None and kind == "none":
             raise UserError(f"has no effect with the adversary {kind}; leave one of them out", **{name: None})
@@ -254,8 +254,10 @@ def check_out(
     "Raise `UserError` if there is a file of this name, or a folder that holds something and must not."
     from zskd.core import holds_files
 
-    if Path(out).exists() and not Path(out).is_dir():
-        raise UserError("is a file, not a folder; choose another name", **{name: out})
+    file = next((path for path in (Path(out), *Path(out).parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        what = "is a file, not a folder" if file == Path(out) else f"cannot be made, because {file} is a file"
+        raise UserError(f"{what}; choose another name", **{name: out})
     if empty and holds_files(out):
         raise UserError("holds other files; choose a new or empty folder", **{name: out})
 

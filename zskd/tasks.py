@@ -361,7 +361,8 @@ def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[s
         if not any(set(c) <= set(header) for c in choices):
             missing = next(c for c in choices[0] if c not in header)
             there = other_separator(header, kind) or f"its columns are {shorten(', '.join(header), 200, placeholder=' …')}"
-            raise UserError(f"{path}: has no {what} column {missing!r}; {there}")
+            option = {} if task.glue else {"columns" if what == "text" else "label_column": None}
+            raise UserError(f"{path}: has no {what} column {missing!r}; {there}", **option)
     found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
     if found[1][0] in found[0]:
         raise UserError(

@@ -200,9 +200,9 @@ class HiddenStates(Callback):
     def settings(self) -> dict[str, Any]:
         return {"weight": weight_setting(self.weight), "size": self.size}
 
-    def check(self, run: Run) -> None:
-        if not shows_states(run.teacher):
-            text = f"teacher {run.teacher.name} has no usable hidden states, or no fast tokenizer; leave them out, or give 0"
+    def check_teacher(self, teacher: Teacher) -> None:
+        if not shows_states(teacher):
+            text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave them out, or give 0"
             raise UserError(text, hidden=None)
 
     def modules(self, run: Run) -> dict[str, torch.nn.Module]:

@@ -41,7 +41,7 @@ def _named(node: ast.expr) -> list[Callback]:
         return [*_named(node.left), *_named(node.right)]
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     name = ast.unparse(call.func)
-    require(name in METHODS, f"{name} is not known; known are {', '.join(METHODS)}")
+    require(name in METHODS, f"{name} is unknown; use one of {', '.join(METHODS)}")
     return [METHODS[name](**_settings(call, name))]
 
 # %% ../../nbs/67_methods.ipynb #67a00010
@@ -77,7 +77,7 @@ def make_adversary(
     generator: str | None = None,  # folder or hub name of a masked language model; None: the embedded one
 ) -> Adversary:
     "An adversary by its name. Raises `UserError` for an unknown one, and for a generator where it has no effect."
-    require(name in ADVERSARIES, f"must be one of {', '.join(ADVERSARIES)}", adversary=name)
+    require(name in ADVERSARIES, f"is unknown; use one of {', '.join(ADVERSARIES)}", adversary=name)
     if generator is None:
         return ADVERSARIES[name]()
     require(name != "gradient", "has no effect with the adversary gradient; leave one of them out", generator=None)
