@@ -24,6 +24,7 @@ from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
+from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -149,6 +150,8 @@ SHIPPED = {
     "search": lambda: [stage2(MaxDivergenceSearch())],
     "generator": lambda: [stage2(MaskedLMGenerator())],
     "gradient": lambda: [stage2(GradientSearch())],
+    "unix": lambda: [UncertaintyMixup()],
+    "uncertain": lambda: [UncertainRows()],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -169,8 +172,10 @@ QUICK = [
     ("words", "head"),
     ("slopes", "chosen"),
     ("tracker", "half"),
+    ("unix", "relations"),
+    ("uncertain", "words"),
 ]
-QUICK_TWO = [("relations", "infill"), ("words", "half")]
+QUICK_TWO = [("relations", "infill"), ("words", "half"), ("unix", "uncertain")]
 
 
 class Act(Callback):

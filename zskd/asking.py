@@ -24,7 +24,7 @@ from .teachers import Teacher
 from .tokens import encode_rows
 
 # %% auto #0
-__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'ask_texts', 'ask_mixture']
+__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'ask_texts', 'ask_mixture']
 
 # %% ../nbs/46_asking.ipynb #9260fde8
 @dataclass
@@ -35,6 +35,8 @@ class Mixture:
     weights: torch.Tensor  # float32 [n, L, K], sum 1 over K in every place that is not padding
     types: torch.Tensor  # int64 [n, L], 1 in the second text of a pair
     mask: torch.Tensor  # int64 [n, L], 1 for an input and 0 for padding
+    offset: torch.Tensor | None = None  # float32 [n, L, width of the student's word table], added to the student's vectors
+    teacher_offset: torch.Tensor | None = None  # float32 [n, L, width of the teacher's], added to the teacher's vectors
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,7 +48,7 @@ def take(
     at: torch.Tensor,  # int64, which inputs
 ) -> Mixture:
     "Some of the inputs."
-    return Mixture(*(x[at.to(x.device)] for x in (self.ids, self.weights, self.types, self.mask)))
+    return Mixture(**{name: None if x is None else x[at.to(x.device)] for name, x in vars(self).items()})
 
 # %% ../nbs/46_asking.ipynb #e788dbe6
 def plain_mixture(
@@ -62,7 +64,17 @@ def _widened(mixture: Mixture, length: int, k: int) -> Mixture:
     "The same with more places, and more pieces in each place, all with weight 0."
     more, others = length - mixture.ids.shape[1], k - mixture.ids.shape[2]
     ids, weights = (F.pad(x, (0, others, 0, more)) for x in (mixture.ids, mixture.weights))
-    return Mixture(ids, weights, F.pad(mixture.types, (0, more)), F.pad(mixture.mask, (0, more)))
+    offsets = (None if x is None else F.pad(x, (0, 0, 0, more)) for x in (mixture.offset, mixture.teacher_offset))
+    return Mixture(ids, weights, F.pad(mixture.types, (0, more)), F.pad(mixture.mask, (0, more)), *offsets)
+
+
+def _offsets(a: Mixture, b: Mixture, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    "An offset of two mixtures of the same length, zeros where one has none; None if both have none."
+    mine, other = getattr(a, name), getattr(b, name)
+    if mine is None and other is None:
+        return None
+    like = other if mine is None else mine
+    return tuple(like.new_zeros(*m.ids.shape[:2], like.shape[2]) if x is None else x for m, x in ((a, mine), (b, other)))
 
 # %% ../nbs/46_asking.ipynb #d9abf7be
 @patch
@@ -72,8 +84,10 @@ def join(
 ) -> Mixture:
     "The inputs of both: first these, then the others."
     length, k = (max(self.ids.shape[i], other.ids.shape[i]) for i in (1, 2))
-    both = [_widened(m, length, k) for m in (self, other)]
-    return Mixture(*(torch.cat([getattr(m, name) for m in both]) for name in ("ids", "weights", "types", "mask")))
+    a, b = (_widened(m, length, k) for m in (self, other))
+    rest = (torch.cat([getattr(m, name) for m in (a, b)]) for name in ("ids", "weights", "types", "mask"))
+    offsets = (_offsets(a, b, name) for name in ("offset", "teacher_offset"))
+    return Mixture(*rest, *(None if pair is None else torch.cat(pair) for pair in offsets))
 
 # %% ../nbs/46_asking.ipynb #232329eb
 @patch
@@ -86,10 +100,14 @@ def mix(
     length, n = max(self.ids.shape[1], other.ids.shape[1]), len(self)
     a, b = (_widened(m, length, m.ids.shape[2]) for m in (self, other))
     share = torch.as_tensor(weight, dtype=torch.float32, device=a.ids.device).expand(n)[:, None, None]
-    weights = torch.cat([share * a.weights, (1 - share) * b.weights], 2)
-    total = weights.sum(2, keepdim=True)
+    parts = share * a.weights, (1 - share) * b.weights
+    total = torch.cat(parts, 2).sum(2, keepdim=True)
+    first, second = (part / total.clamp_min(1e-6) for part in parts)
+    mine, others = (part.sum(2, keepdim=True) for part in (first, second))  # of each in a place
+    pairs = (_offsets(a, b, name) for name in ("offset", "teacher_offset"))
+    offsets = (None if pair is None else mine * pair[0] + others * pair[1] for pair in pairs)
     types = torch.where(a.mask.bool(), a.types, b.types)
-    return Mixture(torch.cat([a.ids, b.ids], 2), weights / total.clamp_min(1e-6), types, (total[..., 0] > 0).long())
+    return Mixture(torch.cat([a.ids, b.ids], 2), torch.cat([first, second], 2), types, (total[..., 0] > 0).long(), *offsets)
 
 # %% ../nbs/46_asking.ipynb #737bfe20
 @patch
@@ -98,9 +116,11 @@ def vectors(
     model: PreTrainedModel,  # reads it
     numbers: torch.Tensor | None = None,  # int64 [student's pieces], the model's number of each; None for the student
 ) -> torch.Tensor:  # [n, L, width of the word table]
-    "The weighted sums, in place of word vectors."
+    "The weighted sums plus the offset, in place of word vectors."
     ids = (self.ids if numbers is None else numbers.to(self.ids.device)[self.ids]).to(model.device)
-    return (model.get_input_embeddings()(ids) * self.weights.to(model.device)[..., None]).sum(2)
+    summed = (model.get_input_embeddings()(ids) * self.weights.to(model.device)[..., None]).sum(2)
+    offset = self.offset if numbers is None else self.teacher_offset
+    return summed if offset is None else summed + offset.to(summed)
 
 # %% ../nbs/46_asking.ipynb #a65dbcd0
 @patch
@@ -192,6 +212,15 @@ def _check_model(teacher: Teacher, need: str) -> None:
             f"teacher {teacher.name}: is a function, which has no {need}; use a Hugging Face teacher, or a method that needs only logits"
         )
 
+
+def check_mixtures(
+    teacher: Teacher,  # any teacher
+    tokenizer: PreTrainedTokenizerBase,  # the student's
+) -> None:
+    "Raise `UserError` for a teacher that cannot read mixtures: a function, or a model that lacks some of the student's pieces."
+    _check_model(teacher, "word vectors to mix")
+    piece_numbers(tokenizer, teacher.tokenizer)
+
 # %% ../nbs/46_asking.ipynb #e29db65e
 def ask_texts(
     teacher: Teacher,  # any teacher
@@ -223,9 +252,7 @@ def ask_mixture(
     ids = torch.where(mixture.mask.bool(), numbers.to(first.device)[first], pad)
     inputs = {"input_ids": ids, "attention_mask": mixture.mask, "token_type_ids": mixture.types}
     with torch.set_grad_enabled(grad):
-        vectors = (
-            mixture.vectors(teacher.model, numbers).detach()
-            if not mixture.weights.requires_grad
-            else mixture.vectors(teacher.model, numbers)
-        )
+        vectors = mixture.vectors(teacher.model, numbers)
+        if not any(x is not None and x.requires_grad for x in (mixture.weights, mixture.teacher_offset)):
+            vectors = vectors.detach()
     return _read(teacher, {k: v.to(device) for k, v in inputs.items()}, states, grad, vectors)

@@ -312,13 +312,12 @@ def take(
     )
 
 # %% ../nbs/47_callbacks.ipynb #d032061c
-def _flat(encoded: Encoded, places: np.ndarray, more: Encoded) -> Encoded:
-    "Some of the tokenised inputs, followed by others."
-    spans = [slice(encoded.offsets[i], encoded.offsets[i + 1]) for i in places]
-    lengths = np.concatenate([encoded.lengths[places], more.lengths])
-    ids = np.concatenate([*(encoded.ids[s] for s in spans), more.ids])
-    types = np.concatenate([*(encoded.types[s] for s in spans), more.types])
-    return Encoded(ids, types, np.concatenate([[0], lengths.cumsum()]), encoded.pad_id)
+def _flat(*parts: tuple[Encoded, np.ndarray]) -> Encoded:
+    "Some of the tokenised inputs of each part, one after another."
+    spans = [(encoded, slice(encoded.offsets[i], encoded.offsets[i + 1])) for encoded, places in parts for i in places]
+    ids = np.concatenate([np.zeros(0, np.int32), *(encoded.ids[s] for encoded, s in spans)])
+    types = np.concatenate([np.zeros(0, np.int8), *(encoded.types[s] for encoded, s in spans)])
+    return Encoded(ids, types, np.cumsum([0, *(s.stop - s.start for _, s in spans)]), parts[0][0].pad_id)
 
 # %% ../nbs/47_callbacks.ipynb #4d5cd921
 def _stacked(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:
@@ -342,18 +341,28 @@ def join(
     if len(texts) % run.world:
         raise UserError(f"a callback added {len(texts)} rows, which {run.world} processes cannot share equally; add a multiple")
     known = run.ask(texts).logits if logits is None else torch.as_tensor(logits, dtype=torch.float32)
-    more, n = run.start.encode(texts), len(self)
-    encoded = _flat(self.encoded, self.places, more)
-    fresh = run.student.inputs(more, np.arange(len(texts))) if self.mixture is not None or self.changed is not None else {}
+    n = len(texts)
+    return self.append(Batch(run, np.full(n, -1), known, run.start.encode(texts), np.arange(n), dict(enumerate(texts))))
+
+
+@patch
+def append(
+    self: Batch,
+    other: Batch,  # any number of inputs, of the same run
+) -> Batch:
+    "The inputs of two batches: first these, then the others. If one of them is a mixture, the result is one."
+    n, encoded = len(self), _flat((self.encoded, self.places), (other.encoded, other.places))
+    mixed = self.mixture is not None or other.mixture is not None
+    changed = not mixed and (self.changed is not None or other.changed is not None)
     return replace(
         self,
-        rows=np.concatenate([self.rows, np.full(len(texts), -1)]),
-        teacher_logits=torch.cat([self.teacher_logits, known.to(self.teacher_logits)]),
+        rows=np.concatenate([self.rows, other.rows]),
+        teacher_logits=torch.cat([self.teacher_logits, other.teacher_logits.to(self.teacher_logits)]),
         encoded=encoded,
         places=np.arange(len(encoded)),
-        new_texts={**self.new_texts, **{n + i: row for i, row in enumerate(texts)}},
-        mixture=None if self.mixture is None else self.mixture.join(plain_mixture(fresh)),
-        changed=None if self.changed is None else _stacked(self.changed, fresh, encoded.pad_id),
+        new_texts={**self.new_texts, **{n + i: row for i, row in other.new_texts.items()}},
+        mixture=self.as_mixture().join(other.as_mixture()) if mixed else None,
+        changed=_stacked(self.inputs, other.inputs, encoded.pad_id) if changed else None,
     )
 
 # %% ../nbs/47_callbacks.ipynb #fcf865b5
@@ -376,7 +385,7 @@ def soft(
 @patch
 def as_mixture(self: Batch) -> Mixture:
     "The inputs as a mixture; ordinary texts have one piece in each place."
-    return self.mixture or plain_mixture(self.inputs)
+    return plain_mixture(self.inputs) if self.mixture is None else self.mixture
 
 # %% ../nbs/47_callbacks.ipynb #1dc65995
 @patch

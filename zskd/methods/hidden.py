@@ -245,10 +245,8 @@ def loss(self: HiddenStates, run: Run, batch: Batch, student_logits: torch.Tenso
     if not weight:
         return None
     mine = batch.hidden_states[-1]
-    if batch.mixture is None:
-        mine = mine[known.to(mine.device)][batch.inputs["attention_mask"][known.to(mine.device)].bool()]
-    else:  # a mixture is not from the pool
-        mine = mine.flatten(0, 1)[:0]
+    here, mask = known.to(mine.device), batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(mine.device)
+    mine = mine[here][mask[here].bool()]
     at = self.aligned(run, batch.rows[batch.rows >= 0])
     real = torch.from_numpy(at >= 0)
     wanted = self.states[torch.from_numpy(at)[real]].to(mine.device, torch.float32)
