@@ -24,6 +24,7 @@ from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
+from zskd.methods.prior import DynamicPrior
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -149,6 +150,7 @@ SHIPPED = {
     "search": lambda: [stage2(MaxDivergenceSearch())],
     "generator": lambda: [stage2(MaskedLMGenerator())],
     "gradient": lambda: [stage2(GradientSearch())],
+    "prior": lambda: [DynamicPrior(0.5, 16)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -169,6 +171,7 @@ QUICK = [
     ("words", "head"),
     ("slopes", "chosen"),
     ("tracker", "half"),
+    ("prior", "rows"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half")]
 
