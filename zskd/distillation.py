@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from .adversaries import Adversary
+from .callbacks import Callback
 from .core import holds_files, pick_device
 from .corpora import Corpus, load_corpus
 from .errors import UserError, require
 from .losses import describe_loss
+from .methods.index import make_adversary, make_methods
 from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import count_answers
 from .processes import team
@@ -221,15 +223,20 @@ def distill(
     preset: str | None = None,  # a name of `PRESETS`, in place of `ratio`
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
+    methods: str | Sequence[str | Callback] = (),  # of other papers, as in `make_methods`, for example "hidden(weight=0.5)"
+    adversary: str | Adversary | Stage2 | None = None,  # for stage 2; a name of `ADVERSARIES`, or as in `Distiller`
     data: str | Path | None = None,  # examples to score on at the end, as `Task.validation` takes them; nothing else reads them
     cache: str | Path | None = None,  # folder of the teacher's logits; None: `out/logits`
     seed: int = 0,  # of every random choice
     resume: bool = False,  # continue a run of this folder
     device: str = "auto",  # where to compute: auto, cpu, cuda, …
-    **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `adversary`, `callbacks`, …
+    **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `callbacks`, …
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
-    out, cache, training = Path(out), Path(cache or Path(out) / "logits"), {"seed": seed, **settings}
+    out, cache = Path(out), Path(cache or Path(out) / "logits")
+    adversary = make_adversary(adversary) if isinstance(adversary, str) else adversary
+    callbacks = [*make_methods(methods), *settings.pop("callbacks", ())]
+    training = {"seed": seed, "adversary": adversary, "callbacks": callbacks, **settings}
     size: dict[str, Any] = {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
@@ -237,7 +244,7 @@ def distill(
         rows = Pool.load(pool) if isinstance(pool, (str, Path)) else pool
         text = None if rows else corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
         check_size(model, task, **size)
-        check_training(model, task, len(rows) if rows else n, run_settings(training), settings.get("adversary"), device)
+        check_training(model, task, len(rows) if rows else n, run_settings(training), adversary, device)
         rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
     student = shared_student(out, lambda: Student.create(model, corpus=first_texts(rows), seed=seed, **size, **task_kind(task)))
     run = Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training)

@@ -400,12 +400,14 @@ def _count_answers(self: PreparedRun) -> None:
 def count_answers(
     teacher: Teacher,  # that code inside asks
 ) -> Iterator[None]:
-    "Let an interrupt say how many rows the teacher has answered, without those from a cache."
+    "Let an interrupt say how many new answers of the teacher are in the cache."
     before = teacher.queries
     try:
         yield
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted after {teacher.queries - before:,} new answers of the teacher") from None
+        asked = f"{teacher.queries - before:,} new answers of the teacher"
+        lost = f"interrupted after {asked}, which are lost, because its function has no name"
+        raise KeyboardInterrupt(f"interrupted; {asked} are stored" if teacher.fingerprint else lost) from None
 
 # %% ../nbs/63_preparation.ipynb #fa96e373
 @patch

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
     from zskd.teachers import Teacher
 
 # %% auto #0
-__all__ = ['ADVERSARIES', 'known_task', 'implied_texts', 'texts_per_input', 'new_names', 'open_teacher', 'pool_task',
-           'chosen_recipe', 'make_pool', 'student_size', 'make_adversary', 'training_settings', 'check_out',
-           'check_apart', 'check_data', 'read_data', 'check_pool', 'check_corpus', 'check_rows', 'check_no_teacher',
-           'check_log']
+__all__ = ['known_task', 'implied_texts', 'texts_per_input', 'new_names', 'open_teacher', 'pool_task', 'chosen_recipe',
+           'make_pool', 'student_size', 'make_stage2', 'training_settings', 'check_out', 'check_apart', 'check_data',
+           'read_data', 'check_pool', 'check_corpus', 'check_rows', 'check_no_teacher', 'check_log']
 
 # %% ../nbs/81_steps.ipynb #32fa9ef2
 def known_task(
@@ -197,31 +196,21 @@ def student_size(
     return dict(locals())
 
 # %% ../nbs/81_steps.ipynb #4a305f1e
-ADVERSARIES = ("gumbel", "search", "gradient", "infill")
-
-
-def make_adversary(
+def make_stage2(
     kind: str = "none",  # 'none', or a name of `ADVERSARIES`
     generator: str | None = None,  # folder or hub name of a masked language model; the embedded one if not given
     max_queries: int | None = None,  # answers of the teacher for it at most
 ) -> Stage2 | None:
     "What --adversary asks for. Raises `UserError` for another name, and for options that have no effect."
-    from zskd.adversaries import MaxDivergenceSearch, RandomInfill
-    from zskd.generator import MaskedLMGenerator
-    from zskd.search import GradientSearch
+    from zskd.methods.index import ADVERSARIES, make_adversary
     from zskd.stage2 import Stage2
 
     if kind not in ("none", *ADVERSARIES):
         raise UserError(f"must be none, {', '.join(ADVERSARIES)}", adversary=kind)
     for name, value in {"generator": generator, "max_queries": max_queries}.items():
-        if value is not None and (kind == "none" or kind == "gradient" and name == "generator"):
+        if value is not None and kind == "none":
             raise UserError(f"has no effect with the adversary {kind}; leave one of them out", **{name: None})
-    if kind == "none":
-        return None
-    if kind == "search":
-        return Stage2(MaxDivergenceSearch(infill=RandomInfill.load(generator) if generator else None), max_queries=max_queries)
-    made = {"gumbel": MaskedLMGenerator, "gradient": GradientSearch, "infill": RandomInfill}[kind]
-    return Stage2(made.load(generator) if generator else made(), max_queries=max_queries)
+    return None if kind == "none" else Stage2(make_adversary(kind, generator), max_queries=max_queries)
 
 # %% ../nbs/81_steps.ipynb #7cf7c00b
 def training_settings(
@@ -236,6 +225,7 @@ def training_settings(
     held_out: float = 0.05,  # share (below 1) or number of rows that choose the best checkpoint and are not trained on
     # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
     adversary: str = "none",
+    method: str | None = None,  # methods of other papers, joined by +, with settings in brackets: hidden(weight=0.5), …
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
     max_queries: int | None = None,  # answers of the teacher for the adversary at most; the run ends before it would ask for more
     track: list[str] | None = None,  # experiment trackers to log to: tensorboard, wandb, … (in the run's folder, or with your account)
@@ -244,6 +234,7 @@ def training_settings(
 ) -> dict[str, Any]:  # arguments of `distill`
     "Choose the settings of the training. Raises `UserError` for those that are impossible."
     from zskd.distillation import run_settings
+    from zskd.methods.index import make_methods
     from zskd.tracking import TrackerCallback, check_trackers
 
     given = {"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}
@@ -251,8 +242,8 @@ def training_settings(
     settings |= {name: value for name, value in given.items() if value is not None}
     run_settings(settings)
     check_trackers(track or [])
-    callbacks = [TrackerCallback(track)] if track else []
-    return {**settings, "adversary": make_adversary(adversary, generator, max_queries), "callbacks": callbacks, "device": device}
+    callbacks = [*make_methods(method or []), *([TrackerCallback(track)] if track else [])]
+    return {**settings, "adversary": make_stage2(adversary, generator, max_queries), "callbacks": callbacks, "device": device}
 
 # %% ../nbs/81_steps.ipynb #369d6d43
 def check_out(

@@ -320,7 +320,7 @@ def from_callable(
     return cast(type[Teacher], cls)(labels, compute, called, fingerprint, n_texts, shard=kept, at_once=batch_size)
 
 # %% ../nbs/30_teachers.ipynb #4a8f23c4
-BLOCK = 8192  # rows per shard of the cache
+BLOCK = 2048  # rows per shard of the cache: what an interrupt may lose
 AHEAD = 2048  # rows per block: sorted by length together, and tokenised while the model works on the block before
 TIE = 0.1  # two best logits closer than this in bfloat16 are computed again in float32
 FILL = 4  # batches are padded to a multiple of this many tokens, because oneDNN compiles kernels for each new shape
