@@ -25,6 +25,7 @@ from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
+from zskd.methods.prior import DynamicPrior
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -152,6 +153,7 @@ SHIPPED = {
     "gradient": lambda: [stage2(GradientSearch())],
     "unix": lambda: [UncertaintyMixup()],
     "uncertain": lambda: [UncertainRows()],
+    "prior": lambda: [DynamicPrior(0.5, 16)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -174,6 +176,7 @@ QUICK = [
     ("tracker", "half"),
     ("unix", "relations"),
     ("uncertain", "words"),
+    ("prior", "rows"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half"), ("unix", "uncertain")]
 
