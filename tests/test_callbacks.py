@@ -24,6 +24,7 @@ from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
+from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -149,6 +150,7 @@ SHIPPED = {
     "search": lambda: [stage2(MaxDivergenceSearch())],
     "generator": lambda: [stage2(MaskedLMGenerator())],
     "gradient": lambda: [stage2(GradientSearch())],
+    "inconsistent": lambda: [InconsistentAugmentation(0.25, words=0.5, steps=2, size=16, rows=8, every=2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -169,8 +171,9 @@ QUICK = [
     ("words", "head"),
     ("slopes", "chosen"),
     ("tracker", "half"),
+    ("inconsistent", "half"),
 ]
-QUICK_TWO = [("relations", "infill"), ("words", "half")]
+QUICK_TWO = [("relations", "infill"), ("words", "half"), ("inconsistent", "chosen")]
 
 
 class Act(Callback):
