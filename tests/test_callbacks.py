@@ -26,6 +26,7 @@ from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.methods.prior import DynamicPrior
+from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -154,6 +155,7 @@ SHIPPED = {
     "unix": lambda: [UncertaintyMixup()],
     "uncertain": lambda: [UncertainRows()],
     "prior": lambda: [DynamicPrior(0.5, 16)],
+    "inconsistent": lambda: [InconsistentAugmentation(0.25, words=0.5, steps=2, size=16, rows=8, every=2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -179,6 +181,9 @@ QUICK = [
     ("prior", "rows"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half"), ("unix", "uncertain")]
+    ("inconsistent", "half"),
+]
+QUICK_TWO = [("relations", "infill"), ("words", "half"), ("inconsistent", "chosen")]
 
 
 class Act(Callback):
