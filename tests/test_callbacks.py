@@ -179,11 +179,14 @@ QUICK = [
     ("unix", "relations"),
     ("uncertain", "words"),
     ("prior", "rows"),
-]
-QUICK_TWO = [("relations", "infill"), ("words", "half"), ("unix", "uncertain")]
     ("inconsistent", "half"),
 ]
-QUICK_TWO = [("relations", "infill"), ("words", "half"), ("inconsistent", "chosen")]
+QUICK_TWO = [
+    ("relations", "infill"),
+    ("words", "half"),
+    ("unix", "uncertain"),
+    ("inconsistent", "chosen"),
+]
 
 
 class Act(Callback):

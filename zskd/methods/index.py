@@ -15,12 +15,21 @@ from ..errors import UserError, require
 from ..generator import MaskedLMGenerator
 from ..search import GradientSearch
 from .hidden import HiddenStates
+from .inconsistent import InconsistentAugmentation
+from .prior import DynamicPrior
+from .uncertainty import UncertainRows, UncertaintyMixup
 
 # %% auto #0
 __all__ = ['METHODS', 'ADVERSARIES', 'make_methods', 'make_adversary']
 
 # %% ../../nbs/67_methods.ipynb #67a00006
-METHODS: dict[str, type[Callback]] = {"hidden": HiddenStates}
+METHODS: dict[str, type[Callback]] = {
+    "hidden": HiddenStates,
+    "unix": UncertaintyMixup,
+    "uncertain": UncertainRows,
+    "prior": DynamicPrior,
+    "inconsistent": InconsistentAugmentation,
+}
 
 # %% ../../nbs/67_methods.ipynb #67a00008
 def _settings(call: ast.Call, name: str) -> dict[str, object]:
