@@ -24,9 +24,9 @@ from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
-from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
-from zskd.methods.prior import DynamicPrior
 from zskd.methods.inconsistent import InconsistentAugmentation
+from zskd.methods.prior import DynamicPrior
+from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
