@@ -215,11 +215,12 @@ def _check_model(teacher: Teacher, need: str) -> None:
 
 def check_mixtures(
     teacher: Teacher,  # any teacher
-    tokenizer: PreTrainedTokenizerBase,  # the student's
+    tokenizer: PreTrainedTokenizerBase | None = None,  # the student's; None: any
 ) -> None:
     "Raise `UserError` for a teacher that cannot read mixtures: a function, or a model that lacks some of the student's pieces."
     _check_model(teacher, "word vectors to mix")
-    piece_numbers(tokenizer, teacher.tokenizer)
+    if tokenizer is not None:
+        piece_numbers(tokenizer, teacher.tokenizer)
 
 # %% ../nbs/46_asking.ipynb #e29db65e
 def ask_texts(

@@ -436,14 +436,16 @@ class Callback:
     ) -> Batch | None:
         "The batch to learn from instead of this one, the same in every process; None: no change."
 
-    def loss(
-        self,
-        run: Run,  # in training
-        batch: Batch,  # this process's share of the rows
-        student_logits: torch.Tensor,  # [rows, C], with gradient
-        teacher_logits: torch.Tensor,  # [rows, C]
-    ) -> torch.Tensor | None:  # a scalar: the mean over these rows
-        "A term to add to the loss of a step."
+# %% ../nbs/47_callbacks.ipynb #47a00001
+@patch
+def loss(
+    self: Callback,
+    run: Run,  # in training
+    batch: Batch,  # this process's share of the rows
+    student_logits: torch.Tensor,  # [rows, C], with gradient
+    teacher_logits: torch.Tensor,  # [rows, C]
+) -> torch.Tensor | None:  # a scalar: the mean over these rows
+    "A term to add to the loss of a step."
 
 # %% ../nbs/47_callbacks.ipynb #3484fcfd
 @patch

@@ -27,13 +27,13 @@ from .settings import Settings, default_batch_size
 from .shapes import PRESETS, best_shape
 from .stage2 import Stage2
 from .students import Student
-from .tasks import Task, get_task
+from .tasks import Examples, Task, get_task
 from .teachers import Teacher
 from .training import Distiller
 
 # %% auto #0
 __all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'kept_pool', 'first_texts',
-           'task_kind', 'shared_student', 'forget_shared', 'distill']
+           'task_kind', 'training_arguments', 'shared_student', 'forget_shared', 'fitted', 'distill']
 
 # %% ../nbs/68_distillation.ipynb #592c8b19
 def with_task(
@@ -185,6 +185,17 @@ def task_kind(
     "What a student has to know of its task."
     return {"labels": task.labels, "n_texts": task.n_texts}
 
+# %% ../nbs/68_distillation.ipynb #68a00001
+def training_arguments(
+    methods: str | Sequence[str | Callback],  # as in `make_methods`
+    adversary: str | Adversary | Stage2 | None,  # a name of `ADVERSARIES`, or as in `Distiller`
+    callbacks: Sequence[Callback] = (),  # others
+    **settings: Any,  # further arguments of `Distiller`
+) -> dict[str, Any]:  # arguments of `Distiller`
+    "Arguments of a run, with methods and adversary made from their names. Raises `UserError` for unknown ones."
+    adversary = make_adversary(adversary) if isinstance(adversary, str) else adversary
+    return {"adversary": adversary, "callbacks": [*make_methods(methods), *callbacks], **settings}
+
 # %% ../nbs/68_distillation.ipynb #3943ab84
 def shared_student(
     folder: Path,  # of the run
@@ -209,6 +220,18 @@ def forget_shared(
     "Remove the copy that the other processes have read."
     if team().is_main:
         shutil.rmtree(folder / ".student", ignore_errors=True)
+
+# %% ../nbs/68_distillation.ipynb #68a00003
+def fitted(
+    run: Distiller,  # new, or resumed
+    examples: Examples | None = None,  # to score the student on
+) -> Distiller:
+    "Train, and write a report if there is something to score on."
+    run.fit()
+    forget_shared(run.out)
+    if examples:
+        run.report(examples)
+    return run
 
 # %% ../nbs/68_distillation.ipynb #9aec3c64
 def distill(
@@ -237,9 +260,7 @@ def distill(
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, cache = Path(out), Path(cache or Path(out) / "logits")
-    adversary = make_adversary(adversary) if isinstance(adversary, str) else adversary
-    callbacks = [*make_methods(methods), *settings.pop("callbacks", ())]
-    training = {"seed": seed, "adversary": adversary, "callbacks": callbacks, **settings}
+    training = training_arguments(methods, adversary, seed=seed, **settings)
     size: dict[str, Any] = {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
@@ -247,12 +268,8 @@ def distill(
         rows = Pool.load(pool) if isinstance(pool, (str, Path)) else pool
         text = None if rows else corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
         check_size(model, task, **size)
-        check_training(model, task, len(rows) if rows else n, run_settings(training), adversary, callbacks, device)
+        check_training(model, task, len(rows) if rows else n, run_settings(training), training["adversary"], training["callbacks"], device)
         rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
     student = shared_student(out, lambda: Student.create(model, corpus=first_texts(rows), seed=seed, **size, **task_kind(task)))
     run = Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training)
-    run.fit()
-    forget_shared(out)
-    if examples:
-        run.report(examples)
-    return run
+    return fitted(run, examples)

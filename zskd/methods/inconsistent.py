@@ -25,6 +25,7 @@ from ..losses import warn_once
 from ..masked import MaskedRows, SharedWords, mask_rows, shared_words, word_counts, wordpiece_numbers
 from ..stage2 import like_lengths
 from ..tasks import Row
+from ..teachers import Teacher
 from ..tokens import token_batches
 from .hidden import align_rows, leading_frame, piece_places, shows_states
 
@@ -139,14 +140,20 @@ def settings(self: InconsistentAugmentation) -> dict[str, Any]:
 
 # %% ../../nbs/56_inconsistent.ipynb #56df24e5
 @patch
+def check_teacher(self: InconsistentAugmentation, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher without gradients, classes or WordPiece words."
+    if teacher.model is None:
+        raise UserError(f"InconsistentAugmentation: teacher {teacher.name} is a function, which has no gradients; leave this method out")
+    if not teacher.labels:
+        raise UserError(f"InconsistentAugmentation: teacher {teacher.name} is an encoder without classes; leave this method out")
+    wordpiece_numbers(teacher.tokenizer, "teacher")
+    if self.hidden and not shows_states(teacher):
+        warn_once(f"InconsistentAugmentation: teacher {teacher.name} has no usable hidden states, so its answers alone are matched")
+
+
+@patch
 def check(self: InconsistentAugmentation, run: Run) -> None:
-    "Raise `UserError` for a teacher without gradients, classes or WordPiece words, a batch without a changed text, and short texts."
-    name = run.teacher.name
-    if run.teacher.model is None:
-        raise UserError(f"InconsistentAugmentation: teacher {name} is a function, which has no gradients; leave this method out")
-    if not run.teacher.labels:
-        raise UserError(f"InconsistentAugmentation: teacher {name} is an encoder without classes; leave this method out")
-    wordpiece_numbers(run.teacher.tokenizer, "teacher")
+    "Raise `UserError` for a batch without a changed text, and for texts that are too short."
     highest = max(self.share.first, self.share.last) if isinstance(self.share, Schedule) else self.share
     if round(highest * cast(int, run.settings.batch_size)) < 1:
         raise UserError("is less than one row of a batch; choose a larger batch", share=highest)
@@ -154,8 +161,6 @@ def check(self: InconsistentAugmentation, run: Run) -> None:
         least = math.ceil(1 / self.words - 1e-9)
         text = f"fewer than {FEWEST} texts of the pool have {least} words, so that one may change; choose a larger share"
         raise UserError(text, words=self.words)
-    if self.hidden and not shows_states(run.teacher):
-        warn_once(f"InconsistentAugmentation: teacher {name} has no usable hidden states, so its answers alone are matched")
 
 # %% ../../nbs/56_inconsistent.ipynb #074800bc
 @patch

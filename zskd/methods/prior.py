@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from ..callbacks import Batch, Callback, Run, Schedule, check_weight, weight_at, weight_setting
 from ..core import derive_seed
 from ..errors import UserError, require
+from ..teachers import Teacher
 from .hidden import HiddenStates, shows_states
 
 # %% auto #0
@@ -98,13 +99,18 @@ class DynamicPrior(Callback):
 
 # %% ../../nbs/53_prior.ipynb #f77e338b
 @patch
-def check(self: DynamicPrior, run: Run) -> None:
+def check_teacher(self: DynamicPrior, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without usable states, and for heads that do not divide the size."
-    if not shows_states(run.teacher):
-        text = f"teacher {run.teacher.name} has no usable hidden states, or no fast tokenizer; leave DynamicPrior out"
+    if not shows_states(teacher):
+        text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave DynamicPrior out"
         raise UserError(text, callbacks=None)
-    size = min(self.size, run.teacher.model.config.hidden_size)
+    size = min(self.size, teacher.model.config.hidden_size)
     require(size % self.heads == 0, f"must divide the number of directions, {size}", heads=self.heads)
+
+
+@patch
+def check(self: DynamicPrior, run: Run) -> None:
+    "Share the states of the run's `HiddenStates`, if they are the same."
     same = (c for c in run.callbacks if isinstance(c, HiddenStates) and c.size == self.size)
     self.source = next(same, self.source)
 

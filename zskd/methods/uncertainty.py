@@ -18,6 +18,7 @@ from ..callbacks import Batch, Callback, Run
 from ..core import derive_seed
 from ..errors import require
 from ..settings import epoch_batches
+from ..teachers import Teacher
 from ..tokens import token_batches
 
 # %% auto #0
@@ -72,6 +73,10 @@ class UncertaintyMixup(Callback):
 
     def settings(self) -> dict[str, Any]:
         return {"score": self.score, "pure": self.pure, "keep": self.keep, "alpha": self.alpha}
+
+    def check_teacher(self, teacher: Teacher) -> None:
+        if self.pure < self.keep:
+            check_mixtures(teacher)
 
     def check(self, run: Run) -> None:
         if self.pure < self.keep:
