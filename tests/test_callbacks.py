@@ -23,6 +23,7 @@ from zskd.callbacks import Batch, Callback, Run, Schedule
 from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
+from zskd.methods.backward import BackwardPass
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations
@@ -152,6 +153,8 @@ SHIPPED = {
     "gradient": lambda: [stage2(GradientSearch())],
     "unix": lambda: [UncertaintyMixup()],
     "uncertain": lambda: [UncertainRows()],
+    "backward": lambda: [BackwardPass()],
+    "backward-text": lambda: [BackwardPass("text", every=2, steps=2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -174,6 +177,8 @@ QUICK = [
     ("tracker", "half"),
     ("unix", "relations"),
     ("uncertain", "words"),
+    ("backward", "hidden"),
+    ("backward-text", "unix"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half"), ("unix", "uncertain")]
 
