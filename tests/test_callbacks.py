@@ -23,6 +23,7 @@ from zskd.callbacks import Batch, Callback, Run, Schedule
 from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
+from zskd.methods.backward import BackwardPass
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
@@ -156,6 +157,8 @@ SHIPPED = {
     "uncertain": lambda: [UncertainRows()],
     "prior": lambda: [DynamicPrior(0.5, 16)],
     "inconsistent": lambda: [InconsistentAugmentation(0.25, words=0.5, steps=2, size=16, rows=8, every=2)],
+    "backward": lambda: [BackwardPass()],
+    "backward-text": lambda: [BackwardPass("text", every=2, steps=2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -186,6 +189,8 @@ QUICK_TWO = [
     ("words", "half"),
     ("unix", "uncertain"),
     ("inconsistent", "chosen"),
+    ("backward", "hidden"),
+    ("backward-text", "unix"),
 ]
 
 

@@ -91,6 +91,18 @@ def join(
 
 # %% ../nbs/46_asking.ipynb #232329eb
 @patch
+def moved(
+    self: Mixture,
+    offset: torch.Tensor | None = None,  # float32 [n, L, width of the student's word table]; None: no change
+    teacher_offset: torch.Tensor | None = None,  # float32 [n, L, width of the teacher's]; None: no change
+) -> Mixture:
+    "The inputs with their vectors moved, from where they are."
+    pairs = (self.offset, offset), (self.teacher_offset, teacher_offset)
+    both = (new if old is None else old if new is None else old + new for old, new in pairs)
+    return Mixture(self.ids, self.weights, self.types, self.mask, *both)
+
+
+@patch
 def mix(
     self: Mixture,
     other: Mixture,  # the same number of inputs

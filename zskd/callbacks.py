@@ -376,7 +376,16 @@ def soft(
     "A weighted sum of two batches, place by place, for student and teacher. Raises `UserError` if the teacher lacks pieces."
     if len(self) != len(other):
         raise UserError(f"soft: {len(self)} inputs cannot be mixed with {len(other)}; give the same number")
-    mixture = self.as_mixture().mix(other.as_mixture(), weight)
+    return self.with_mixture(self.as_mixture().mix(other.as_mixture(), weight), logits)
+
+
+@patch
+def with_mixture(
+    self: Batch,
+    mixture: Mixture,  # of as many inputs
+    logits: torch.Tensor | None = None,  # [n, C] in the student's order of classes; None: ask the teacher about the mixture
+) -> Batch:
+    "Inputs that both models read as a mixture in place of these. Raises `UserError` if the teacher lacks pieces."
     texts = dict(enumerate(self.texts))
     mixed = replace(self, rows=np.full(len(self), -1), new_texts=texts, mixture=mixture, changed=None)
     return replace(mixed, teacher_logits=self.run.ask(mixed).logits if logits is None else logits)
