@@ -28,6 +28,7 @@ from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
+from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -159,6 +160,9 @@ SHIPPED = {
     "inconsistent": lambda: [InconsistentAugmentation(0.25, words=0.5, steps=2, size=16, rows=8, every=2)],
     "backward": lambda: [BackwardPass()],
     "backward-text": lambda: [BackwardPass("text", every=2, steps=2)],
+    "selection": lambda: [ConfidentRows()],
+    "classifier": lambda: [SharedClassifier(kl=False)],
+    "styles": lambda: [MixedDistributions()],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -170,7 +174,8 @@ OWN = {
 }
 ALL = SHIPPED | OWN
 ADVERSARIES = {"infill", "search", "generator", "gradient"}
-PAIRS = [pair for pair in itertools.combinations(ALL, 2) if len(ADVERSARIES & set(pair)) < 2]
+ONE_OF = [ADVERSARIES, {"selection", "chosen"}, {"classifier", "head"}]  # those that exclude each other
+PAIRS = [pair for pair in itertools.combinations(ALL, 2) if all(len(group & set(pair)) < 2 for group in ONE_OF)]
 QUICK = [
     ("relations", "rows"),
     ("words", "infill"),
@@ -192,6 +197,10 @@ QUICK_TWO = [
     ("backward", "hidden"),
     ("backward-text", "unix"),
 ]
+    ("selection", "classifier"),
+    ("styles", "mixed"),
+]
+QUICK_TWO = [("relations", "infill"), ("words", "half"), ("selection", "styles")]
 
 
 class Act(Callback):
@@ -409,6 +418,8 @@ def test_pairs_that_do_not_compose_say_why(tmp_path):
     refused = {
         ("infill", "generator"): "2 of them are a Stage2",
         ("chosen", "chosen"): "Chosen and Chosen-2 each choose the rows of an epoch",
+        ("selection", "chosen"): "ConfidentRows and Chosen each choose the rows of an epoch",
+        ("classifier", "head"): "SharedClassifier and Head both change the student's model",
     }
     for names, why in refused.items():
         with pytest.raises(UserError, match=why) as e:
@@ -459,6 +470,21 @@ def test_a_weight_that_ends(tmp_path):
 
     distiller(tmp_path / "run", (), more=(Ending(Schedule(1.0, 0.0, 0.0, 0.5)),), steps=4).fit()
     assert terms[2:] == [None, None] and terms[0] > 1.5 * terms[1] > 0
+
+
+def test_a_term_that_replaces_the_loss(tmp_path):
+    class Instead(Callback):
+        pooled = replaces_loss = True
+
+        def loss(self, run, batch, student_logits, teacher_logits):
+            assert batch.pooled.shape == (len(batch), run.start.model.config.hidden_size) and batch.pooled.requires_grad
+            return batch.pooled.square().mean()
+
+    run = distiller(tmp_path / "run", (), more=(Instead(),), weight_decay=0.0)
+    small = run.fit().model.state_dict()
+    assert run.about_loss == ["Instead: in place of the loss of the answers"]
+    same = {k for k, v in run.start.model.state_dict().items() if torch.equal(v, small[k])}
+    assert {"classifier.weight", "classifier.bias"} <= same < set(small)  # the answers were not learned
 
 
 def test_modules_are_averaged_and_kept_with_the_best(tmp_path):

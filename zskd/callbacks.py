@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +53,7 @@ class Run:
     tokens: Encoded  # all rows of the pool in the student's pieces
     lengths: np.ndarray  # int, pieces of each row
     targets: torch.Tensor  # float32 [rows of the pool, outputs], what the student learns
+    loss_fn: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of the answers: the student's logits and the teacher's
     about_loss: list[str]  # a description of the loss, one line for each term
     out: Path  # the run's folder
     cache: Path  # folder of the teacher's logits and hidden states
@@ -70,6 +71,12 @@ class Run:
     def config(self) -> dict[str, Any]:
         "What determines the result, as JSON types."
         raise NotImplementedError
+
+# %% ../nbs/47_callbacks.ipynb #47c1a001
+@patch
+def autocast(self: Run) -> AbstractContextManager:
+    "The precision of the run, for a pass of the student in `loss`."
+    raise NotImplementedError
 
 # %% ../nbs/47_callbacks.ipynb #96673118
 @patch
@@ -238,6 +245,9 @@ class Batch:
     mixture: Mixture | None = field(default=None, repr=False)  # read in place of the texts
     # of the student, if a callback needs them in `loss`: [n, pieces, width] before the first and after each layer
     hidden_states: tuple[torch.Tensor, ...] = field(default=(), repr=False)
+    pooled: torch.Tensor | None = field(
+        default=None, repr=False
+    )  # of the student, if a callback needs it in `loss`: the input of its last layer
     parts: int = 1  # 1 for the whole batch, the number of processes for a share
     changed: dict[str, torch.Tensor] | None = field(default=None, repr=False)  # the student's inputs, once a callback has changed them
 
@@ -415,6 +425,8 @@ class Callback:
     "Base of all callbacks. Every method is optional."
 
     hidden_states = False  # whether `loss` reads `batch.hidden_states`
+    pooled = False  # whether `loss` reads `batch.pooled`
+    replaces_loss = False  # whether `loss` replaces the loss of the answers, instead of being added to it
 
     def check_teacher(
         self,

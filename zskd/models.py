@@ -34,8 +34,8 @@ from .errors import RunError, UserError, out_of_memory, require
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
            'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
-           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'make_folder', 'model_folder',
-           'fast_arithmetic', 'fast_gradients']
+           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'make_folder',
+           'model_folder', 'fast_arithmetic', 'fast_gradients']
 
 # %% ../nbs/16_models.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -367,6 +367,27 @@ def short_name(
     "A model's name in reports: the last part of a folder's path, or the whole name of a model of the hub."
     folder = home_path(name)
     return folder.absolute().name if folder.is_dir() else str(name)
+
+# %% ../nbs/16_models.ipynb #16c1a002
+def output_layer(
+    model: torch.nn.Module,  # a classifier
+) -> torch.nn.Module | None:  # for example `classifier` of BERT and ALBERT; None for another kind of model
+    "The layer that turns one vector for each text into scores."
+    head = getattr(model, "classifier", None)
+    return getattr(head, "out_proj", head)
+
+# %% ../nbs/16_models.ipynb #16c1a003
+@contextmanager
+def inputs_of(
+    layer: torch.nn.Module,  # of a model
+) -> Iterator[list[torch.Tensor]]:  # grows by one for each time that the layer is used
+    "Record what a layer reads."
+    seen: list[torch.Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 # %% ../nbs/16_models.ipynb #2c72f4d8
 def make_folder(

@@ -136,6 +136,8 @@ def _complete_callbacks(self: PreparedRun, adversary: Adversary | Stage2 | None)
     "Add the callbacks that the settings need, and check all."
     for c in self.callbacks:
         require(isinstance(c, Callback), "is not an object of a subclass of Callback", callbacks=c)
+    if replacing := [name for name, c in named_callbacks(self.callbacks).items() if c.replaces_loss]:
+        self.about_loss = [f"{' + '.join(replacing)}: in place of the loss of the answers"]
     self._add_hidden()
     stage2 = self._add_stage2(adversary)
     self._check_callbacks()

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -32,6 +32,7 @@ from .errors import RunError, UserError
 from .evaluation import Report
 from .evaluation import evaluate as score_models
 from .metrics import agreement, kl_divergence
+from .models import inputs_of, output_layer
 from .preparation import PreparedRun, with_weights
 from .processes import TERMINATED, team, terminate
 from .settings import ema_decay, epoch_batches
@@ -75,6 +76,12 @@ def _pool_batch(self: Distiller) -> Batch:
     rows = cast(np.ndarray, self._epoch.batches)[state.step - state.epoch_begin]
     return Batch(self, rows, self.targets[rows].to(self.accelerator.device), self.tokens, rows)
 
+# %% ../nbs/64_training.ipynb #64c1a001
+@patch
+def autocast(self: Distiller) -> AbstractContextManager:
+    "The precision of the run, for a pass of the student."
+    return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self._tools.dtype == torch.bfloat16)
+
 # %% ../nbs/64_training.ipynb #8ad9851b
 @patch
 def _train_step(self: Distiller) -> float:  # the loss
@@ -89,9 +96,10 @@ def _train_step(self: Distiller) -> float:  # the loss
     batch = batch.share(self.rank, self.world).with_inputs()  # the share of this process
 
     wanted = {"output_hidden_states": True} if any(c.hidden_states for c in self.callbacks) else {}
-    with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self._tools.dtype == torch.bfloat16):
+    needs_pooled = any(c.pooled for c in self.callbacks)
+    with self.autocast(), inputs_of(output_layer(self.student.model)) if needs_pooled else nullcontext([None]) as seen:
         answer = cast(torch.nn.Module, self._tools.net)(**batch.forward_inputs(), **wanted)
-    batch.hidden_states = answer.hidden_states or ()
+    batch.hidden_states, batch.pooled = answer.hidden_states or (), seen[0]
     total, value = self._batch_loss(batch, answer.logits.float())
     self.accelerator.backward(total)
     norm = self._combine_gradients()
@@ -121,7 +129,8 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
         parts = list(self.accelerator.gather(logits.detach()).chunk(self.world))
         parts[self.rank] = logits
         student, teacher = torch.cat(parts), self.accelerator.gather(teacher)
-    value = self.loss_fn(student, teacher)
+    replaced = any(c.replaces_loss for c in self.callbacks)
+    value = 0 * student.sum() if replaced else self.loss_fn(student, teacher)
     total = value * self.world
     for c in self.callbacks:
         term = c.loss(self, batch, logits, batch.teacher_logits)
