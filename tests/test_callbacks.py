@@ -29,6 +29,7 @@ from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
+from zskd.methods.skeptical import Skeptical
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -163,6 +164,7 @@ SHIPPED = {
     "selection": lambda: [ConfidentRows()],
     "classifier": lambda: [SharedClassifier(kl=False)],
     "styles": lambda: [MixedDistributions()],
+    "skeptical": lambda: [Skeptical("tempered", delay=0.2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -188,6 +190,7 @@ QUICK = [
     ("uncertain", "words"),
     ("prior", "rows"),
     ("inconsistent", "half"),
+    ("skeptical", "mixed"),
 ]
 QUICK_TWO = [
     ("relations", "infill"),
@@ -493,6 +496,26 @@ def test_modules_are_averaged_and_kept_with_the_best(tmp_path):
     head = next(c for c in run.callbacks if isinstance(c, MaskedWords)).head
     kept = {k.removeprefix("callback.MaskedWords.head."): v for k, v in run.best_weights.items() if k.startswith("callback.")}
     assert kept and all(torch.equal(v, kept[k]) for k, v in head.state_dict().items())
+
+
+def test_the_loss_of_the_run_reads_other_answers_and_callbacks_read_the_teachers(tmp_path):
+    class First(Callback):
+        def answers(self, run, batch, teacher_logits):
+            return torch.tensor([2.0, -2.0]).expand_as(teacher_logits)
+
+    class After(Callback):
+        seen = []
+
+        def answers(self, run, batch, teacher_logits):
+            assert (teacher_logits[:, 0] == 2).all()  # as the callback before this one has left them
+
+        def loss(self, run, batch, student_logits, teacher_logits):
+            assert torch.equal(teacher_logits, run.targets[batch.rows])
+            self.seen.append((student_logits[:, 0] - student_logits[:, 1]).min().item())
+
+    run = distiller(tmp_path / "run", (), more=(First(), After()), steps=40)
+    run.fit()
+    assert After.seen[0] < 0.5 and After.seen[-1] > 2  # it gives every text the first class
 
 
 def test_mixtures_need_shared_pieces(tmp_path):

@@ -468,6 +468,16 @@ def loss(
 ) -> torch.Tensor | None:  # a scalar: the mean over these rows
     "A term to add to the loss of a step."
 
+# %% ../nbs/47_callbacks.ipynb #5a17ab3e
+@patch
+def answers(
+    self: Callback,
+    run: Run,  # in training
+    batch: Batch,  # this process's share of the rows, after all changes
+    teacher_logits: torch.Tensor,  # [rows, C], changed by the callbacks before this one
+) -> torch.Tensor | None:  # [rows, C], in the form of logits
+    "What the run's own loss compares the student with; None: no change. `Callback.loss` still gets the teacher's logits."
+
 # %% ../nbs/47_callbacks.ipynb #3484fcfd
 @patch
 def modules(

@@ -125,6 +125,9 @@ def _train_step(self: Distiller) -> float:  # the loss
 def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "The loss for the gradient, and the loss to report."
     student, teacher = logits, batch.teacher_logits
+    for c in self.callbacks:
+        changed = c.answers(self, batch, teacher)
+        teacher = teacher if changed is None else changed
     if self.world > 1:
         parts = list(self.accelerator.gather(logits.detach()).chunk(self.world))
         parts[self.rank] = logits
