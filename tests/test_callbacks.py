@@ -27,9 +27,9 @@ from zskd.methods.backward import BackwardPass
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
-from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
 from zskd.methods.skeptical import Skeptical
+from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
 from zskd.shapes import Shape
@@ -191,19 +191,18 @@ QUICK = [
     ("prior", "rows"),
     ("inconsistent", "half"),
     ("skeptical", "mixed"),
+    ("backward", "hidden"),
+    ("backward-text", "unix"),
+    ("selection", "classifier"),
+    ("styles", "mixed"),
 ]
 QUICK_TWO = [
     ("relations", "infill"),
     ("words", "half"),
     ("unix", "uncertain"),
     ("inconsistent", "chosen"),
-    ("backward", "hidden"),
-    ("backward-text", "unix"),
+    ("selection", "styles"),
 ]
-    ("selection", "classifier"),
-    ("styles", "mixed"),
-]
-QUICK_TWO = [("relations", "infill"), ("words", "half"), ("selection", "styles")]
 
 
 class Act(Callback):

@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from fastcore.basics import patch
-from tqdm import tqdm
 
 from .asking import Answer, Mixture, OutOfQueries, ask_mixture, ask_texts, plain_mixture
 from .checkpoints import RunState
-from .core import progress
 from .errors import UserError, require
 from .settings import Settings
 from .students import Student
@@ -30,8 +28,7 @@ from .teachers import Teacher
 from .tokens import Encoded
 
 # %% auto #0
-__all__ = ['Run', 'Batch', 'Callback', 'named_callbacks', 'overrides', 'Schedule', 'weight_at', 'check_weight', 'weight_setting',
-           'LogCallback', 'ProgressCallback']
+__all__ = ['Run', 'Batch', 'Callback', 'named_callbacks', 'overrides', 'Schedule', 'weight_at', 'check_weight', 'weight_setting']
 
 # %% ../nbs/47_callbacks.ipynb #e9b4acb7
 class Run:
@@ -634,73 +631,3 @@ def weight_setting(
 ) -> float | dict[str, float]:
     "A weight as JSON types, for `Callback.settings`."
     return vars(weight).copy() if isinstance(weight, Schedule) else weight
-
-# %% ../nbs/47_callbacks.ipynb #737f6db1
-class LogCallback(Callback):
-    "Writes start, mean loss, evaluations, checkpoints and end to the run's `log.jsonl`."
-
-    def __init__(
-        self,
-        every: int | None = None,  # steps between two lines with the loss; None gives about 200 lines
-    ):
-        self.every = every
-        self.losses: list[float] = []
-
-    def on_start(self, run: Run) -> None:
-        self.every = self.every or max(1, run.steps // 200)
-        run.log(
-            "start" if run.step == 0 else "resume",
-            step=run.step,
-            steps=run.steps,
-            processes=run.world,
-            train_rows=len(run.train),
-            held_rows=len(run.held),
-            majority=run.majority,
-            about_loss=run.about_loss,
-            sources=run.facts()["sources"],
-        )
-
-    def on_step(self, run: Run, step: int, loss: float) -> None:
-        self.losses.append(loss)
-        if step % cast(int, self.every) == 0 or step == run.steps:
-            run.log("step", step=step, loss=sum(self.losses) / len(self.losses), lr=run.lr)
-            self.losses = []
-
-    def on_evaluate(self, run: Run, metrics: dict[str, float]) -> None:
-        run.log("evaluate", **metrics)
-
-    def on_checkpoint(self, run: Run) -> None:
-        run.log("checkpoint", step=run.step)
-
-    def on_end(self, run: Run) -> None:
-        run.log("end", step=run.step, finished=run.step >= run.steps or run.stop, best=run.best, seconds=run.seconds)
-
-# %% ../nbs/47_callbacks.ipynb #89e1a4ea
-class ProgressCallback(Callback):
-    "A bar with loss, agreement, rate and remaining time."
-
-    def __init__(self) -> None:
-        self.bar: tqdm | None = None
-        self.agreement = ""
-        self.smooth: float | None = None
-
-    def on_start(self, run: Run) -> None:
-        self.bar = progress(desc="distill", total=run.steps, unit=" steps") if run.is_main else None
-        if self.bar is not None and run.step:
-            self.bar.update(run.step)
-        self.agreement, self.smooth = "", None
-
-    def on_step(self, run: Run, step: int, loss: float) -> None:
-        if self.bar is None:
-            return
-        self.smooth = loss if self.smooth is None else 0.98 * self.smooth + 0.02 * loss
-        if step % 10 == 0:
-            self.bar.set_postfix_str(f"loss {self.smooth:.4f}{self.agreement}", refresh=False)
-        self.bar.update()
-
-    def on_evaluate(self, run: Run, metrics: dict[str, float]) -> None:
-        self.agreement = f", agreement {metrics['agreement']:.3f}"
-
-    def on_end(self, run: Run) -> None:
-        if self.bar is not None:
-            self.bar.close()

@@ -26,7 +26,7 @@ from fastcore.meta import delegates
 from transformers import get_scheduler
 
 from .adversaries import Adversary
-from .callbacks import Callback, LogCallback, ProgressCallback, Run, named_callbacks, overrides
+from .callbacks import Callback, Run, named_callbacks, overrides
 from .checkpoints import Checkpoints, Queries, RunState, read_state, restore_training, training_tensors
 from .core import RunFolder, derive_seed, digest, pick_device, pick_dtype, set_seed, sweep, tensors_under, writing
 from .errors import RunError, UserError, require
@@ -41,6 +41,7 @@ from .students import Student
 from .tasks import Row, Task, TextPool, as_texts, match_labels
 from .teachers import Teacher, stored_logits
 from .tokens import Encoded
+from .watching import LogCallback, ProgressCallback
 
 # %% auto #0
 __all__ = ['EpochRows', 'Tools', 'PreparedRun', 'with_weights', 'count_answers', 'parameter_groups']
