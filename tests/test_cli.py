@@ -170,7 +170,7 @@ def test_labelling_is_killed_and_goes_on(call, start, models, tmp_path):
 def test_interrupt_and_resume_as_a_process(call, start, tmp_path, models):
     out = tmp_path / "run"
     words = ["distill", "--teacher", models / "good", "--task", "sst2", *SMALL, "--out", out]
-    words[words.index("--steps") + 1] = "600"
+    words[words.index("--steps") + 1] = "200"
     process = start(*words)
     until = time.monotonic() + 300
     log = out / "log.jsonl"
@@ -182,11 +182,11 @@ def test_interrupt_and_resume_as_a_process(call, start, tmp_path, models):
     one_line(err, "interrupted", "zskd distill", "--resume", str(out))
     assert (out / "checkpoints" / "checkpoint.json").exists()
     saved = json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
-    assert 0 < saved < 600
-    assert f"interrupted at step {saved} of 600; continue with: " in err
+    assert 0 < saved < 200
+    assert f"interrupted at step {saved} of 200; continue with: " in err
     code, printed, err = call(*shlex.split(err.split("continue with: zskd ")[1]))  # the command that it told
     assert code == 0, err
-    assert "of 600" in printed and (out / "student" / "model.safetensors").exists()
+    assert "of 200" in printed and (out / "student" / "model.safetensors").exists()
 
 
 # ---- mistakes, in this process
