@@ -20,6 +20,7 @@ from ..core import derive_seed
 from ..errors import UserError, require
 from ..masked import mask_rows, shared_words
 from ..tasks import Row
+from ..teachers import Teacher
 
 # %% auto #0
 __all__ = ['DISTANCES', 'FORMS', 'table_map', 'squared_each', 'unit_rows', 'BackwardPass']
@@ -93,8 +94,14 @@ def settings(self: BackwardPass) -> dict[str, Any]:
 
 
 @patch
+def check_teacher(self: BackwardPass, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher without gradients."
+    check_mixtures(teacher)
+
+
+@patch
 def check(self: BackwardPass, run: Run) -> None:
-    "Raise `UserError` for a teacher without gradients, or one that lacks some of the student's pieces."
+    "Raise `UserError` for a teacher that lacks some of the student's pieces."
     check_mixtures(run.teacher, run.start.tokenizer)
     if self.form == "text":
         try:

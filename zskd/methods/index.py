@@ -14,9 +14,12 @@ from ..callbacks import Callback
 from ..errors import UserError, require
 from ..generator import MaskedLMGenerator
 from ..search import GradientSearch
+from .backward import BackwardPass
 from .hidden import HiddenStates
 from .inconsistent import InconsistentAugmentation
 from .prior import DynamicPrior
+from .shift import ConfidentRows, MixedDistributions, SharedClassifier
+from .skeptical import Skeptical
 from .uncertainty import UncertainRows, UncertaintyMixup
 
 # %% auto #0
@@ -29,6 +32,11 @@ METHODS: dict[str, type[Callback]] = {
     "uncertain": UncertainRows,
     "prior": DynamicPrior,
     "inconsistent": InconsistentAugmentation,
+    "backward": BackwardPass,
+    "selection": ConfidentRows,
+    "classifier": SharedClassifier,
+    "styles": MixedDistributions,
+    "skeptical": Skeptical,
 }
 
 # %% ../../nbs/67_methods.ipynb #67a00008

@@ -27,6 +27,7 @@ from ..settings import epoch_batches
 from ..students import Student
 from ..tasks import Row
 from ..teachers import BLOCK, Teacher
+from ..teachers import Teacher
 from ..tokens import Encoded, batch_tokens, encode_rows, token_batches
 from .hidden import _kept
 
@@ -78,9 +79,11 @@ class ConfidentRows(Callback):
     def settings(self) -> dict[str, Any]:
         return {"share": self.share, "teacher": weight_setting(self.teacher)}
 
+    def check_teacher(self, teacher: Teacher) -> None:
+        if not teacher.labels:
+            raise UserError(f"teacher {teacher.name} is an encoder, which has no classes; leave ConfidentRows out", callbacks=None)
+
     def check(self, run: Run) -> None:
-        if not run.teacher.labels:
-            raise UserError(f"teacher {run.teacher.name} is an encoder, which has no classes; leave ConfidentRows out", callbacks=None)
         left, size = math.ceil(self.share * len(run.train) - 1e-9), cast(int, run.settings.batch_size)
         text = f"leaves {left} of {len(run.train)} rows, fewer than a batch of {size}; choose a larger share"
         require(left >= size, text, share=self.share)
@@ -234,12 +237,16 @@ class SharedClassifier(Callback):
 
 # %% ../../nbs/54_shift.ipynb #8c51c6de
 @patch
-def check(self: SharedClassifier, run: Run) -> None:
-    "Raise `UserError` for a teacher or a student without a linear classifier, and for another callback that changes the student's model."
-    teacher, name = run.teacher, run.teacher.name
+def check_teacher(self: SharedClassifier, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher without a linear classifier."
     if teacher.model is None or not teacher.labels or not isinstance(output_layer(teacher.model), torch.nn.Linear):
-        text = f"teacher {name} shows no linear classifier that reads one vector for each text; leave SharedClassifier out"
+        text = f"teacher {teacher.name} shows no linear classifier that reads one vector for each text; leave SharedClassifier out"
         raise UserError(text, callbacks=None)
+
+
+@patch
+def check(self: SharedClassifier, run: Run) -> None:
+    "Raise `UserError` for a student without a linear classifier, and for another callback that changes the student's model."
     if not isinstance(getattr(run.start.model, "classifier", None), torch.nn.Linear):
         raise UserError("SharedClassifier needs a student with a linear classifier, as a Shape gives; leave it out", callbacks=None)
     others = [other for other, c in named_callbacks(run.callbacks).items() if c is not self and overrides(c, "finish")]

@@ -16,6 +16,7 @@ from ..core import derive_seed
 from ..errors import UserError, require
 from ..losses import kl
 from ..teachers import HARD_LABEL_CONFIDENCE
+from ..teachers import Teacher
 
 # %% auto #0
 __all__ = ['ANSWERS', 'distrusted', 'Skeptical', 'mean_state']
@@ -76,10 +77,15 @@ def settings(self: Skeptical) -> dict[str, Any]:
 
 
 @patch
+def check_teacher(self: Skeptical, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher without classes."
+    if not teacher.labels:
+        raise UserError(f"Skeptical: teacher {teacher.name} is an encoder without classes; leave this method out")
+
+
+@patch
 def check(self: Skeptical, run: Run) -> None:
-    "Raise `UserError` for a teacher without classes, and for an exit that is not below the last layer."
-    if not run.teacher.labels:
-        raise UserError(f"Skeptical: teacher {run.teacher.name} is an encoder without classes; leave this method out")
+    "Raise `UserError` for an exit that is not below the last layer."
     layers = run.start.model.config.num_hidden_layers
     if self.layer is not None and self.layer >= layers:
         raise UserError(f"must be below the student's last layer, which is {layers}; an exit there is not shallow", layer=self.layer)
