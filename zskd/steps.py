@@ -225,7 +225,9 @@ def training_settings(
     held_out: float = 0.05,  # share (below 1) or number of rows that choose the best checkpoint and are not trained on
     # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
     adversary: str = "none",
-    method: str | None = None,  # methods of other papers, joined by +, with settings in brackets: hidden(weight=0.5), …
+    # methods of other papers, joined by +, with settings in brackets such as prior(weight=0.5): hidden, unix, uncertain, backward, prior,
+    # selection, classifier, styles, inconsistent or skeptical
+    method: str | None = None,
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
     max_queries: int | None = None,  # answers of the teacher for the adversary at most; the run ends before it would ask for more
     track: list[str] | None = None,  # experiment trackers to log to: tensorboard, wandb, … (in the run's folder, or with your account)

@@ -27,7 +27,6 @@ from ..settings import epoch_batches
 from ..students import Student
 from ..tasks import Row
 from ..teachers import BLOCK, Teacher
-from ..teachers import Teacher
 from ..tokens import Encoded, batch_tokens, encode_rows, token_batches
 from .hidden import _kept
 

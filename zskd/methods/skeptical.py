@@ -15,8 +15,7 @@ from ..callbacks import Batch, Callback, Run
 from ..core import derive_seed
 from ..errors import UserError, require
 from ..losses import kl
-from ..teachers import HARD_LABEL_CONFIDENCE
-from ..teachers import Teacher
+from ..teachers import HARD_LABEL_CONFIDENCE, Teacher
 
 # %% auto #0
 __all__ = ['ANSWERS', 'distrusted', 'Skeptical', 'mean_state']
