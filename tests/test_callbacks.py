@@ -23,6 +23,7 @@ from zskd.callbacks import Batch, Callback, Run, Schedule
 from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
+from zskd.methods.anchors import AnchorMixup
 from zskd.methods.backward import BackwardPass
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
@@ -155,6 +156,7 @@ SHIPPED = {
     "uncertain": lambda: [UncertainRows()],
     "backward": lambda: [BackwardPass()],
     "backward-text": lambda: [BackwardPass("text", every=2, steps=2)],
+    "anchors": lambda: [AnchorMixup(steps=2, until=0.9)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -179,6 +181,7 @@ QUICK = [
     ("uncertain", "words"),
     ("backward", "hidden"),
     ("backward-text", "unix"),
+    ("anchors", "relations"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half"), ("unix", "uncertain")]
 
