@@ -23,6 +23,7 @@ from zskd.callbacks import Batch, Callback, Run, Schedule
 from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
+from zskd.methods.anchors import AnchorMixup
 from zskd.methods.backward import BackwardPass
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
@@ -165,6 +166,7 @@ SHIPPED = {
     "classifier": lambda: [SharedClassifier(kl=False)],
     "styles": lambda: [MixedDistributions()],
     "skeptical": lambda: [Skeptical("tempered", delay=0.2)],
+    "anchors": lambda: [AnchorMixup(steps=2, until=0.9)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -202,6 +204,7 @@ QUICK_TWO = [
     ("unix", "uncertain"),
     ("inconsistent", "chosen"),
     ("selection", "styles"),
+    ("anchors", "relations"),
 ]
 
 

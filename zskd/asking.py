@@ -24,7 +24,8 @@ from .teachers import Teacher
 from .tokens import encode_rows
 
 # %% auto #0
-__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'ask_texts', 'ask_mixture']
+__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'ask_texts', 'ask_mixture',
+           'unit_rows']
 
 # %% ../nbs/46_asking.ipynb #9260fde8
 @dataclass
@@ -269,3 +270,14 @@ def ask_mixture(
         if not any(x is not None and x.requires_grad for x in (mixture.weights, mixture.teacher_offset)):
             vectors = vectors.detach()
     return _read(teacher, {k: v.to(device) for k, v in inputs.items()}, states, grad, vectors)
+
+# %% ../nbs/46_asking.ipynb #5b0f9a11
+def unit_rows(
+    slope: torch.Tensor,  # [n, L] or [n, L, D]
+    free: torch.Tensor,  # bool [n, L], the places that may move
+) -> torch.Tensor:  # as `slope`, zero in other places
+    "Each input's gradient, scaled to a root mean square of 1 over the places that may move."
+    more = [1] * (slope.dim() - 2)
+    slope = slope * free.view(*free.shape, *more)
+    norm, places = slope.flatten(1).norm(dim=1), free.sum(1).sqrt()
+    return slope * (places / norm.clamp_min(1e-20)).view(-1, 1, *more)

@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 
 from ..adversaries import DIVERGENCES
-from ..asking import check_mixtures, piece_numbers
+from ..asking import check_mixtures, piece_numbers, unit_rows
 from ..callbacks import Batch, Callback, Run
 from ..core import derive_seed
 from ..errors import UserError, require
@@ -23,7 +23,7 @@ from ..tasks import Row
 from ..teachers import Teacher
 
 # %% auto #0
-__all__ = ['DISTANCES', 'FORMS', 'table_map', 'squared_each', 'unit_rows', 'BackwardPass']
+__all__ = ['DISTANCES', 'FORMS', 'table_map', 'squared_each', 'BackwardPass']
 
 # %% ../../nbs/51_backward.ipynb #141e4dfb
 def table_map(
@@ -43,23 +43,13 @@ def squared_each(
     gap = teacher_logits - student_logits
     return (gap - gap.mean(-1, keepdim=True)).square().sum(-1)
 
-
-DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"squared": squared_each, **DIVERGENCES}
-
 # %% ../../nbs/51_backward.ipynb #b212f346
-def unit_rows(
-    slope: torch.Tensor,  # [n, L, D]
-    free: torch.Tensor,  # bool [n, L], the places that may move
-) -> torch.Tensor:  # [n, L, D], zero in other places
-    "Each input's gradient, scaled to a root mean square of 1 over the places that may move."
-    slope = slope * free[..., None]
-    norm, places = slope.flatten(1).norm(dim=1), free.sum(1).sqrt()
-    return slope * (places / norm.clamp_min(1e-20))[:, None, None]
+DISTANCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"squared": squared_each, **DIVERGENCES}
 
 # %% ../../nbs/51_backward.ipynb #c3ec22b0
 FORMS = ("soft", "text")
 
-
+# %% ../../nbs/51_backward.ipynb #2ecb3679
 class BackwardPass(Callback):
     "Adds inputs on which student and teacher differ more, found by gradient (Jafari et al. 2023, 2301.12006)."
 
@@ -74,25 +64,25 @@ class BackwardPass(Callback):
         divergence: str = "squared",  # one of `DISTANCES`
     ):
         "Raises `UserError` for a value out of range."
-        require(form in FORMS, f"must be one of {', '.join(FORMS)}", form=form)
-        require(0 < share <= 1, "must be above 0 and at most 1", share=share)
-        require(isinstance(every, int) and every >= 1, "must be a whole number above 0", every=every)
-        require(isinstance(steps, int) and steps >= 1, "must be a whole number above 0", steps=steps)
+        for name, value, known in (("form", form, FORMS), ("divergence", divergence, DISTANCES)):
+            require(value in known, f"must be one of {', '.join(known)}", **{name: value})
+        for name, number in {"every": every, "steps": steps}.items():
+            require(isinstance(number, int) and number >= 1, "must be a whole number above 0", **{name: number})
+        for name, part in {"share": share, "words": words}.items():
+            require(0 < part <= 1, "must be above 0 and at most 1", **{name: part})
         require(size is None or 0 < size < math.inf, "must be above 0, and finite", size=size)
-        require(0 < words <= 1, "must be above 0 and at most 1", words=words)
-        require(divergence in DISTANCES, f"must be one of {', '.join(DISTANCES)}", divergence=divergence)
         self.form, self.share, self.every, self.steps = form, share, every, steps
         self.size = size or {"soft": 0.05, "text": 2.0}[form]
         self.words, self.divergence = words, divergence
 
-# %% ../../nbs/51_backward.ipynb #2ecb3679
+# %% ../../nbs/51_backward.ipynb #12d56273
 @patch
 def settings(self: BackwardPass) -> dict[str, Any]:
     "What determines the result."
     names = ("form", "share", "every", "steps", "size", "divergence")
     return {name: getattr(self, name) for name in names} | ({"words": self.words} if self.form == "text" else {})
 
-
+# %% ../../nbs/51_backward.ipynb #60813d42
 @patch
 def check_teacher(self: BackwardPass, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without gradients."
@@ -109,7 +99,7 @@ def check(self: BackwardPass, run: Run) -> None:
         except UserError as e:
             raise UserError("needs a WordPiece vocabulary that both models have; use form='soft'", form=self.form) from e
 
-# %% ../../nbs/51_backward.ipynb #12d56273
+# %% ../../nbs/51_backward.ipynb #9d8ace6a
 @patch
 def tables(
     self: BackwardPass,
@@ -120,7 +110,7 @@ def tables(
     mine, theirs = (m.get_input_embeddings().weight.detach().float() for m in (run.student.model, run.teacher.model))
     return mine[: len(numbers)], theirs[numbers.to(theirs.device)].to(mine.device)
 
-# %% ../../nbs/51_backward.ipynb #9d8ace6a
+# %% ../../nbs/51_backward.ipynb #67c9c48a
 @patch
 def gap(
     self: BackwardPass,
@@ -137,7 +127,7 @@ def gap(
     model.train()
     return DISTANCES[self.divergence](theirs, mine)
 
-# %% ../../nbs/51_backward.ipynb #ad539060
+# %% ../../nbs/51_backward.ipynb #f5f7215d
 @patch
 def ascend(
     self: BackwardPass,
@@ -157,7 +147,7 @@ def ascend(
         offset = offset.detach() + self.size * length * unit_rows(slope, free)
     return offset, offset @ to_teacher
 
-# %% ../../nbs/51_backward.ipynb #f5f7215d
+# %% ../../nbs/51_backward.ipynb #36f8d501
 @patch
 def reworded(
     self: BackwardPass,
@@ -180,7 +170,7 @@ def reworded(
         nearest[rest] = masked.words[rest]
     return masked.rewritten([shared.names[i] for i in nearest.tolist()])
 
-# %% ../../nbs/51_backward.ipynb #3f647943
+# %% ../../nbs/51_backward.ipynb #7154f121
 @patch
 def batch(self: BackwardPass, run: Run, batch: Batch) -> Batch | None:
     "The batch with moved inputs at its end. The teacher is asked about them."
