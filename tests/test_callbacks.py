@@ -23,6 +23,7 @@ from zskd.callbacks import Batch, Callback, Run, Schedule
 from zskd.core import ASSETS
 from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
+from zskd.methods.communication import Communication
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.prior import DynamicPrior
 from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
@@ -155,6 +156,7 @@ SHIPPED = {
     "selection": lambda: [ConfidentRows()],
     "classifier": lambda: [SharedClassifier(kl=False)],
     "styles": lambda: [MixedDistributions()],
+    "talking": lambda: [Communication(every=2, size=32)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -179,6 +181,7 @@ QUICK = [
     ("prior", "rows"),
     ("selection", "classifier"),
     ("styles", "mixed"),
+    ("talking", "rows"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half"), ("selection", "styles")]
 
