@@ -25,6 +25,7 @@ from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.anchors import AnchorMixup
 from zskd.methods.backward import BackwardPass
+from zskd.methods.communication import Communication
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
@@ -167,6 +168,7 @@ SHIPPED = {
     "styles": lambda: [MixedDistributions()],
     "skeptical": lambda: [Skeptical("tempered", delay=0.2)],
     "anchors": lambda: [AnchorMixup(steps=2, until=0.9)],
+    "talking": lambda: [Communication(every=2, size=32)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -197,6 +199,7 @@ QUICK = [
     ("backward-text", "unix"),
     ("selection", "classifier"),
     ("styles", "mixed"),
+    ("talking", "rows"),
 ]
 QUICK_TWO = [
     ("relations", "infill"),

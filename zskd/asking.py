@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .errors import RunError, UserError
+from .errors import RunError, UserError, out_of_memory
 from .tasks import Row
-from .teachers import Teacher
+from .teachers import PROBE, Teacher
 from .tokens import encode_rows
 
 # %% auto #0
 __all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'ask_texts', 'ask_mixture',
-           'unit_rows']
+           'unit_rows', 'Given', 'ask_states', 'reads_states']
 
 # %% ../nbs/46_asking.ipynb #9260fde8
 @dataclass
@@ -184,9 +184,9 @@ class Answer:
 
 # %% ../nbs/46_asking.ipynb #2ce008b0
 @contextmanager
-def _embedding_hook(model: PreTrainedModel, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    "Change the word vectors that a model reads. Meanwhile its weights get no gradient."
-    hook = model.get_input_embeddings().register_forward_hook(lambda module, args, output: change(output))
+def _changed_output(model: PreTrainedModel, part: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    "Change what a part of a model gives, for example its word vectors. Meanwhile the model's weights get no gradient."
+    hook = part.register_forward_hook(lambda module, args, output: change(output))
     trained = [p for p in model.parameters() if p.requires_grad]
     for p in trained:
         p.requires_grad_(False)
@@ -212,7 +212,7 @@ def _read(
     model: PreTrainedModel = teacher.model
     takes = inspect.signature(model.forward).parameters
     known = {k: v for k, v in inputs.items() if k in takes and (k != "token_type_ids" or getattr(model.config, "type_vocab_size", 0) > 1)}
-    with _embedding_hook(model, change), torch.set_grad_enabled(grad):
+    with _changed_output(model, model.get_input_embeddings(), change), torch.set_grad_enabled(grad):
         said = model(**known, **({"output_hidden_states": True} if states else {}))
     return Answer(
         said.logits.float()[:, teacher.columns], tuple(said.hidden_states[i].float() for i in states), inputs["attention_mask"], read[0]
@@ -281,3 +281,59 @@ def unit_rows(
     slope = slope * free.view(*free.shape, *more)
     norm, places = slope.flatten(1).norm(dim=1), free.sum(1).sqrt()
     return slope * (places / norm.clamp_min(1e-20)).view(-1, 1, *more)
+
+# %% ../nbs/46_asking.ipynb #46c1a002
+@dataclass
+class Given:
+    "Hidden states for a teacher to read in place of a text."
+
+    states: torch.Tensor  # [n, L, the teacher's width]
+    mask: torch.Tensor  # int64 [n, L], 0 for padding
+    layer: int  # that gave such states: 0 for the embeddings
+
+# %% ../nbs/46_asking.ipynb #46c1a003
+def ask_states(
+    teacher: Teacher,  # a Hugging Face teacher for which `reads_states`
+    given: Given,  # the states
+    grad: bool = False,  # whether gradients with respect to them are needed
+) -> Answer:  # classes in the teacher's order; with the last states
+    "The teacher's answer to hidden states."
+    model: PreTrainedModel = teacher.model
+    encoder, mask, last = model.base_model.encoder, given.mask.to(model.device), []
+    layers = encoder.layer
+    hook = encoder.register_forward_hook(lambda module, args, output: last.append(output[0]))
+    encoder.layer = layers[given.layer :]
+    try:
+        read = given.states.to(model.device, model.dtype)
+        with _changed_output(model, model.base_model.embeddings, lambda output: read), torch.set_grad_enabled(grad):
+            said = model(input_ids=torch.zeros_like(mask), attention_mask=mask)
+    finally:
+        encoder.layer = layers
+        hook.remove()
+    return Answer(said.logits.float()[:, teacher.columns], (last[0].float(),), given.mask)
+
+# %% ../nbs/46_asking.ipynb #46c1a004
+def reads_states(
+    teacher: Teacher,  # any teacher
+    layer: int,  # 0 to below the number of its layers
+) -> bool:
+    "Whether a teacher can read hidden states from a layer on: a model like BERT. Tested once for each layer."
+    encoder = getattr(getattr(teacher.model, "base_model", None), "encoder", None)
+    if not isinstance(getattr(encoder, "layer", None), torch.nn.ModuleList) or not hasattr(teacher.model.base_model, "embeddings"):
+        return False
+    known = teacher.__dict__.setdefault("_reads_states", {})
+    if layer not in known:
+        known[layer] = _reads_its_own(teacher, layer)
+    return known[layer]
+
+# %% ../nbs/46_asking.ipynb #46c1a005
+def _reads_its_own(teacher: Teacher, layer: int) -> bool:
+    "Whether a teacher that reads its own states gives the same answer as to the texts."
+    try:
+        plain = ask_texts(teacher, [(text,) * (teacher.n_texts or 1) for text in PROBE], states=(layer, -1))
+        again = ask_states(teacher, Given(plain.states[0], cast(torch.Tensor, plain.mask), layer))
+    except Exception as e:  # an unknown model may raise anything
+        if out_of_memory(e):
+            raise
+        return False
+    return bool(torch.allclose(plain.logits, again.logits, rtol=1e-3, atol=1e-3))

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from fastcore.basics import patch
 
-from .asking import Answer, Mixture, OutOfQueries, ask_mixture, ask_texts, plain_mixture
+from .asking import Answer, Given, Mixture, OutOfQueries, ask_mixture, ask_states, ask_texts, plain_mixture
 from .checkpoints import RunState
 from .errors import UserError, require
 from .settings import Settings
@@ -154,6 +154,7 @@ def ask(
     about: Batch | Sequence[str | Row],  # the same in every process, except in `loss`
     states: Sequence[int] = (),  # layers of the hidden states: 0 before the first, -1 after the last
     grad: bool = False,  # whether gradients are needed
+    given: Given | None = None,  # hidden states that the teacher reads in place of the batch; they count like it
 ) -> Answer:  # in the student's order of classes, on the run's device
     """Ask the teacher, and count the questions.
 
@@ -167,7 +168,9 @@ def ask(
         text = f"{self.state.queries.extra:,} questions were asked, and {n * (1 + grad):,} more would exceed this limit"
         raise OutOfQueries(text, max_queries=self.max_queries)
     self.state.queries.add(n, n * grad)
-    if mixture is not None:
+    if given is not None:
+        answer = ask_states(self.teacher, given, grad)
+    elif mixture is not None:
         answer = ask_mixture(self.teacher, mixture, self.start.tokenizer, states, grad)
     elif states or grad or parts > 1:
         answer = ask_texts(self.teacher, rows, states, grad)
