@@ -25,6 +25,7 @@ from zskd.errors import UserError
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
+from zskd.methods.rolewise import Policy, RoleAugmentation
 from zskd.methods.skeptical import Skeptical
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
@@ -153,6 +154,7 @@ SHIPPED = {
     "gradient": lambda: [stage2(GradientSearch())],
     "inconsistent": lambda: [InconsistentAugmentation(0.25, words=0.5, steps=2, size=16, rows=8, every=2)],
     "skeptical": lambda: [Skeptical("tempered", delay=0.2)],
+    "roles": lambda: [RoleAugmentation(Policy({"drop": (9, 4), "infill": (9, 4)}), Policy({"spacing": (9, 4)}), share=0.5, views=2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -175,6 +177,7 @@ QUICK = [
     ("tracker", "half"),
     ("inconsistent", "half"),
     ("skeptical", "mixed"),
+    ("roles", "words"),
 ]
 QUICK_TWO = [("relations", "infill"), ("words", "half"), ("inconsistent", "chosen")]
 
@@ -289,7 +292,8 @@ def test_a_pair_in_two_processes_killed_and_resumed_gives_the_same_student(tmp_p
 
 
 def test_everything_together(tmp_path):
-    names = ("relations", "words", "tracker", "generator", "rows", "half", "slopes", "chosen", "head")
+    ours = ("inconsistent", "skeptical", "roles")
+    names = ("relations", "words", "tracker", "generator", "rows", *ours, "half", "slopes", "chosen", "head")
     run = distiller(tmp_path / "run", names)
     run.fit()
     assert run.step == STEPS and Student.load(tmp_path / "run" / "student").n_params == the_student().n_params
