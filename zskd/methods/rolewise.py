@@ -414,7 +414,9 @@ def train(
     role = RoleAugmentation(**cast(Any, member.policies), **self.augmentation)
     seed, resume = derive_seed(self.seed, "training", number), (folder / "config.json").exists()
     run = Distiller(self.teacher, member.student, self.rows, folder, callbacks=[role], resume=resume, **{"seed": seed, **self.settings})
-    student = run.fit()
+    run.fit()
+    student = Student.load(folder / "student")  # the same whether it was trained now or before
+    student.notes = dict(member.student.notes)  # not those of this run, which name its seconds
     self.questions += run.state.queries.extra
     order = list(match_labels(student.labels, self.teacher.labels))
     wanted = self.teacher.logits(self.held, cache=self.settings["cache"])[:, order]
