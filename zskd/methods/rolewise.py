@@ -59,7 +59,7 @@ def swap(rng: random.Random, words: list[str], magnitude: int, others: Sequence[
         out[i], out[i + 1] = out[i + 1], out[i]
     return out
 
-
+# %% ../../nbs/69_rolewise.ipynb #16f3a195
 def replace(rng: random.Random, words: list[str], magnitude: int, others: Sequence[str]) -> list[str]:
     "Other words in place of some."
     out = words.copy()
@@ -335,6 +335,16 @@ class FoundPolicies:
     rewards: list[list[float]]  # of each round, for each member
     questions: int  # that the members asked the teacher
 
+# %% ../../nbs/69_rolewise.ipynb #fd2d3df8
+def _check_search(teacher: Teacher, **counts: tuple[int, int]) -> None:
+    for name, (n, least) in counts.items():
+        require(isinstance(n, int) and n >= least, f"must be a whole number, at least {least}", **{name: n})
+    if not teacher.fingerprint:
+        text = (
+            f"teacher {teacher.name}: has no name, so its answers are not stored, and each round would ask it about all rows; give it one"
+        )
+        raise UserError(text)
+
 # %% ../../nbs/69_rolewise.ipynb #0fc21890
 def search_policies(
     teacher: Teacher,  # answers
@@ -355,13 +365,7 @@ def search_policies(
 
     Raises `UserError` for a value out of range, a teacher without a name, and if `out` has a search with other settings.
     """
-    for name, (n, least) in {"members": (members, 4), "rounds": (rounds, 1), "steps": (steps, 1)}.items():
-        require(isinstance(n, int) and n >= least, f"must be a whole number, at least {least}", **{name: n})
-    if not teacher.fingerprint:
-        text = (
-            f"teacher {teacher.name}: has no name, so its answers are not stored, and each round would ask it about all rows; give it one"
-        )
-        raise UserError(text)
+    _check_search(teacher, members=(members, 4), rounds=(rounds, 1), steps=(steps, 1))
     augmentation = {"share": share, "views": views, "filler": MaskFiller() if "infill" in operations else None}
     search = PolicySearch(teacher, as_texts(pool), Path(out), held_out, steps, augmentation, seed, settings)
     population = [Member(search.first(i, operations), student) for i in range(members)]
