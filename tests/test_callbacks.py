@@ -30,6 +30,7 @@ from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
 from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
+from zskd.methods.rolewise import Policy, RoleAugmentation
 from zskd.methods.skeptical import Skeptical
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations
@@ -169,6 +170,7 @@ SHIPPED = {
     "skeptical": lambda: [Skeptical("tempered", delay=0.2)],
     "anchors": lambda: [AnchorMixup(steps=2, until=0.9)],
     "talking": lambda: [Communication(every=2, size=32)],
+    "roles": lambda: [RoleAugmentation(Policy({"drop": (9, 4), "infill": (9, 4)}), Policy({"spacing": (9, 4)}), share=0.5, views=2)],
 }
 OWN = {
     "rows": lambda: [Rows()],
@@ -208,6 +210,7 @@ QUICK_TWO = [
     ("inconsistent", "chosen"),
     ("selection", "styles"),
     ("anchors", "relations"),
+    ("roles", "words"),
 ]
 
 
@@ -321,7 +324,8 @@ def test_a_pair_in_two_processes_killed_and_resumed_gives_the_same_student(tmp_p
 
 
 def test_everything_together(tmp_path):
-    names = ("relations", "words", "tracker", "generator", "rows", "half", "slopes", "chosen", "head")
+    ours = ("inconsistent", "skeptical", "roles")
+    names = ("relations", "words", "tracker", "generator", "rows", *ours, "half", "slopes", "chosen", "head")
     run = distiller(tmp_path / "run", names)
     run.fit()
     assert run.step == STEPS and Student.load(tmp_path / "run" / "student").n_params == the_student().n_params

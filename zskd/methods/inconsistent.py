@@ -224,7 +224,7 @@ def exchange(
     tokenizer, limit = run.teacher.tokenizer, cast(int, run.teacher.max_length)
     shared = shared_words(tokenizer, tokenizer)
     masked = mask_rows(rows, tokenizer, shared, 1.0, 0, limit)
-    table = run.teacher.model.get_input_embeddings().weight
+    table = run.teacher.model.get_input_embeddings().weight.detach()
     new, own = torch.full(masked.at.shape, -1), None
     for step in range(1, self.steps + 1):
         answer = run.ask(own_batch(run, rewrite_words(masked, new, shared)), grad=True)

@@ -106,6 +106,34 @@ def _check(teacher: Teacher, omega: float, temperature: float, start: float, kee
     for name, value in {"start": start, "keep": keep}.items():
         require(0 < value <= 1, "must be above 0 and at most 1", **{name: value})
 
+# %% ../../nbs/57_nasty.ipynb #613a13dd
+def _undermine(
+    model: PreTrainedModel,
+    teacher: Teacher,
+    encoded: Encoded,
+    own: torch.Tensor,
+    batches: np.ndarray,
+    held: np.ndarray,
+    omega: float,
+    temperature: float,
+    lr: float,
+    keep: float,
+) -> dict[str, torch.Tensor]:
+    "Train a model against its frozen copy. Gives the weights with the largest divergence among those that keep enough classes."
+    optimizer = torch.optim.AdamW(_last_layer(model), lr=lr, weight_decay=0.0)
+    best, weights = -1.0, copy.deepcopy(model.state_dict())
+    for step in range(len(batches) + 1):
+        if step % max(1, len(batches) // 8) == 0:
+            found = how_nasty(own[held], _all_logits(model, teacher, encoded, held))
+            if found["agreement"] >= keep and found["kl"] > best:
+                best, weights = found["kl"], copy.deepcopy(model.state_dict())
+        if step < len(batches):
+            at = batches[step]
+            optimizer.zero_grad()
+            nasty_loss(_logits(model, teacher, encoded, at), own[at].to(model.device), omega, temperature).backward()
+            optimizer.step()
+    return weights
+
 # %% ../../nbs/57_nasty.ipynb #f4e452df
 def make_nasty(
     teacher: Teacher,  # a Hugging Face classifier; not changed
@@ -123,25 +151,14 @@ def make_nasty(
     "Make a nasty teacher (2105.07381) from plain text. Raises `UserError` for a function and for a value out of range."
     _check(teacher, omega, temperature, start, keep, lr)
     rows = as_rows(rows)
-    own = torch.from_numpy(teacher.logits(rows))
-    encoded = encode_rows(teacher.tokenizer, rows, teacher.max_length or 128)
     train, held = hold_out(len(rows), 0.2, seed)
     require(len(train) >= batch_size, f"{len(train)} of the texts are for training; give more, or a smaller batch", batch_size=batch_size)
+    own, encoded = torch.from_numpy(teacher.logits(rows)), encode_rows(teacher.tokenizer, rows, teacher.max_length or 128)
+    epochs = range(1 + steps * batch_size // len(train))
+    order = np.concatenate([epoch_batches(encoded.lengths[train], batch_size, seed, epoch) for epoch in epochs])
     model = copy.deepcopy(teacher.model).eval()  # without dropout
     flatten_classifier(model, start)
-    optimizer = torch.optim.AdamW(_last_layer(model), lr=lr, weight_decay=0.0)
-    best = -1.0
-    for step in range(steps + 1):
-        if step % max(1, steps // 8) == 0:
-            found = how_nasty(own[held], _all_logits(model, teacher, encoded, held))
-            if found["agreement"] >= keep and found["kl"] > best:
-                best, weights = found["kl"], copy.deepcopy(model.state_dict())
-        epoch, i = divmod(step, len(train) // batch_size)
-        at = train[epoch_batches(encoded.lengths[train], batch_size, seed, epoch)[i]]
-        optimizer.zero_grad()
-        nasty_loss(_logits(model, teacher, encoded, at), own[at].to(model.device), omega, temperature).backward()
-        optimizer.step()
-    model.load_state_dict(weights)
+    model.load_state_dict(_undermine(model, teacher, encoded, own, train[order[:steps]], held, omega, temperature, lr, keep))
     with model_folder(out) as tmp:
         model.save_pretrained(tmp)
         teacher.tokenizer.save_pretrained(tmp)

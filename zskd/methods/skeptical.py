@@ -58,14 +58,18 @@ class Skeptical(Callback):
         "Raises `UserError` for a value out of range."
         require(answers in ANSWERS, f"must be one of {', '.join(ANSWERS)}", answers=answers)
         require(0 < temperature < math.inf, "must be above 0 and finite", temperature=temperature)
-        for name, value in {"share": share, "delay": delay}.items():
-            require(0 <= value <= 1, "must be between 0 and 1", **{name: value})
-        for name, value in {"exit_weight": exit_weight, "self_weight": self_weight}.items():
-            require(0 <= value < math.inf, "must be 0 or more, and finite", **{name: value})
+        _check(True, share=share, delay=delay)
+        _check(False, exit_weight=exit_weight, self_weight=self_weight)
         require(layer is None or isinstance(layer, int) and layer >= 0, "must be a whole number, 0 or more", layer=layer)
         self.kind, self.temperature, self.share, self.delay = answers, temperature, share, delay
         self.exit_weight, self.self_weight, self.layer = exit_weight, self_weight, layer
         self.exit = torch.nn.Module()  # from the mean state to logits
+
+# %% ../../nbs/57_skeptical.ipynb #a3226d5e
+def _check(fraction: bool, **values: float) -> None:
+    for name, value in values.items():
+        ok = 0 <= value <= 1 if fraction else 0 <= value < math.inf
+        require(ok, "must be between 0 and 1" if fraction else "must be 0 or more, and finite", **{name: value})
 
 # %% ../../nbs/57_skeptical.ipynb #bbb380e8
 @patch
