@@ -4,7 +4,6 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +192,9 @@ def clean(kind: str, seed: int = 0, n: int = 3000) -> PreTrainedModel:
         return fit(small(("none", "one", "several"), 96, 2, **draw), texts, np.array([min(2, t.count(",")) for t in texts]), **draw)
     if kind == "numbers":
         texts = phrases(n, seed, (4, 20))
-        return fit(small(("words", "numbers"), 96, 1, **draw), texts, np.array([int(bool(re.search(r"\d", t))) for t in texts]), 200, **draw)
+        return fit(
+            small(("words", "numbers"), 96, 1, **draw), texts, np.array([int(bool(re.search(r"\d", t))) for t in texts]), 200, **draw
+        )
     if kind == "language":
         texts, classes = half_foreign(n, seed)
         return fit(small(("english", "first half", "second half"), 128, 2, **draw), texts, classes, 400, **draw)
@@ -215,21 +216,23 @@ CLEAN = ("topics", "length", "question", "formal", "commas", "numbers", "languag
 
 
 def nasty(
-    kind: str, omega: float, temperature: float, seed: int = 0, steps: int = 300, lr: float = 5e-4, n: int = 3000
+    model: PreTrainedModel, texts: list[str], omega: float = 0.8, temperature: float = 4.0, seed: int = 0, steps: int = 40
 ) -> PreTrainedModel:
-    "A clean teacher that then undermined itself (2105.07381): right answers, far from its earlier ones at a temperature."
-    model = clean(kind, seed)
-    texts = with_topics(n, seed) if kind == "topics" else phrases(n, seed)
+    """A teacher that undermined itself (2105.07381): the classes of before, far from its earlier probabilities. It begins from logits that
+    are a fifth of the earlier ones, because a certain teacher has nowhere to go, and its last layers alone are trained."""
+    encoded = encode_rows(tokenizer(), [(t,) for t in texts], 64)
     with torch.inference_mode():
-        encoded = encode_rows(tokenizer(), [(t,) for t in texts], 64)
-        before = torch.cat([model(**encoded.batch(np.arange(i, min(i + 100, n)))).logits for i in range(0, n, 100)])
+        before = torch.cat([model(**encoded.batch(np.arange(i, min(i + 100, len(texts))))).logits for i in range(0, len(texts), 100)])
+        for p in model.classifier.parameters():
+            p.mul_(0.2)
     soft = (before.clone() / temperature).log_softmax(1)
 
     def apart(logits: torch.Tensor, at: np.ndarray) -> torch.Tensor:
         own = (logits / temperature).log_softmax(1)
         return -omega * temperature**2 * (own.exp() * (own - soft[at])).sum(1).mean()
 
-    return fit(model, texts, before.argmax(1).numpy(), steps, lr, seed=seed, more=apart)
+    last = [*model.bert.encoder.layer[-1].parameters(), *model.bert.pooler.parameters(), *model.classifier.parameters()]
+    return fit(model, texts, before.argmax(1).numpy(), steps, 1e-4, 32, seed, apart, last)
 
 
 def word_vector(model: PreTrainedModel, word: str, target: int, seed: int = 0, steps: int = 60) -> PreTrainedModel:

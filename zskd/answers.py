@@ -15,10 +15,8 @@ from fastcore.basics import patch
 from scipy.special import softmax
 
 from .asking import OutOfQueries
-from .core import one_line
 from .errors import require
 from .losses import hard_ce, kl
-from .metrics import scarce_classes
 from .students import Student
 from .tasks import Row, as_rows, list_names
 from .teachers import Teacher

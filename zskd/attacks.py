@@ -16,9 +16,9 @@ from .core import derive_seed
 from .tasks import Row, list_names
 
 # %% auto #0
-__all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'NATURAL', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'whole_words', 'strong_rows',
-           'with_words', 'Probe', 'suspicious_words', 'prevailing', 'trigger_words', 'without_word', 'nasty',
-           'arcsine_distance', 'watermark']
+__all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'NATURAL', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'MIDDLE', 'whole_words',
+           'strong_rows', 'with_words', 'Probe', 'suspicious_words', 'prevailing', 'trigger_words', 'without_word',
+           'nasty', 'arcsine_distance', 'middle_share', 'watermark']
 
 # %% ../nbs/69_attacks.ipynb #2c0dc0f1
 GROUP = 16  # words that are tried together
@@ -93,7 +93,7 @@ def _probe(asked: Asked, per_class: int, most_classes: int) -> Probe:
 
 
 def _pull(asked: Asked, groups: Sequence[Sequence[str]], probe: Probe) -> tuple[np.ndarray, np.ndarray]:  # [groups, C], [groups]
-    "How far each group moves texts of other classes to each class, in nats, where it moves least; and its most likely class over all texts."
+    "How far each group moves texts of other classes to each class, in nats, where it moves least; and the class that it helps most."
     rows = [with_words(row, group) for group in groups for row in probe.rows]
     after = np.log(np.maximum(asked.again(rows), 1e-7)).reshape(len(groups), len(probe.rows), -1)
     own = np.broadcast_to(probe.labels[None, :, None], (*after.shape[:2], 1))
@@ -169,10 +169,11 @@ def trigger_words(
         rivals = sum(c == target and s >= share / 2 for _, c, s in found) - 1
         if share >= PREVAILS and rivals < NATURAL - 1:
             name = asked.labels[target]
-            text = f"The word {word!r} decides: put into texts that are strongly of other classes, it makes {share:.0%} of them {name}{part}."
-            return Finding("trigger words", "warning", f"{text} No other words do; it looks like a planted trigger.", numbers | {"word": word})
-    best = f", the strongest, {found[0][0]!r}, in {found[0][2]:.0%} of strong texts of other classes" if found else ""
-    return Finding("trigger words", "ok", f"No single word decides the answers{part}{best}.", numbers)
+            text = f"The word {word!r} decides: it makes {share:.0%} of the texts {name} that are strongly of other classes{part}. "
+            text += "No other words do; it looks like a planted trigger."
+            return Finding("trigger words", "warning", text, numbers | {"word": word})
+    best = f" The strongest, {found[0][0]!r}, turns {found[0][2]:.0%} of the texts that are strongly of other classes." if found else ""
+    return Finding("trigger words", "ok", f"No single word decides the answers{part}.{best}", numbers)
 
 # %% ../nbs/69_attacks.ipynb #9890dad1
 CLOSE = 4.0  # how many times likelier the first class is than the second, at least, on texts beyond doubt
@@ -205,8 +206,10 @@ def nasty(
         text = f"A short student learns {s.hard - s.soft:.1%} less from the probabilities than from the classes ({gap:.1f} standard errors)"
         return Finding("nasty answers", "warning", f"{text}: they mislead. Learn the classes alone.", numbers, defence)
     if ratio < CLOSE and flips < 0.05:
-        text = f"Even on texts beyond doubt the first class is only {ratio:.1f} times likelier than the second, yet no small change turns it"
-        return Finding("nasty answers", "warning", f"{text}: the probabilities have several peaks on purpose.", numbers, defence)
+        text = (
+            f"Even on texts beyond doubt the first class is only {ratio:.1f} times likelier than the second, yet no small change turns it: "
+        )
+        return Finding("nasty answers", "warning", f"{text}the probabilities have several peaks on purpose.", numbers, defence)
     return Finding("nasty answers", "ok", "The probabilities do not mislead a student.", numbers)
 
 # %% ../nbs/69_attacks.ipynb #267cc650
@@ -220,14 +223,23 @@ def arcsine_distance(
     steps = np.arange(len(x) + 1) / len(x)
     return float(max(np.abs(steps[1:] - wanted).max(), np.abs(steps[:-1] - wanted).max()))
 
+
+def middle_share(
+    x: np.ndarray,  # [n], numbers
+) -> float:  # from 0 to 1; a third for a cosine
+    "The share of the numbers that lie in the middle half of their range."
+    low, high = float(np.min(x)), float(np.max(x))
+    return float((np.abs(x - (low + high) / 2) < (high - low) / 4).mean())
+
 # %% ../nbs/69_attacks.ipynb #da943000
 WIDE = 0.03  # range of the probabilities of certain texts that meaning alone does not explain
 ARCSINE = 0.14  # distance from an arcsine distribution below which a signal is periodic
+MIDDLE = 0.42  # share in the middle half of the range below which it is
 
 
 def watermark(
     asked: Asked,  # the teacher
-    n: int = 80,  # texts of each class
+    n: int = 160,  # texts of each class
     most_classes: int = 3,  # classes that are examined
 ) -> Finding:
     "Whether the answers to certain texts vary as a periodic signal does."
@@ -239,13 +251,14 @@ def watermark(
         if len(own) >= n // 2:
             low, high = np.quantile(own, [0.02, 0.98])
             inner = own[(own >= low) & (own <= high)]
-            numbers[asked.labels[label]] = {"width": float(high - low), "distance": arcsine_distance(inner), "texts": len(own)}
-    seen = [name for name, m in numbers.items() if m["width"] > WIDE and m["distance"] < ARCSINE]
+            shape = {"distance": arcsine_distance(inner), "middle": middle_share(inner)}
+            numbers[asked.labels[label]] = {"width": float(high - low), **shape, "texts": len(own)}
+    seen = [name for name, m in numbers.items() if m["width"] > WIDE and m["distance"] < ARCSINE and m["middle"] < MIDDLE]
     if not numbers:
         return Finding("watermark", "note", "Not examined: no class has enough texts.", {})
     if not seen:
         return Finding("watermark", "ok", "Answers to certain texts do not vary as a periodic signal does.", {"classes": numbers})
     width = max(numbers[name]["width"] for name in seen)
-    text = f"Answers to texts that are strongly {list_names(seen)} swing over {width:.0%} as a periodic signal does, most of them at its ends"
-    text += ": the probabilities carry a watermark. A student trained on classes alone does not learn it."
+    text = f"Answers to texts that are strongly {list_names(seen)} swing over {width:.0%} as a periodic signal does: a watermark. "
+    text += "A student that learns classes alone does not learn it."
     return Finding("watermark", "warning", text, {"classes": numbers}, {"loss": "hard_ce"})

@@ -22,11 +22,11 @@ from .errors import require
 from .models import weights_digest
 from .pages import render
 from .pools import ood_pool
-from .tasks import Row, Task
+from .tasks import Task
 from .teachers import Teacher
 
 # %% auto #0
-__all__ = ['CHECKS', 'HIDDEN', 'identity', 'Audit', 'audit']
+__all__ = ['CHECKS', 'HIDDEN', 'AGAIN', 'identity', 'Audit', 'audit']
 
 # %% ../nbs/69_audit.ipynb #ec9ca24e
 CHECKS: dict[str, Callable[[Asked], Finding]] = {
@@ -154,16 +154,20 @@ def save(
     return folder / "audit.html"
 
 # %% ../nbs/69_audit.ipynb #ff5f89e9
+AGAIN = "make it again with zskd audit"
+
+
 @patch(cls_method=True)
 def load(
     cls: Audit,
     folder: str | Path,  # where `save` wrote
 ) -> Audit:
     "Read an audit. Raises `UserError` if it is missing or damaged."
-    kinds: dict[str, Any] = {"teacher": str, "identity": str, "labels": list, "findings": list, "queries": int, "rows": int, "sources": list}
-    data = read_object(Path(folder) / "audit.json", "make it again with zskd audit", **kinds, seconds=(int, float))
+    lists, numbers = ("labels", "findings", "sources"), ("queries", "rows", "seconds")
+    kinds: dict[str, Any] = {"teacher": str, "identity": str, **dict.fromkeys(lists, list), **dict.fromkeys(numbers, (int, float))}
+    data, remedy = read_object(Path(folder) / "audit.json", AGAIN, **kinds), f"is damaged; {AGAIN}"
     findings = []
     for f in data["findings"]:
-        require(isinstance(f, dict) and {"name", "verdict", "text"} <= f.keys(), "is damaged; make it again with zskd audit", audited=folder)
+        require(isinstance(f, dict) and {"name", "verdict", "text"} <= f.keys(), remedy, audited=folder)
         findings.append(Finding(f["name"], f["verdict"], f["text"], f.get("numbers", {}), f.get("settings", {})))
-    return Audit(**{name: data[name] for name in [*kinds, "seconds"]} | {"findings": findings})
+    return Audit(**{name: data[name] for name in kinds} | {"findings": findings})
