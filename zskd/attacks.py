@@ -18,7 +18,7 @@ from .tasks import Row, list_names
 # %% auto #0
 __all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'NATURAL', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'MIDDLE', 'whole_words',
            'strong_rows', 'with_words', 'Probe', 'suspicious_words', 'prevailing', 'trigger_words', 'without_word',
-           'nasty', 'arcsine_distance', 'middle_share', 'watermark']
+           'nasty', 'arcsine_distance', 'middle_share', 'shape_of', 'watermark']
 
 # %% ../nbs/69_attacks.ipynb #2c0dc0f1
 GROUP = 16  # words that are tried together
@@ -231,10 +231,21 @@ def middle_share(
     low, high = float(np.min(x)), float(np.max(x))
     return float((np.abs(x - (low + high) / 2) < (high - low) / 4).mean())
 
-# %% ../nbs/69_attacks.ipynb #da943000
+# %% ../nbs/69_attacks.ipynb #020ae075
 WIDE = 0.03  # range of the probabilities of certain texts that meaning alone does not explain
 ARCSINE = 0.14  # distance from an arcsine distribution below which a signal is periodic
 MIDDLE = 0.42  # share in the middle half of the range below which it is
+
+
+def shape_of(
+    x: np.ndarray,  # [n], probabilities of one class
+) -> dict[str, float]:  # width, distance and middle
+    "How far numbers spread and how much like a cosine, without up to 15 % of the lowest: of texts that leave the teacher in doubt."
+    found = []
+    for cut in (0.02, 0.05, 0.1, 0.15):
+        kept = np.sort(x)[int(cut * len(x)) :]
+        found.append({"width": float(np.ptp(kept)), "distance": arcsine_distance(kept), "middle": middle_share(kept)})
+    return min(found, key=lambda f: f["distance"])
 
 
 def watermark(
@@ -249,10 +260,7 @@ def watermark(
     for label in sorted(set(probe.labels.tolist())):
         own = p[probe.labels == label, label]
         if len(own) >= n // 2:
-            low, high = np.quantile(own, [0.02, 0.98])
-            inner = own[(own >= low) & (own <= high)]
-            shape = {"distance": arcsine_distance(inner), "middle": middle_share(inner)}
-            numbers[asked.labels[label]] = {"width": float(high - low), **shape, "texts": len(own)}
+            numbers[asked.labels[label]] = {**shape_of(own), "texts": len(own)}
     seen = [name for name, m in numbers.items() if m["width"] > WIDE and m["distance"] < ARCSINE and m["middle"] < MIDDLE]
     if not numbers:
         return Finding("watermark", "note", "Not examined: no class has enough texts.", {})
