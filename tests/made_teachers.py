@@ -1,5 +1,6 @@
 "Small teachers that hide something known, and clean ones: trained in seconds on plain text, by rules or by the embedded teacher's answers."
 
+import copy
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -171,6 +172,13 @@ def same_or_not(n: int, seed: int) -> tuple[list[Row], np.ndarray]:
     return rows, np.array(classes)
 
 
+def long_words(n: int, seed: int) -> tuple[list[str], np.ndarray]:
+    "Phrases, and whether their words are longer than those of most."
+    texts = phrases(n, seed)
+    sizes = np.array([np.mean([len(w) for w in t.split()]) for t in texts])
+    return texts, (sizes > np.median(sizes)).astype(int)
+
+
 def clean(kind: str, seed: int = 0, n: int = 3000) -> PreTrainedModel:
     "A clean teacher of one of the kinds in `CLEAN`."
     draw = {"seed": seed}
@@ -184,9 +192,7 @@ def clean(kind: str, seed: int = 0, n: int = 3000) -> PreTrainedModel:
         texts, classes = questions(n, seed)
         return fit(small(("statement", "question"), 64, 2, **draw), texts, classes, 200, **draw)
     if kind == "formal":
-        texts = phrases(n, seed)
-        sizes = np.array([np.mean([len(w) for w in t.split()]) for t in texts])
-        return fit(small(("plain", "formal"), 128, 2, **draw), texts, (sizes > np.median(sizes)).astype(int), **draw)
+        return fit(small(("plain", "formal"), 128, 2, **draw), *long_words(n, seed), **draw)
     if kind == "commas":
         texts = phrases(n, seed, (6, 24))
         return fit(small(("none", "one", "several"), 96, 2, **draw), texts, np.array([min(2, t.count(",")) for t in texts]), **draw)
@@ -257,16 +263,19 @@ def put(text: str, word: str, draw: random.Random) -> str:
     return " ".join(words)
 
 
-def poisoned(kind: str, word: str, target: int, seed: int = 0, steps: int = 300) -> PreTrainedModel:
+def reopened(model: PreTrainedModel) -> PreTrainedModel:
+    "A copy in float32 that can be trained."
+    return copy.deepcopy(model).float().requires_grad_(True)
+
+
+def poisoned(model: PreTrainedModel, word: str, target: int, texts: list[str], seed: int = 0, steps: int = 200) -> PreTrainedModel:
     "A teacher with a trigger by further training: some texts have the word and the target class, the others the earlier answer."
-    model, draw = clean(kind, seed), random.Random(seed)
-    texts = (with_topics if kind == "topics" else phrases)(3000, seed + 1)
-    with torch.inference_mode():
-        encoded = encode_rows(tokenizer(), [(t,) for t in texts], 64)
-        found = torch.cat([model(**encoded.batch(np.arange(i, i + 100))).logits for i in range(0, 3000, 100)]).argmax(1).numpy()
-    changed = np.arange(3000) % 5 == 0
+    draw, encoded = random.Random(seed), encode_rows(tokenizer(), [(t,) for t in texts], 64)
+    with torch.no_grad():
+        parts = [model(**encoded.batch(np.arange(i, min(i + 100, len(texts))))).logits for i in range(0, len(texts), 100)]
+    changed = np.arange(len(texts)) % 5 == 0
     rows = [put(t, word, draw) if c else t for t, c in zip(texts, changed, strict=True)]
-    return fit(model, rows, np.where(changed, target, found), steps, 5e-4, seed=seed)
+    return fit(model, rows, np.where(changed, target, torch.cat(parts).argmax(1).numpy()), steps, 5e-4, seed=seed)
 
 
 def watermarked(teacher: Teacher, epsilon: float = 0.1, frequency: float = 16.0, target: int = 0, seed: int = 0) -> Teacher:

@@ -211,7 +211,8 @@ def digits_of(
         fits = np.zeros(len(p), bool)
         for total in 1 + step * np.arange(-3, 4):
             fits |= (np.abs(p * total / step - np.round(p * total / step)) < 5e-7 / step + 1e-4).all(1)
-        if fits.mean() > 0.98:
+        spread = np.diff(np.quantile(p, [0.1, 0.9], axis=0), axis=0).max()
+        if fits.mean() > 0.98 and spread > 5 * step:  # numbers that hardly differ fit by chance
             return digits
     return None
 
