@@ -17,13 +17,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
-__all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'introduction', 'check_distill',
+__all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'audit', 'introduction', 'check_distill',
            'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate', 'export', 'sentence_rows',
            'options_shown', 'load_shown', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain',
            'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
+    audited_options,
     check_apart,
     check_corpus,
     check_data,
@@ -200,6 +201,39 @@ def label(
     label_pool(model, rows, cache)
     print(f"{cache}: holds the logits" if cache.is_dir() and any(cache.iterdir()) else f"{pool}: holds the answers already")
 
+# %% ../nbs/83_commands.ipynb #6a0d1702
+@command(
+    "zskd audit teachers/sst2 --out audits/sst2",
+    "zskd audit my/teacher --corpus 'text/*.txt' --max-queries 5000",
+    steps=[open_teacher],
+    by_place="teacher",
+)
+def audit(
+    teacher: str,  # folder or hub name of a text classifier
+    out: str | None = None,  # folder for audit.json and audit.html; if not given, the report is only printed
+    corpus: list[str] | None = None,  # text files, patterns, folders or hub data sets; the built-in sample if not given
+    column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
+    n: int = 1200,  # texts to ask about at first
+    max_queries: int | None = None,  # questions to the teacher at most
+    seed: int = 0,  # of every random choice
+    skip_bad_lines: bool = False,  # skip lines of --corpus that cannot be read, and report how many
+    **options: Any,
+) -> None:
+    "Ask a teacher about plain text: will it distil, and what does it hide?"
+    from zskd.audit import audit as examine
+    from zskd.corpora import load_corpus
+
+    if out:
+        check_out(out)
+    text = load_corpus(corpus or "sample", column, skip_bad_lines=skip_bad_lines)
+    model, task = open_teacher(teacher, **take(open_teacher, options))
+    found = examine(model, text, n, task, max_queries, seed, say=lambda name: print(f"checking: {name}", flush=True))
+    print(f"\n{found.table()}")
+    if out:
+        found.save(out)
+        print(f"\n{out}/audit.html and audit.json: the report\nuse its settings with: zskd distill --audited {shlex.quote(out)} …")
+
+
 # %% ../nbs/83_commands.ipynb #a8bc2cba
 def introduction() -> Callback:
     "A callback that prints what a run starts from."
@@ -230,12 +264,13 @@ def check_distill(
 def distill_parts(
     given: dict[str, Any],  # options of `zskd distill`
 ) -> tuple[Teacher, Task, Pool | None, Examples | None, dict[str, Any]]:  # a pool and examples where given; arguments of `zskd.distill`
-    "Load what a run starts from, and check that all of it fits together. Raises `UserError`."
+    "Load what a run starts from, and check that all of it fits together. An audit fills in options. Raises `UserError`."
     from zskd.distillation import check_size, check_training, run_settings
     from zskd.pools import Pool
 
     rows = Pool.load(given["pool"]) if given["pool"] else None
     model, task = open_teacher(given["teacher"], rows, **take(open_teacher, given))
+    given.update(audited_options(given.get("audited"), model, given))
     check_rows(given["pool"], rows, task)
     training = training_settings(**take(training_settings, given))
     device, size = training.pop("device"), student_size(**take(student_size, given))
@@ -260,13 +295,14 @@ def distill(
     # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to score on at the end (default: $ZSKD_DATA); nothing else
     # uses it
     data: str | None = None,
+    audited: str | None = None,  # folder of an audit of this teacher, whose settings stand in for options that are not given
     resume: bool = False,  # resume an earlier run in this folder
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
     from zskd.distillation import distill as distill_teacher
 
-    given = {"teacher": teacher, "out": out, "pool": pool, "data": data, "resume": resume, **options}
+    given = {"teacher": teacher, "out": out, "pool": pool, "data": data, "audited": audited, "resume": resume, **options}
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     with team().main_first():
         check_distill(given)
@@ -274,7 +310,7 @@ def distill(
         if team().is_main:
             claim(folder, "distill", model, given, resume)
             check_log(folder)
-        rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, options))
+        rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, given))
     callbacks = [introduction(), *settings.pop("callbacks")]
     run = distill_teacher(model, out, pool=rows, task=task, cache=cache, resume=resume, callbacks=callbacks, **settings)
     if team().is_main:

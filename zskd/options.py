@@ -92,7 +92,19 @@ class Option:
 
 # %% ../nbs/80_options.ipynb #af78bbc2
 MODELS = ("teacher", "student", "generator", "init", "model", "encoder", "base")
-PATHS = (*MODELS, "out", "data", "corpus", "rewrite", "pool", "logits", "recipe", "run", "pages")  # options that may name a file or folder
+PATHS = (
+    *MODELS,
+    "out",
+    "data",
+    "corpus",
+    "rewrite",
+    "pool",
+    "logits",
+    "recipe",
+    "run",
+    "pages",
+    "audited",
+)  # options that may name a file or folder
 METAVARS = {"columns": "COLUMN", "labels": "CLASS", "open_teacher labels": "NAME=CLASS"}  # what help calls a value, if not by its name
 
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from .errors import UserError
-from .options import first_given, options_of
+from .options import first_given, flag_of, options_of
 
 if TYPE_CHECKING:
     from zskd.pools import Pool, Recipe
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['known_task', 'implied_texts', 'texts_per_input', 'new_names', 'open_teacher', 'pool_task', 'chosen_recipe',
            'make_pool', 'student_size', 'make_stage2', 'training_settings', 'check_out', 'check_apart', 'check_data',
-           'read_data', 'check_pool', 'check_corpus', 'check_rows', 'check_no_teacher', 'check_log']
+           'read_data', 'check_pool', 'check_corpus', 'check_rows', 'check_no_teacher', 'check_log', 'audited_options']
 
 # %% ../nbs/81_steps.ipynb #32fa9ef2
 def known_task(
@@ -357,3 +357,24 @@ def check_log(
     if not (folder / "log.jsonl").exists() and checkpoint.exists() and read_json(checkpoint).get("step"):
         text = f"{folder}/log.jsonl: is missing, so no log holds the steps so far; student and checkpoints do not need it"
         warnings.warn(text, stacklevel=2)
+
+# %% ../nbs/81_steps.ipynb #6a0d1704
+def audited_options(
+    audited: str | None,  # folder of an audit
+    teacher: Teacher,  # whose audit it must be
+    given: Mapping[str, Any],  # options of `zskd distill`
+) -> dict[str, Any]:  # those that are filled in
+    "What an audit suggests for options that have their default. Raises `UserError` for an audit of another teacher."
+    if audited is None:
+        return {}
+    from zskd.audit import Audit, identity
+
+    found, known = Audit.load(audited), {**options_of(make_pool), **options_of(training_settings)}
+    if not found.identity or found.identity != identity(teacher):
+        raise UserError(f"is an audit of another teacher ({found.teacher}); run zskd audit {teacher.name} --out {audited}", audited=audited)
+    idle = options_of(make_pool) if given.get("pool") else {}
+    wanted = {name: value for name, value in found.settings.items() if name in known and name not in idle}
+    new = {name: value for name, value in wanted.items() if given.get(name, known[name].default) == known[name].default}
+    print(f"{audited}: {', '.join(f'{flag_of(name)} {value}' for name, value in new.items()) or 'no option'} taken from the audit")
+    return new
+
