@@ -29,8 +29,8 @@ from zskd.methods.communication import Communication
 from zskd.methods.hidden import HiddenStates
 from zskd.methods.inconsistent import InconsistentAugmentation
 from zskd.methods.prior import DynamicPrior
-from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
 from zskd.methods.rolewise import Policy, RoleAugmentation
+from zskd.methods.shift import ConfidentRows, MixedDistributions, SharedClassifier
 from zskd.methods.skeptical import Skeptical
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations

@@ -158,7 +158,7 @@ def trigger_words(
     probe = _probe(asked, 2 if len(asked.labels) == 2 else 1, 4)
     room = (asked.left - 4000) / max(len(probe.rows), 1) * GROUP
     tried = every[: int(min(len(every), max(0, room)))]
-    numbers = {"words": len(every), "tried": len(tried)}
+    numbers: dict[str, object] = {"words": len(every), "tried": len(tried)}
     if len(set(probe.labels.tolist())) < 1 or len(tried) < GROUP:
         why = "no class has enough texts" if len(tried) >= GROUP else "the limit of questions leaves too few"
         return Finding("trigger words", "note", f"Words were not tried, because {why}.", numbers)

@@ -233,7 +233,6 @@ def audit(
         found.save(out)
         print(f"\n{out}/audit.html and audit.json: the report\nuse its settings with: zskd distill --audited {shlex.quote(out)} …")
 
-
 # %% ../nbs/83_commands.ipynb #a8bc2cba
 def introduction() -> Callback:
     "A callback that prints what a run starts from."

@@ -225,8 +225,8 @@ def training_settings(
     held_out: float = 0.05,  # share (below 1) or number of rows that choose the best checkpoint and are not trained on
     # searches for text on which the student fails, after three tenths of the steps: gumbel, search, gradient, infill or none
     adversary: str = "none",
-    # methods of other papers, joined by +, with settings in brackets such as prior(weight=0.5): hidden, unix, uncertain, backward, prior,
-    # selection, classifier, styles, inconsistent or skeptical
+    # methods of other papers, joined by +, with settings in brackets such as prior(weight=0.5): hidden, unix, uncertain, backward, anchors,
+    # prior, selection, classifier, styles, talking, inconsistent, skeptical or roles
     method: str | None = None,
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
     max_queries: int | None = None,  # answers of the teacher for the adversary at most; the run ends before it would ask for more
@@ -377,4 +377,3 @@ def audited_options(
     new = {name: value for name, value in wanted.items() if given.get(name, known[name].default) == known[name].default}
     print(f"{audited}: {', '.join(f'{flag_of(name)} {value}' for name, value in new.items()) or 'no option'} taken from the audit")
     return new
-

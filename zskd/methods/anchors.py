@@ -23,6 +23,7 @@ from ..core import derive_seed
 from ..errors import UserError, require
 from ..masked import MaskedRows, SharedWords, maskable_words
 from ..tasks import Row
+from ..teachers import Teacher
 from ..tokens import text_engine
 
 # %% auto #0
@@ -136,10 +137,15 @@ def is_soft(
 
 # %% ../../nbs/52_anchors.ipynb #c05d8c19
 @patch
+def check_teacher(self: AnchorMixup, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher without gradients."
+    if teacher.model is None:
+        raise UserError(f"AnchorMixup: teacher {teacher.name} is a function without gradients; use a Hugging Face teacher")
+
+
+@patch
 def check(self: AnchorMixup, run: Run) -> None:
-    "Raise `UserError` for a teacher without gradients, or one with other pieces whose words cannot be exchanged."
-    if run.teacher.model is None:
-        raise UserError(f"AnchorMixup: teacher {run.teacher.name} is a function without gradients; use a Hugging Face teacher")
+    "Raise `UserError` for a teacher with other pieces whose words cannot be exchanged."
     if not self.is_soft(run) and not (run.teacher.tokenizer.is_fast and whole_pieces(run.teacher.tokenizer).names):
         text = "lacks some of the student's pieces, and its tokenizer has no whole words to exchange; leave the method out"
         raise UserError(f"AnchorMixup: teacher {run.teacher.name} {text}")

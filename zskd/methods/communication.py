@@ -16,6 +16,7 @@ from ..asking import Given, reads_states
 from ..callbacks import Batch, Callback, Run, Schedule, weight_at, weight_setting
 from ..core import derive_seed
 from ..errors import UserError, require
+from ..teachers import Teacher
 from .hidden import align_rows, shows_states
 
 # %% auto #0
@@ -101,12 +102,17 @@ def layers(
 
 # %% ../../nbs/55_communication.ipynb #5b4afed8
 @patch
-def check(self: Communication, run: Run) -> None:
-    "Raise `UserError` for layers that do not exist, and for a teacher that cannot run its upper layers alone."
-    teacher = run.teacher
+def check_teacher(self: Communication, teacher: Teacher) -> None:
+    "Raise `UserError` for a teacher without usable hidden states."
     if not shows_states(teacher) or not hasattr(teacher.model.config, "num_hidden_layers"):
         text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave Communication out"
         raise UserError(text, callbacks=None)
+
+
+@patch
+def check(self: Communication, run: Run) -> None:
+    "Raise `UserError` for layers that do not exist, and for a teacher that cannot run its upper layers alone."
+    teacher = run.teacher
     models = {"student_layer": run.start.model, "teacher_layer": teacher.model}
     for (name, model), layer in zip(models.items(), self.layers(run), strict=True):
         text = f"must be from 0 to {model.config.num_hidden_layers - 1}, below the last layer"

@@ -14,10 +14,13 @@ from ..callbacks import Callback
 from ..errors import UserError, require
 from ..generator import MaskedLMGenerator
 from ..search import GradientSearch
+from .anchors import AnchorMixup
 from .backward import BackwardPass
+from .communication import Communication
 from .hidden import HiddenStates
 from .inconsistent import InconsistentAugmentation
 from .prior import DynamicPrior
+from .rolewise import RoleAugmentation
 from .shift import ConfidentRows, MixedDistributions, SharedClassifier
 from .skeptical import Skeptical
 from .uncertainty import UncertainRows, UncertaintyMixup
@@ -36,7 +39,10 @@ METHODS: dict[str, type[Callback]] = {
     "selection": ConfidentRows,
     "classifier": SharedClassifier,
     "styles": MixedDistributions,
+    "anchors": AnchorMixup,
+    "talking": Communication,
     "skeptical": Skeptical,
+    "roles": RoleAugmentation,
 }
 
 # %% ../../nbs/67_methods.ipynb #67a00008
