@@ -28,9 +28,9 @@ from ..teachers import Teacher
 from ..training import Distiller
 
 # %% auto #0
-__all__ = ['Operation', 'OPERATIONS', 'NAMES', 'LIGHT', 'share_of', 'drop', 'swap', 'replace', 'span', 'case', 'spacing',
-           'Policy', 'RoleAugmentation', 'explored', 'Member', 'next_round', 'FoundPolicies', 'search_policies',
-           'PolicySearch', 'read_policies']
+__all__ = ['Operation', 'OPERATIONS', 'NAMES', 'LIGHT', 'BY_HAND', 'share_of', 'drop', 'swap', 'replace', 'span', 'case',
+           'spacing', 'Policy', 'RoleAugmentation', 'explored', 'Member', 'next_round', 'FoundPolicies',
+           'search_policies', 'PolicySearch', 'read_policies']
 
 # %% ../../nbs/66_rolewise.ipynb #b576d4b2
 def share_of(
@@ -196,13 +196,16 @@ def infilled(
     filler, share = cast(MaskFiller, filler), share_of(self.values["infill"][1])
     return filler.rewrite(rows, seed, lambda part, one: filler.mask(part, one, share))[0]
 
+# %% ../../nbs/66_rolewise.ipynb #8488edf8
+BY_HAND = Policy({"drop": (4, 2), "replace": (4, 2), "span": (2, 4), "infill": (4, 4)})  # for a student, not searched
+
 # %% ../../nbs/66_rolewise.ipynb #4a74acd1
 class RoleAugmentation(Callback):
     "The student learns versions of the texts, and the teacher answers its own versions (2004.08861)."
 
     def __init__(
         self,
-        student: Policy,  # makes the student's versions
+        student: Policy = BY_HAND,  # makes the student's versions
         teacher: Policy | None = None,  # makes the teacher's versions; None: it reads what it is given
         share: float = 0.25,  # of a batch that is replaced
         views: int = 1,  # versions for the teacher, whose logits are averaged
