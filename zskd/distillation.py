@@ -21,7 +21,7 @@ from .errors import UserError, require
 from .losses import describe_loss
 from .methods.index import make_adversary, make_methods
 from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
-from .preparation import count_answers
+from .preparation import check_callbacks, count_answers
 from .processes import team
 from .settings import Settings, default_batch_size
 from .shapes import PRESETS, best_shape
@@ -118,8 +118,7 @@ def check_training(
         adversary = adversary.adversary
     if adversary is not None:
         adversary.check_teacher(teacher)
-    for c in callbacks:
-        c.check_teacher(teacher)
+    check_callbacks(callbacks, teacher)
 
 # %% ../nbs/68_distillation.ipynb #3a1d23ef
 def run_settings(

@@ -44,7 +44,7 @@ from .tokens import Encoded
 from .watching import LogCallback, ProgressCallback
 
 # %% auto #0
-__all__ = ['EpochRows', 'Tools', 'PreparedRun', 'with_weights', 'count_answers', 'parameter_groups']
+__all__ = ['EpochRows', 'Tools', 'PreparedRun', 'check_callbacks', 'with_weights', 'count_answers', 'parameter_groups']
 
 # %% ../nbs/63_preparation.ipynb #cd0ae07c
 @dataclass
@@ -175,13 +175,22 @@ def _set_steps(self: PreparedRun) -> tuple[int, int]:  # steps in an epoch, and 
 @patch
 def _check_callbacks(self: PreparedRun) -> None:
     "Check that the callbacks fit the run, and each other."
-    choosing = [name for name, c in named_callbacks(self.callbacks).items() if overrides(c, "rows")]
-    if len(choosing) > 1:
-        raise UserError(f"{' and '.join(choosing)} each choose the rows of an epoch; give only one of them", callbacks=None)
+    check_callbacks(self.callbacks, self.teacher)
     require(self.max_queries is None or self.max_queries >= 1, "must be 1 or more", max_queries=self.max_queries)
     for c in self.callbacks:
-        c.check_teacher(self.teacher)
         c.check(self)
+
+
+def check_callbacks(
+    callbacks: Sequence[Callback],  # of a run
+    teacher: Teacher,  # that will be asked
+) -> None:
+    "Raise `UserError` for callbacks that do not fit each other or the teacher. This needs neither a pool nor a student."
+    choosing = [name for name, c in named_callbacks(callbacks).items() if overrides(c, "rows")]
+    if len(choosing) > 1:
+        raise UserError(f"{' and '.join(choosing)} each choose the rows of an epoch; give only one of them", callbacks=None)
+    for c in callbacks:
+        c.check_teacher(teacher)
 
 # %% ../nbs/63_preparation.ipynb #48953f20
 @patch

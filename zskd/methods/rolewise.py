@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -29,7 +29,7 @@ from ..training import Distiller
 
 # %% auto #0
 __all__ = ['Operation', 'OPERATIONS', 'NAMES', 'LIGHT', 'BY_HAND', 'share_of', 'drop', 'swap', 'replace', 'span', 'case',
-           'spacing', 'Policy', 'RoleAugmentation', 'explored', 'Member', 'next_round', 'FoundPolicies',
+           'spacing', 'Policy', 'as_policy', 'RoleAugmentation', 'explored', 'Member', 'next_round', 'FoundPolicies',
            'search_policies', 'PolicySearch', 'read_policies']
 
 # %% ../../nbs/66_rolewise.ipynb #b576d4b2
@@ -124,6 +124,18 @@ class Policy:
         "The policy as JSON types."
         return {name: list(value) for name, value in self.values.items()}
 
+# %% ../../nbs/66_rolewise.ipynb #66a00001
+def as_policy(
+    role: str,  # student or teacher
+    values: Policy | Mapping[str, Sequence[int]],  # a policy, or probability and magnitude of each operation
+) -> Policy:
+    "A policy from its values. Raises `UserError` for anything else."
+    if isinstance(values, Policy):
+        return values
+    ok = isinstance(values, Mapping) and all(isinstance(value, Sequence) for value in values.values())
+    require(ok, "must be a Policy, or a dictionary such as {'drop': (5, 2)}", **{role: values})
+    return Policy({name: (value[0], value[-1]) for name, value in values.items()})
+
 # %% ../../nbs/66_rolewise.ipynb #2fd58590
 @patch(cls_method=True)
 def from_dict(
@@ -205,18 +217,19 @@ class RoleAugmentation(Callback):
 
     def __init__(
         self,
-        student: Policy = BY_HAND,  # makes the student's versions
-        teacher: Policy | None = None,  # makes the teacher's versions; None: it reads what it is given
+        # makes the student's versions; a policy, or its values such as {'drop': (5, 2)}
+        student: Policy | Mapping[str, Sequence[int]] = BY_HAND,
+        teacher: Policy | Mapping[str, Sequence[int]] | None = None,  # makes the teacher's versions; None: it reads what it is given
         share: float = 0.25,  # of a batch that is replaced
         views: int = 1,  # versions for the teacher, whose logits are averaged
         same: bool = True,  # whether the teacher's versions are made from the student's; False: from the text itself
         filler: MaskFiller | None = None,  # for `infill`; None: the embedded language model
     ):
         "Raises `UserError` for a value out of range."
-        require(isinstance(student, Policy), "must be a Policy, for example Policy({'drop': (5, 2)})", student=student)
+        student, teacher = as_policy("student", student), as_policy("teacher", teacher or {})
         require(0 < share <= 1, "must be above 0 and at most 1", share=share)
         require(isinstance(views, int) and views >= 1, "must be a whole number above 0", views=views)
-        self.student, self.teacher, self.share, self.views, self.same = student, teacher or Policy(), share, views, same
+        self.student, self.teacher, self.share, self.views, self.same = student, teacher, share, views, same
         infill = any(p.values.get("infill", (0, 0))[0] for p in (self.student, self.teacher))
         self.filler = (filler or MaskFiller()) if infill else None
         self.others: list[str] = []  # words to choose from
