@@ -203,15 +203,8 @@ QUICK = [
     ("styles", "mixed"),
     ("talking", "rows"),
 ]
-QUICK_TWO = [
-    ("relations", "infill"),
-    ("words", "half"),
-    ("unix", "uncertain"),
-    ("inconsistent", "chosen"),
-    ("selection", "styles"),
-    ("anchors", "relations"),
-    ("roles", "words"),
-]
+QUICK_TWO = [("relations", "infill"), ("words", "half")]
+FAMILY = ("unix", "selection", "styles", "inconsistent", "anchors", "talking", "roles")  # together in two processes
 
 
 class Act(Callback):
@@ -295,7 +288,7 @@ def step(out: Path) -> int:
     return json.loads((out / "checkpoints" / "checkpoint.json").read_text())["step"]
 
 
-def marked(pairs: list[tuple[str, str]], quick: list[tuple[str, str]]) -> list:
+def marked(pairs: list[tuple[str, ...]], quick: list[tuple[str, ...]]) -> list:
     "The quick pairs run always, the others with the flag `slow`."
     return [pytest.param(pair, id="+".join(pair), marks=() if pair in quick or pair[::-1] in quick else pytest.mark.slow) for pair in pairs]
 
@@ -314,7 +307,7 @@ def test_a_pair_broken_off_and_resumed_gives_the_same_student(tmp_path, pair):
     assert set(resumed.distilled.model.state_dict()) == set(the_student().model.state_dict())
 
 
-@pytest.mark.parametrize("pair", marked(PAIRS, QUICK_TWO))
+@pytest.mark.parametrize("pair", marked([*PAIRS, FAMILY], [*QUICK_TWO, FAMILY]))
 def test_a_pair_in_two_processes_killed_and_resumed_gives_the_same_student(tmp_path, pair):
     assert started(tmp_path / "calm", 2, pair) == [0, 0]
     assert -signal.SIGKILL in started(tmp_path / "run", 2, pair, "kill") and step(tmp_path / "run") == 3
