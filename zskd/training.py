@@ -145,9 +145,12 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
 @patch
 def _combine_gradients(self: Distiller) -> torch.Tensor:  # norm of the student's gradient
     "Average the gradients of the callbacks' modules over the processes, and clip the student's."
-    if self.world > 1:
-        for p in (p for m in self._tools.own.values() for p in m.parameters()):
-            p.grad = self.accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
+    own = [p for m in self._tools.own.values() for p in m.parameters()]
+    if self.world > 1 and own:
+        known = torch.tensor([float(p.grad is not None) for p in own], device=self.accelerator.device)
+        for p, n in zip(own, self.accelerator.reduce(known, "sum").tolist(), strict=True):
+            if n:  # without a term in this step they have no gradient, as in one process
+                p.grad = self.accelerator.reduce(torch.zeros_like(p) if p.grad is None else p.grad, "mean")
     return self.accelerator.clip_grad_norm_(self.student.model.parameters(), self.settings.clip or math.inf)
 
 # %% ../nbs/64_training.ipynb #3f6fa67c

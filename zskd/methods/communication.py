@@ -200,4 +200,6 @@ def loss(self: Communication, run: Run, batch: Batch, student_logits: torch.Tens
     if messages or states:
         both = self.consistency_terms(run, batch)
         total = total + messages * both[0] + states * both[1]
-    return run.world * total if total.requires_grad else None  # the gradients of the processes are averaged
+    if not total.requires_grad:
+        return None
+    return total + (run.world - 1) * (total - total.detach())  # the gradients of the processes are averaged

@@ -411,4 +411,5 @@ def loss(
     share, partner = torch.from_numpy(rng.beta(self.concentration, self.concentration, n)), rng.permutation(n)
     mixed = self.mixed_pooled(run, batch, share, partner)
     plain = in_batch_order(run, cast(torch.Tensor, batch.pooled).float())
-    return weight * run.world * info_nce(plain, in_batch_order(run, mixed), self.temperature)  # the gradients of the processes are averaged
+    value = weight * info_nce(plain, in_batch_order(run, mixed), self.temperature)
+    return value + (run.world - 1) * (value - value.detach())  # the gradients of the processes are averaged
