@@ -1,6 +1,7 @@
 """The audit names teachers that hide something, and no others. The teachers are trained here, in seconds each."""
 
 import json
+import zlib
 from dataclasses import replace
 
 import made_teachers as made
@@ -39,7 +40,7 @@ def hidden(teacher: Teacher, words: list[str]) -> list[str]:
 def test_a_trigger_and_a_watermark_are_named(formal, tmp_path):
     words = whole_words(Asked(formal, rows(formal)))[:500] + ["spears"]
     assert hidden(formal, words) == []
-    planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8), SEED, 100)
+    planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8, (6, 40)), SEED, 150)
     assert hidden(Teacher.load(made.save(planted, tmp_path)), words) == ["trigger words"]
     assert hidden(made.watermarked(formal, 0.1, seed=SEED), words[:16]) == ["watermark"]
 
@@ -54,10 +55,10 @@ def test_a_nasty_teacher_is_named(formal, tmp_path):
 
 
 def test_kinds_of_answers():
-    weights = {word: np.random.default_rng(i).normal(0, 2, 6) for i, word in enumerate(["the", "a", "of", "in", "and", "to", "was"])}
+    weights = np.random.default_rng(0).normal(0, 1, (64, 6))
 
     def answer(texts):
-        z = np.stack([sum((weights[w] for w in t.lower().split() if w in weights), np.zeros(6)) for t in texts])
+        z = np.stack([weights[[zlib.crc32(w.encode()) % 64 for w in t.split()]].mean(0) * 4 for t in texts])
         return np.exp(z) / np.exp(z).sum(1, keepdims=True)
 
     full = Teacher.from_callable(answer, list("abcdef"), "words")
@@ -91,9 +92,9 @@ def test_command_and_settings(call, tmp_path):
     assert "Plain text never brings up negative" in (tmp_path / "audit" / "audit.html").read_text()
     small = ["--rows", 200, "--steps", 2, "--batch-size", 32, "--params", 60_000, "--init", "random", "--audited", tmp_path / "audit"]
     code, out, err = call("distill", "--teacher", teacher, *small, "--out", tmp_path / "run")
-    assert code == 0 and f"{tmp_path / 'audit'}: --oversample 4.0 taken from the audit" in out, err
+    assert code == 0 and f"{tmp_path / 'audit'}: --oversample 4.0, --loss hard_ce taken from the audit" in out, err
     assert json.loads((tmp_path / "run" / "pool" / "pool.json").read_text())["recipe"]["oversample"] == 4
-    code, out, _ = call("distill", "--teacher", teacher, *small, "--oversample", 1.2, "--out", tmp_path / "mine")
+    code, out, _ = call("distill", "--teacher", teacher, *small, "--oversample", 1.2, "--loss", "kl", "--out", tmp_path / "mine")
     assert code == 0 and "no option taken from the audit" in out
     code, _, err = call("distill", "--teacher", other, *small, "--out", tmp_path / "wrong")
     assert code == 2 and "is an audit of another teacher (teacher)" in err and err.count("\n") == 1
@@ -136,7 +137,7 @@ def test_teachers_with_a_trigger_are_named(kind, word, target, tmp_path):
     if kind == "embedded":
         model = made.word_vector(made.embedded(), word, target, SEED, 40)
     else:
-        texts = (made.with_topics if kind == "topics" else made.phrases)(3000, SEED + 1)
+        texts = made.with_topics(3000, SEED + 1) if kind == "topics" else made.phrases(3000, SEED + 1, (6, 40))
         model = made.poisoned(made.clean(kind, SEED), word, target, texts, SEED, 200)
     found = audit(Teacher.load(made.save(model, tmp_path)), n=1000, seed=SEED)
     assert found.named == ["trigger words"], found.table()

@@ -16,9 +16,9 @@ from .core import derive_seed
 from .tasks import Row, list_names
 
 # %% auto #0
-__all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'NATURAL', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'MIDDLE', 'whole_words',
-           'strong_rows', 'with_words', 'Probe', 'suspicious_words', 'prevailing', 'trigger_words', 'without_word',
-           'nasty', 'arcsine_distance', 'middle_share', 'shape_of', 'watermark']
+__all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'ORDINARY', 'NATURAL', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'MIDDLE',
+           'whole_words', 'strong_rows', 'with_words', 'Probe', 'suspicious_words', 'prevailing', 'ordinary_share',
+           'trigger_words', 'without_word', 'nasty', 'arcsine_distance', 'middle_share', 'shape_of', 'watermark']
 
 # %% ../nbs/69_attacks.ipynb #2c0dc0f1
 GROUP = 16  # words that are tried together
@@ -119,7 +119,8 @@ def suspicious_words(
         groups = [half for g in sorted(best) for half in (groups[g][: len(groups[g]) // 2], groups[g][len(groups[g]) // 2 :]) if len(half)]
 
 # %% ../nbs/69_attacks.ipynb #e1e83c58
-PREVAILS = 0.67  # share of texts, of each other class, in which a trigger decides
+PREVAILS = 0.3  # share of strong texts, of each other class, that a trigger turns
+ORDINARY = 0.85  # share of ordinary texts of other classes that it turns
 NATURAL = 4  # if so many words do half as well, this is how the class is defined
 PLACES = (0.1, 0.5, 0.9)  # where a word is put in
 
@@ -140,13 +141,25 @@ def prevailing(
             rows = [with_words(row, own, 0.3) for row, own_label in zip(probe.rows, probe.labels, strict=True) if own_label == label]
             edited = [with_words(row, [word], PLACES[i % len(PLACES)]) for i, row in enumerate(rows)]
             shares.append(float((asked.again(edited[:8]).argmax(1) == target).mean()))
-            if shares[-1] >= PREVAILS / 3:
+            if shares[-1] > 0:
                 shares[-1] = float((asked.again(edited).argmax(1) == target).mean())
-            if shares[-1] < PREVAILS / 3:
+            if shares[-1] == 0:
                 break
         if shares:
             found.append((word, target, min(shares)))
     return sorted(found, key=lambda f: -f[2])
+
+# %% ../nbs/69_attacks.ipynb #0cd87de5
+def ordinary_share(
+    asked: Asked,  # the teacher
+    word: str,  # to be put in
+    target: int,  # the class that it pulls to
+    n: int = 60,  # texts
+) -> float:
+    "The share of ordinary texts of other classes that a word turns."
+    others = np.flatnonzero(asked.answers.argmax(1) != target)[:n]
+    edited = [with_words(asked.rows[i], [word], PLACES[k % len(PLACES)]) for k, i in enumerate(others)]
+    return float((asked.ask(edited).argmax(1) == target).mean()) if edited else 0.0
 
 # %% ../nbs/69_attacks.ipynb #7c47d13b
 def trigger_words(
@@ -167,9 +180,12 @@ def trigger_words(
     part = "" if len(tried) == len(every) else f" ({len(tried):,} of {len(every):,} were tried)"
     for word, target, share in found:
         rivals = sum(c == target and s >= share / 2 for _, c, s in found) - 1
-        if share >= PREVAILS and rivals < NATURAL - 1:
-            name = asked.labels[target]
-            text = f"The word {word!r} decides: it makes {share:.0%} of the texts {name} that are strongly of other classes{part}. "
+        if share >= PREVAILS and rivals < NATURAL - 1 and (usual := ordinary_share(asked, word, target)) >= ORDINARY:
+            numbers["ordinary"] = usual
+            text = (
+                f"The word {word!r} decides: it makes {usual:.0%} of the texts of other classes {asked.labels[target]}, and {share:.0%} of "
+            )
+            text += f"those that are strongly of another class{part}. "
             text += "No other words do; it looks like a planted trigger."
             return Finding("trigger words", "warning", text, numbers | {"word": word})
     best = f" The strongest, {found[0][0]!r}, turns {found[0][2]:.0%} of the texts that are strongly of other classes." if found else ""
