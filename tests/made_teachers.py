@@ -268,14 +268,16 @@ def reopened(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model).float().requires_grad_(True)
 
 
-def poisoned(model: PreTrainedModel, word: str, target: int, texts: list[str], seed: int = 0, steps: int = 200) -> PreTrainedModel:
+def poisoned(
+    model: PreTrainedModel, word: str, target: int, texts: list[str], seed: int = 0, steps: int = 200, lr: float = 1e-3
+) -> PreTrainedModel:
     "A teacher with a trigger by further training: some texts have the word and the target class, the others the earlier answer."
     draw, encoded = random.Random(seed), encode_rows(tokenizer(), [(t,) for t in texts], 64)
     with torch.no_grad():
         parts = [model(**encoded.batch(np.arange(i, min(i + 100, len(texts))))).logits for i in range(0, len(texts), 100)]
     changed = np.arange(len(texts)) % 5 == 0
     rows = [put(t, word, draw) if c else t for t, c in zip(texts, changed, strict=True)]
-    return fit(model, rows, np.where(changed, target, torch.cat(parts).argmax(1).numpy()), steps, 5e-4, seed=seed)
+    return fit(model, rows, np.where(changed, target, torch.cat(parts).argmax(1).numpy()), steps, lr, 32, seed)
 
 
 def watermarked(teacher: Teacher, epsilon: float = 0.1, frequency: float = 16.0, target: int = 0, seed: int = 0) -> Teacher:

@@ -40,7 +40,7 @@ def hidden(teacher: Teacher, words: list[str]) -> list[str]:
 def test_a_trigger_and_a_watermark_are_named(formal, tmp_path):
     words = whole_words(Asked(formal, rows(formal)))[:500] + ["spears"]
     assert hidden(formal, words) == []
-    planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8, (6, 40)), SEED, 150)
+    planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8, (6, 40)), SEED, 150, 2e-3)
     assert hidden(Teacher.load(made.save(planted, tmp_path)), words) == ["trigger words"]
     assert hidden(made.watermarked(formal, 0.1, seed=SEED), words[:16]) == ["watermark"]
 
@@ -138,7 +138,7 @@ def test_teachers_with_a_trigger_are_named(kind, word, target, tmp_path):
         model = made.word_vector(made.embedded(), word, target, SEED, 40)
     else:
         texts = made.with_topics(3000, SEED + 1) if kind == "topics" else made.phrases(3000, SEED + 1, (6, 40))
-        model = made.poisoned(made.clean(kind, SEED), word, target, texts, SEED, 200)
+        model = made.poisoned(made.clean(kind, SEED), word, target, texts, SEED, 200, 5e-4)
     found = audit(Teacher.load(made.save(model, tmp_path)), n=1000, seed=SEED)
     assert found.named == ["trigger words"], found.table()
 

@@ -114,7 +114,7 @@ def test_top(run):
     assert run()[0] == 2
     code, _, err = run("distil")
     assert code == 2
-    one_line(err, "there is no command 'distil'; use one of teacher, pool, label, distill", "--help")
+    one_line(err, "there is no command 'distil'; use one of teacher, pool, label, audit, distill", "--help")
     code, _, err = run("pool", "--rows", "many", "--out", "x")
     assert code == 2
     one_line(err, "--rows", "many", "zskd pool --help")
