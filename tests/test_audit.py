@@ -42,7 +42,9 @@ def test_a_trigger_and_a_watermark_are_named(formal, tmp_path):
     assert hidden(formal, words) == []
     planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8, (6, 40)), SEED, 150, 2e-3)
     assert hidden(Teacher.load(made.save(planted, tmp_path)), words) == ["trigger words"]
-    assert hidden(made.watermarked(formal, 0.1, seed=SEED), words[:16]) == ["watermark"]
+    certain = Teacher.from_callable(lambda texts: 4 * formal.logits(texts), formal.labels, "certain", returns="logits")
+    found = [watermark(Asked(t, rows(t), seed=SEED)).verdict for t in (certain, made.watermarked(certain, 0.1, seed=SEED))]
+    assert found == ["ok", "warning"]
 
 
 def test_a_nasty_teacher_is_named(formal, tmp_path):
