@@ -29,7 +29,7 @@ from ..tokens import Encoded, batch_tokens, encode_rows, text_engine, token_batc
 
 # %% auto #0
 __all__ = ['SAMPLE', 'piece_ends', 'align_pieces', 'align_rows', 'shows_states', 'piece_places', 'last_states', 'leading_frame',
-           'leading_states', 'HiddenStates']
+           'cached_array', 'leading_states', 'HiddenStates']
 
 # %% ../../nbs/49_hidden.ipynb #050827a2
 _AFTER = 10**9  # more than any text has characters
@@ -138,8 +138,12 @@ def _states_fit(teacher: Teacher) -> bool:
     return bool(alone.isfinite().all()) and float((together - alone).abs().max()) <= rounding * max(1.0, float(alone.abs().max()))
 
 # %% ../../nbs/49_hidden.ipynb #0d0cda13
-def _kept(cache: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    "The array with this key in the cache; computed and stored if missing."
+def cached_array(
+    cache: Path | None,  # folder; None: no cache
+    key: str,  # hexadecimal digest of all that the array depends on
+    make: Callable[[], np.ndarray],  # computes it
+) -> np.ndarray:
+    "The array with this key in the cache; computed and stored if missing. Raises `RunError` for a damaged file or a full disk."
     path = cache / f"{key[:32]}.safetensors" if cache else None
     if path and path.exists():
         return read_shard(path)
@@ -167,14 +171,14 @@ def leading_states(
         return encode_rows(teacher.tokenizer, rows[start:stop], cast(int, teacher.max_length))
 
     key = partial(digest, teacher.fingerprint, "states", str(size))
-    mean, *columns = _kept(cache, key("frame", *rows[:SAMPLE]), lambda: leading_frame(last_states(teacher, encode(0, SAMPLE)), size))
+    mean, *columns = cached_array(cache, key("frame", *rows[:SAMPLE]), lambda: leading_frame(last_states(teacher, encode(0, SAMPLE)), size))
     mean, columns = torch.from_numpy(mean), torch.from_numpy(np.stack(columns)).T
     parts = []
     with progress(desc="states", total=len(rows), unit=" texts") as bar:
         for start in range(0, len(rows), BLOCK):
             stop = min(start + BLOCK, len(rows))
             make = lambda a=start, b=stop: ((last_states(teacher, encode(a, b)) - mean) @ columns).half().numpy()  # noqa: E731
-            parts.append(torch.from_numpy(_kept(cache, key(*rows[:SAMPLE], "", *rows[start:stop]), make)))
+            parts.append(torch.from_numpy(cached_array(cache, key(*rows[:SAMPLE], "", *rows[start:stop]), make)))
             bar.update(stop - start)
     return torch.cat(parts)
 

@@ -28,7 +28,7 @@ from ..students import Student
 from ..tasks import Row
 from ..teachers import BLOCK, Teacher
 from ..tokens import Encoded, batch_tokens, encode_rows, token_batches
-from .hidden import _kept
+from .hidden import cached_array
 
 # %% auto #0
 __all__ = ['FALLING', 'combined', 'sure_rows', 'ConfidentRows', 'check_share', 'pooled_vectors', 'stored_vectors', 'SharedHead',
@@ -147,7 +147,7 @@ def stored_vectors(
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             make = lambda b=block: pooled_vectors(teacher, encode_rows(teacher.tokenizer, b, cast(int, teacher.max_length))).half().numpy()  # noqa: E731
-            parts.append(torch.from_numpy(_kept(cache, digest(teacher.fingerprint, "pooled", *block), make)))
+            parts.append(torch.from_numpy(cached_array(cache, digest(teacher.fingerprint, "pooled", *block), make)))
             bar.update(len(block))
     return torch.cat(parts)
 
