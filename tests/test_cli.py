@@ -503,7 +503,7 @@ def test_interrupt_while_the_teacher_answers(call, models, tmp_path, monkeypatch
         blocks.clear()
         code, _, err = call(*words)
         assert code == 1, (i, err)
-        one_line(err, "interrupted; 200 new answers of the teacher are stored; continue with: ", how)
+        one_line(err, "interrupted (200 new answers of the teacher are stored); continue with: ", how)
     code, out, err = call("label", *good, "--pool", tmp_path / "pool", "--logits", tmp_path / "label-logits")
     assert code == 0 and "300 rows, 100 of them answered now" in out, err
 

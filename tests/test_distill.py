@@ -226,7 +226,7 @@ def test_interrupt_while_the_teacher_answers_says_how_far_it_came(tmp_path):
 
     run = distiller(tmp_path / "run", "nothing", 0, False)
     run.teacher = Teacher.from_callable(interrupted, ["negative", "positive"], name="rule", batch_size=64)
-    stored = r"^interrupted; 192 new answers of the teacher are stored; continue with resume=True and folder"
+    stored = r"^interrupted \(192 new answers of the teacher are stored\); continue with resume=True and folder"
     with pytest.raises(KeyboardInterrupt, match=stored):
         run.fit()
     again = distiller(tmp_path / "run", "nothing", 0, True)

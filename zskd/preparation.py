@@ -420,7 +420,7 @@ def count_answers(
     except KeyboardInterrupt:
         asked = f"{teacher.queries - before:,} new answers of the teacher"
         lost = f"interrupted after {asked}, which are lost, because its function has no name"
-        raise KeyboardInterrupt(f"interrupted; {asked} are stored" if teacher.fingerprint else lost) from None
+        raise KeyboardInterrupt(f"interrupted ({asked} are stored)" if teacher.fingerprint else lost) from None
 
 # %% ../nbs/63_preparation.ipynb #fa96e373
 @patch
