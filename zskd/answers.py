@@ -206,13 +206,14 @@ def digits_of(
     p: np.ndarray,  # [n, C], probabilities whose rows have been divided by their sums
 ) -> int | None:  # None if they are not rounded to 1 to 4 digits
     "To how many digits probabilities were rounded before their rows were divided by their sums."
+    most = max(3, min(p.shape[1], 12) // 2)  # by how many steps the sum of a row may differ from 1
     for digits in (1, 2, 3, 4):
         step = 10.0**-digits
         fits = np.zeros(len(p), bool)
-        for total in 1 + step * np.arange(-3, 4):
+        for total in 1 + step * np.arange(-most, most + 1):
             fits |= (np.abs(p * total / step - np.round(p * total / step)) < 5e-7 / step + 1e-4).all(1)
         spread = np.diff(np.quantile(p, [0.1, 0.9], axis=0), axis=0).max()
-        if fits.mean() > 0.98 and spread > 5 * step:  # numbers that hardly differ fit by chance
+        if fits.mean() > 0.98 and spread > 3 * step:  # numbers that hardly differ fit by chance
             return digits
     return None
 
