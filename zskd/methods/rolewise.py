@@ -134,7 +134,7 @@ def as_policy(
         return values
     ok = isinstance(values, Mapping) and all(isinstance(value, Sequence) for value in values.values())
     require(ok, "must be a Policy, or a dictionary such as {'drop': (5, 2)}", **{role: values})
-    return Policy({name: (value[0], value[-1]) for name, value in values.items()})
+    return Policy.from_dict(dict(values))
 
 # %% ../../nbs/66_rolewise.ipynb #2fd58590
 @patch(cls_method=True)
