@@ -122,6 +122,16 @@ def mix(
     types = torch.where(a.mask.bool(), a.types, b.types)
     return Mixture(torch.cat([a.ids, b.ids], 2), torch.cat([first, second], 2), types, (total[..., 0] > 0).long(), *offsets)
 
+# %% ../nbs/46_asking.ipynb #46a00001
+@patch
+def free_places(
+    self: Mixture,
+    special: Sequence[int],  # the student's numbers of special tokens
+) -> torch.Tensor:  # bool [n, L]
+    "The places that a method may change: neither padding nor a special token as the heaviest piece."
+    heaviest = self.ids.gather(2, self.weights.argmax(2, keepdim=True))[..., 0]
+    return self.mask.bool() & ~torch.isin(heaviest, torch.tensor(special, device=heaviest.device))
+
 # %% ../nbs/46_asking.ipynb #737bfe20
 @patch
 def vectors(

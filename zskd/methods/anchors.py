@@ -231,8 +231,7 @@ def find(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # new pieces, int64 [n, L, K]; mask [n, L]; choice [n, L, K]
     "The anchor of each text. All questions go to the teacher."
     mixture = cast(Mixture, base.mixture)
-    first = mixture.ids.gather(2, mixture.weights.argmax(2, keepdim=True))[..., 0]  # the heaviest piece
-    free = mixture.mask.bool() & ~torch.isin(first, torch.tensor(run.start.tokenizer.all_special_ids, device=first.device))
+    free = mixture.free_places(run.start.tokenizer.all_special_ids)
     new, choice, scores = self.first_anchor(run, base, free)
     for _ in range(self.steps - 1):
         scores.requires_grad_(), choice.requires_grad_()

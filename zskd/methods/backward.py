@@ -138,9 +138,8 @@ def ascend(
     mine, theirs = self.tables(run)
     to_teacher, length = table_map(mine, theirs), mine.square().sum(1).mean().sqrt()
     mixture = base.as_mixture()
-    first = mixture.ids.gather(2, mixture.weights.argmax(2, keepdim=True))[..., 0]  # the heaviest piece
-    free = mixture.mask.bool() & ~torch.isin(first, torch.tensor(run.start.tokenizer.all_special_ids, device=first.device))
-    offset = torch.zeros(*first.shape, mine.shape[1], device=mine.device)
+    free = mixture.free_places(run.start.tokenizer.all_special_ids)
+    offset = torch.zeros(*free.shape, mine.shape[1], device=mine.device)
     for _ in range(self.steps):
         offset.requires_grad_()
         (slope,) = torch.autograd.grad(self.gap(run, base, offset, to_teacher).sum(), offset)
