@@ -1,10 +1,11 @@
-"""Compare methods of other papers on one base: the default student, pool and steps of each of the six tasks.
+"""Compare methods of other papers on one base: the default student on a part of the pool of each task, with a short schedule.
 
     python scripts/relatives.py --base ENCODER --data GLUE_FOLDER --corpus 'wikipedia_*.txt' --work runs/six
 
 Each method is run twice. First with the same steps on the same rows, so it may ask the teacher more. Then with the same number of teacher
-answers, forward and backward counted: the pool is smaller by as many answers as the method asked during training. The script skips what
-is already among the results of `scripts/six_tasks.py`, so an interrupted matrix continues where it stopped.
+answers, forward and backward counted: the pool is smaller by as many answers as the method asked during training. The student of pairs
+learns from the teacher's answers only, without its states, so that the base asks nothing during training; `hidden` is one of the methods.
+The script skips what is already among the results, so an interrupted matrix continues where it stopped.
 """
 
 from __future__ import annotations
@@ -13,14 +14,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from six_tasks import ADVERSARIES, PAIRS, POOL, RESULTS, balanced, make_teacher, run
+from six_tasks import ADVERSARIES, RESULTS, balanced, make_teacher, run
 
 from zskd.core import read_json
 from zskd.methods.index import METHODS
 from zskd.tasks import TASKS, Task
 from zskd.teachers import Teacher
 
+RELATIVES = RESULTS.parent / "relatives"
 LEAST = 0.25  # of the rows must remain with the same number of answers
+ROWS = {"sst2": 30_000}  # of the base; the other tasks have PAIRS
+PAIRS = 20_000
+SCHEDULE = {"sst2": {"steps": 500, "batch_size": 128, "held_out": 2000}}  # changes of the settings of `six_tasks`; the others have PAIR_SCHEDULE
+PAIR_SCHEDULE = {"steps": 400, "hidden": 0.0}
 BASE = ("", *(name for name in ADVERSARIES if "-" not in name))  # nothing, and the paper's own adversaries
 
 
@@ -35,7 +41,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[*BASE, *METHODS], help="names, joined by + where several are used together")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
-    args.news = []
+    args.news, args.results = [], RELATIVES
     for seed in args.seeds:
         for name in args.tasks:
             teacher = make_teacher(TASKS[name], args)
@@ -45,35 +51,26 @@ def main() -> None:
 
 def compare(task: Task, teacher: Teacher, method: str, seed: int, args: argparse.Namespace) -> None:
     """A method with the same steps, then with the same answers."""
-    extra = f"+{method}" if method else ""
-    found = result(task, teacher, f"{start(task)}wiki{extra}", seed, args)
-    rows = rows_for(task, found)
-    if method and LEAST * found["rows"] <= rows < found["rows"]:
-        result(task, teacher, f"{start(task)}first-{rows}{extra}", seed, args)
+    rows = ROWS.get(task.name, PAIRS)
+    found = result(task, teacher, method, rows, seed, args)
+    left = rows - round(asked_in_training(found) / balanced(task).oversample)  # every candidate of a pool costs an answer
+    if method and LEAST * rows <= left < rows:
+        result(task, teacher, method, left, seed, args)
 
 
-def start(task: Task) -> str:
-    """The prefix of the default student: single texts start from the teacher, pairs from the compact encoder."""
-    return "" if task.n_texts == 1 else "compact-"
-
-
-def result(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """The result of a run, which is done if it is missing."""
-    path = RESULTS / f"{task.name}-{variant}-{seed}.json"
+def result(task: Task, teacher: Teacher, method: str, rows: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """The result of a run, which is done if it is missing. Single texts start from the teacher, pairs from the compact encoder."""
+    variant = f"{'' if task.n_texts == 1 else 'compact-'}first-{rows}{'+' if method else ''}{method}"
+    path = args.results / f"{task.name}-{variant}-{seed}.json"
     if not path.exists():
+        args.changes = SCHEDULE.get(task.name, PAIR_SCHEDULE)
         run(task, teacher, variant, seed, args)
     return read_json(path)
 
 
 def asked_in_training(found: dict[str, Any]) -> int:
     """Questions to the teacher during training, forward and backward."""
-    asked = found.get("asked")  # results of version 0.1.0 count an adversary's questions only
-    return asked["forward"] + asked["backward"] if asked else found["report"]["queries"]["adversarial"] or 0
-
-
-def rows_for(task: Task, found: dict[str, Any]) -> int:
-    """Rows of a pool that costs as many answers less as a run asked during training. Every candidate costs an answer."""
-    return POOL.get(task.name, PAIRS) - round(asked_in_training(found) / balanced(task).oversample)
+    return found["asked"]["forward"] + found["asked"]["backward"]
 
 
 if __name__ == "__main__":

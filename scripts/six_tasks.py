@@ -38,7 +38,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ from zskd.callbacks import named_callbacks
 from zskd.cli import main as zskd
 from zskd.core import RunFolder, atomic_path, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
+from zskd.evaluation import evaluate
 from zskd.generator import MaskedLMGenerator
 from zskd.methods.index import make_methods
 from zskd.metrics import agreement, kl_rows
@@ -61,7 +62,7 @@ from zskd.search import GradientSearch
 from zskd.shapes import Shape
 from zskd.stage2 import Stage2
 from zskd.students import Student
-from zskd.tasks import TASKS, Task, score
+from zskd.tasks import TASKS, Row, Task, score
 from zskd.teachers import Teacher
 from zskd.training import Distiller
 from zskd.written import InfillWriter, write_corpus
@@ -85,6 +86,7 @@ BASES = {
     "rte": "mnli",
 }  # small tasks start from the teacher of a large task of the same kind (STILTs, Phang et al. 2018, 1811.01088)
 POOL = {"sst2": 400_000, "mnli": 40_000, "qnli": 40_000}  # rows; the other tasks have PAIRS
+START = {"sst2": 30_000, "mnli": 20_000, "qnli": 20_000}  # rows of `first-N` that are labelled at once
 RECIPE: dict[str, dict[str, Any]] = {
     "sst2": {"spread": 0.0, "oversample": 1.2}
 }  # changes of the default recipe: fewer answers for as many rows
@@ -140,13 +142,14 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="none: the teachers only")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     args = parser.parse_args()
+    args.results, args.changes = RESULTS, {}
     for name in args.tasks:
         teacher = make_teacher(TASKS[name], args)
         for variant in args.variants:
             if variant.endswith("answers") and not settings_of(TASKS[name], "wiki")["hidden"]:  # there is nothing to leave out
                 continue
             for seed in args.seeds:
-                if not (RESULTS / f"{name}-{variant}-{seed}.json").exists():
+                if not (args.results / f"{name}-{variant}-{seed}.json").exists():
                     run(TASKS[name], teacher, variant, seed, args)
 
 
@@ -197,8 +200,7 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
         pool, real = make_rows(task, teacher, "wiki", args).rows(), make_rows(task, teacher, "real", args)
         return pool + real * min(TIMES, round(len(pool) / len(real)))
     if variant.startswith("first-"):
-        pool = make_rows(task, teacher, "wiki", args)
-        return replace(pool, dataset=pool.dataset.select(range(int(variant.removeprefix("first-")))))
+        return first(task, teacher, int(variant.removeprefix("first-")), args)
     folder = args.work / "pools" / f"{task.name}-{variant}"
     if (folder / "pool.json").exists():
         return Pool.load(folder)
@@ -222,6 +224,22 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
             keep(candidates(task, teacher, corpus, n), pool, choice)
     pool.save(folder)
     return pool
+
+
+def first(task: Task, teacher: Teacher, n: int, args: argparse.Namespace) -> Pool:
+    """The first `n` rows of the pool of `wiki`. Where it is known which rows that pool holds, at most `START` of them are labelled."""
+    folder, choice = args.work / "pools" / f"{task.name}-start", CHOSEN / f"{task.name}.safetensors"
+    most = START.get(task.name, POOL.get(task.name, PAIRS))
+    if n > most or not choice.exists():
+        pool = make_rows(task, teacher, "wiki", args)
+    elif folder.exists():
+        pool = Pool.load(folder)
+    else:
+        every = candidates(task, teacher, corpus_of("wiki", args), POOL.get(task.name, PAIRS))
+        chosen = np.flatnonzero(np.unpackbits(load_file(choice)["chosen"])[: len(every)])
+        pool = answered(every, chosen[:most], teacher, args.work / "logits")
+        pool.save(folder)
+    return replace(pool, dataset=pool.dataset.select(range(n)))
 
 
 def selected(task: Task, teacher: Teacher, start: str, args: argparse.Namespace) -> Pool:
@@ -305,13 +323,14 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
     student = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
-    settings = {**settings_of(task, learned), "seed": seed}
+    settings = {**settings_of(task, learned), **args.changes, "seed": seed}
     cache = args.work / "logits"
     distiller = Distiller(
         teacher, student, rows, out, task=task, cache=cache, resume=out.exists(), adversary=stage2, callbacks=methods, **settings
     )
-    distiller.fit()
-    report = distiller.report(task.validation(args.data), zero_shot=False if learned in ("real", "both") else None).data
+    zero_shot = {"zero_shot": False} if learned in ("real", "both") else {}
+    models = StoredAnswers(teacher, cache), distiller.fit(), task.validation(args.data)
+    report = evaluate(*models, undistilled=distiller.start, **{**distiller.facts(), **zero_shot}).data
     kept = {
         k: report[k]
         for k in (
@@ -334,7 +353,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     }
     words = [
         "python",
-        "scripts/six_tasks.py",
+        f"scripts/{Path(sys.argv[0]).name}",
         "--base",
         args.base,
         "--data",
@@ -350,7 +369,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
         str(seed),
     ]
     write_json(
-        RESULTS / f"{task.name}-{variant}-{seed}.json",
+        args.results / f"{task.name}-{variant}-{seed}.json",
         {
             "command": shown(words, args),
             "variant": variant,
@@ -369,6 +388,18 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
         },
     )
     print(f"{task.name} {variant} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
+
+
+class StoredAnswers:
+    """A teacher that answers the examples of a task once per work folder, because every run is scored on them."""
+
+    def __init__(self, teacher: Teacher, cache: Path) -> None:
+        self.teacher, self.cache = teacher.for_scoring(), cache
+        self.name, self.labels, self.n_params = teacher.name, teacher.labels, teacher.n_params
+
+    def logits(self, rows: Sequence[Row]) -> np.ndarray:
+        """Logits [n, C]; a single row is for timing, so it is never looked up."""
+        return self.teacher.logits(rows, cache=self.cache if len(rows) > 1 else None)
 
 
 def parsed(variant: str) -> tuple[str, str, str]:
