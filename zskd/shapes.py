@@ -13,15 +13,16 @@ from fastcore.basics import patch
 from transformers import AlbertConfig, BertConfig, PretrainedConfig
 
 from .errors import UserError, require
+from .textcnn import TextCnnConfig
 
 # %% auto #0
-__all__ = ['PREFERENCES', 'PRESETS', 'Shape', 'label_maps', 'candidate_shapes', 'require_positive', 'best_shape', 'preset_config',
-           'shape_of']
+__all__ = ['PREFERENCES', 'FAMILY', 'WIDTHS', 'PRESETS', 'Shape', 'label_maps', 'CnnShape', 'candidate_shapes',
+           'require_positive', 'best_shape', 'preset_config', 'shape_of']
 
 # %% ../nbs/32_shapes.ipynb #8c53d01a
 @dataclass(frozen=True)
 class Shape:
-    "The sizes of a compact student (ALBERT, 1909.11942)."
+    "The sizes of a student with attention (ALBERT, 1909.11942)."
 
     vocab_size: int  # pieces in the vocabulary
     embedding_size: int  # numbers per word vector
@@ -93,6 +94,70 @@ def label_maps(
     "Class names in the form of a Hugging Face configuration."
     return {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
 
+# %% ../nbs/32_shapes.ipynb #32b00002
+@dataclass(frozen=True)
+class CnnShape:
+    "The sizes of a student without attention (TextCNN, 1408.5882)."
+
+    vocab_size: int  # pieces in the vocabulary
+    embedding_size: int  # numbers per word vector
+    widths: tuple[int, ...]  # pieces that a filter reads; none for a static student
+    filters: int  # filters of each width
+    intermediate: int  # width of the layer before the classes
+    aligned: int = 0  # numbers in which two texts are compared; 0 for single texts
+
+    def __post_init__(self):
+        "Raises `UserError` for sizes that do not fit together."
+        names = ("vocab_size", "embedding_size", "intermediate", *(["filters"] if self.widths else []))
+        for name in names:
+            require(getattr(self, name) >= 1, "must be at least 1", **{name: getattr(self, name)})
+        require(self.aligned >= 0, "must be at least 0", aligned=self.aligned)
+        require(all(1 <= w <= 16 for w in self.widths), "must be from 1 to 16 pieces each", widths=self.widths)
+        require(len(set(self.widths)) == len(self.widths), "must differ from each other", widths=self.widths)
+
+# %% ../nbs/32_shapes.ipynb #32b00003
+@patch
+def n_params(
+    self: CnnShape,
+    n_labels: int = 2,  # classes
+    max_length: int = 128,  # of no effect: there are no positions
+) -> int:
+    "Number of parameters of the model, including word vectors."
+    e, f, k, i = self.embedding_size, self.filters, self.aligned, self.intermediate
+    features = len(self.widths) * f if self.widths else e
+    filters = sum(width * e * f + f for width in self.widths)
+    comparison = (features + 1) * k + (4 * k + 1) * k if k else 0
+    return self.vocab_size * e + filters + comparison + ((8 * k or 2 * features) + 1) * i + (i + 1) * n_labels
+
+# %% ../nbs/32_shapes.ipynb #32b00004
+@patch
+def __str__(self: CnnShape) -> str:
+    "The sizes in words."
+    filters = f"{self.filters} filters each of {', '.join(map(str, self.widths))} pieces" if self.widths else "no filters"
+    pairs = f", texts compared in {self.aligned}" if self.aligned else ""
+    return f"{self.vocab_size:,} pieces of {self.embedding_size}, {filters}{pairs}, {self.intermediate} inside"
+
+# %% ../nbs/32_shapes.ipynb #32b00005
+@patch
+def config(
+    self: CnnShape,
+    labels: Sequence[str],  # class names, in the teacher's order
+    max_length: int = 128,  # positions, in tokens
+    pad_token_id: int = 0,  # of the padding token
+) -> TextCnnConfig:
+    "The Hugging Face configuration of this shape."
+    return TextCnnConfig(
+        vocab_size=self.vocab_size,
+        embedding_size=self.embedding_size,
+        widths=self.widths,
+        filters=self.filters,
+        intermediate_size=self.intermediate,
+        aligned_size=self.aligned,
+        max_position_embeddings=max_length,
+        pad_token_id=pad_token_id,
+        **label_maps(labels),
+    )
+
 # %% ../nbs/32_shapes.ipynb #f2552149
 def _fit(
     budget: int, vocab_size: int, embedding_size: int, layers: int, groups: int, expansion: float, n_labels: int, max_length: int
@@ -105,6 +170,15 @@ def _fit(
         if spare >= 0:
             wider = spare // (8 * groups * (2 * hidden + 1))  # steps of 8 in every group's feed-forward network
             return replace(shape, intermediate=min(shape.intermediate + 8 * wider, 6 * hidden))
+    return None
+
+# %% ../nbs/32_shapes.ipynb #32b00007
+def _fit_cnn(budget: int, vocab_size: int, embedding_size: int, widths: tuple[int, ...], n_texts: int, n_labels: int) -> CnnShape | None:
+    "The shape of these sizes with the most filters, and as wide inside, within the budget; None if not even a width of 8 fits."
+    for size in range(256, 7, -4):
+        shape = CnnShape(vocab_size, embedding_size, widths, size if widths else 1, size, size if n_texts == 2 else 0)
+        if shape.n_params(n_labels) <= budget:
+            return shape
     return None
 
 # %% ../nbs/32_shapes.ipynb #0031f474
@@ -129,10 +203,16 @@ def candidate_shapes(
 # %% ../nbs/32_shapes.ipynb #eca9a62a
 # One row per number of texts in an input. `word_table`: share of the budget for word vectors. `pieces_per_number`: pieces of the
 # vocabulary / numbers per word vector. `layers`, `groups`: depth, and layers with their own weights. `expansion`: feed-forward / width.
-PREFERENCES: dict[int, dict[str, float]] = {
-    1: {"word_table": 0.67, "pieces_per_number": 1900, "layers": 1, "groups": 1, "expansion": 3},
-    2: {"word_table": 0.383, "pieces_per_number": 500, "layers": 3, "groups": 3, "expansion": 2},
+PREFERENCES: dict[str, dict[int, dict[str, float]]] = {
+    "attention": {
+        1: {"word_table": 0.67, "pieces_per_number": 1900, "layers": 1, "groups": 1, "expansion": 3},
+        2: {"word_table": 0.383, "pieces_per_number": 500, "layers": 3, "groups": 3, "expansion": 2},
+    },
+    "convolution": {1: {"word_table": 0.89, "pieces_per_number": 1390}, 2: {"word_table": 0.6, "pieces_per_number": 800}},
+    "static": {1: {"word_table": 0.97, "pieces_per_number": 1270}, 2: {"word_table": 0.9, "pieces_per_number": 1390}},
 }
+FAMILY = {1: "convolution", 2: "attention"}  # the default, by the number of texts in an input
+WIDTHS = {"convolution": (1, 2, 3, 4, 5), "static": ()}  # pieces that a filter reads
 
 # %% ../nbs/32_shapes.ipynb #299f7d67
 def require_positive(
@@ -150,20 +230,27 @@ def best_shape(
     max_length: int = 128,  # positions, in tokens
     vocab_size: int | None = None,  # pieces, if already decided
     max_vocab: int = 30_522,  # pieces of the teacher's vocabulary
-) -> Shape:
-    "The shape that `PREFERENCES` gives for a budget. Raises `UserError` if the budget is too small for any."
-    require(n_texts in PREFERENCES, "an input has 1 or 2 texts", n_texts=n_texts)
+    family: str | None = None,  # a name in `PREFERENCES`; None: that of `FAMILY`
+) -> Shape | CnnShape:
+    "The shape that `PREFERENCES` gives for a budget. Raises `UserError` for an unknown family, and a budget that is too small."
+    require(n_texts in FAMILY, "an input has 1 or 2 texts", n_texts=n_texts)
     require_positive(vocab_size=vocab_size)
+    family = family or FAMILY[n_texts]
+    require(family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
     if budget < 1:
         raise UserError(f"a budget of {budget:,} parameters is too small for any student; give more parameters or a smaller ratio")
-    p = PREFERENCES[n_texts]
+    p, (step, least) = PREFERENCES[family][n_texts], (8, 8) if family == "attention" else (2, 4)
     table = p["word_table"] * budget
     numbers = table / (vocab_size or min(math.sqrt(table * p["pieces_per_number"]), max_vocab))
-    e = min(max(8 * round(numbers / 8), 8), 128)
+    e = min(max(step * round(numbers / step), least), 128)
     v = vocab_size or min(max(int(table / e), 200), max_vocab)
-    for size in range(e, 7, -8):  # word vectors are never wider than the layers
-        shape = _fit(budget, v, size, int(p["layers"]), int(p["groups"]), p["expansion"], n_labels, max_length)
-        if shape is not None and shape.hidden_size >= size:
+    for size in range(e, least - 1, -step):
+        if family != "attention":
+            shape: Shape | CnnShape | None = _fit_cnn(budget, v, size, WIDTHS[family], n_texts, n_labels)
+        else:
+            shape = _fit(budget, v, size, int(p["layers"]), int(p["groups"]), p["expansion"], n_labels, max_length)
+            shape = shape if shape and shape.hidden_size >= size else None  # word vectors are never wider than the layers
+        if shape is not None:
             return shape
     text = f"a budget of {budget:,} parameters is too small for {v:,} pieces"
     given = {} if vocab_size is None else {"vocab_size": vocab_size}
@@ -202,8 +289,11 @@ def preset_config(
 # %% ../nbs/32_shapes.ipynb #c7cd1f83
 def shape_of(
     config: PretrainedConfig,  # of any model
-) -> Shape | None:
-    "The shape of an ALBERT configuration; None for another kind of model."
+) -> Shape | CnnShape | None:
+    "The shape of an ALBERT or TextCNN configuration; None for another kind of model."
+    if isinstance(config, TextCnnConfig):
+        sizes = config.filters if config.widths else 1, config.intermediate_size, config.aligned_size
+        return CnnShape(config.vocab_size, config.embedding_size, tuple(config.widths), *sizes)
     names = (
         "vocab_size",
         "embedding_size",

@@ -17,10 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from .tasks import Row, as_rows
 from .teachers import Teacher
+from .tokens import encode_rows, token_batches
+from .vocabularies import wordpiece_spec
 
 # %% auto #0
 __all__ = ['word_logits', 'reaction_directions', 'principal_directions', 'teacher_tables', 'start_embeddings', 'cosines',
-           'hidden_vectors', 'start_layers', 'copy_layers']
+           'hidden_vectors', 'start_layers', 'copy_layers', 'piece_texts', 'piece_states', 'start_words']
 
 # %% ../nbs/33_starts.ipynb #22b9999a
 def word_logits(
@@ -343,3 +345,58 @@ def copy_layers(
         _copy_layer(layer, old[t], seen[t]["units"])
     _start_head(model, teacher_model, np.eye(a.hidden_size), first, 1.0)
     return True
+
+# %% ../nbs/33_starts.ipynb #33b00002
+def piece_texts(
+    tokenizer: PreTrainedTokenizerBase,  # a WordPiece tokenizer
+) -> list[str]:  # one for each piece; empty for a special token
+    "The pieces of a vocabulary as texts, without the mark of a continued word."
+    prefix = cast(dict, wordpiece_spec(tokenizer))["model"]["continuing_subword_prefix"]
+    special = set(tokenizer.all_special_ids)
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    return ["" if i in special else piece.removeprefix(prefix) for i, piece in enumerate(pieces)]
+
+# %% ../nbs/33_starts.ipynb #33b00003
+def _piece_rows(teacher: Teacher, tokenizer: PreTrainedTokenizerBase, kept: np.ndarray | None) -> list[list[int]]:
+    "The teacher's tokens for each piece of a student: the piece between the tokens that surround every text."
+    if kept is None:
+        found = encode_rows(teacher.tokenizer, piece_texts(tokenizer), 32)
+        return [found.ids[a:b].tolist() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
+    around = encode_rows(teacher.tokenizer, ["a"], 32).ids.tolist()
+    return [[*around[:1], int(i), *around[-1:]] for i in kept]
+
+# %% ../nbs/33_starts.ipynb #33b00004
+def piece_states(
+    teacher: Teacher,  # a Hugging Face teacher; it is asked once per piece
+    tokenizer: PreTrainedTokenizerBase,  # the student's, WordPiece
+    kept: np.ndarray | None = None,  # int [V], the teacher's numbers of the pieces, if it has them
+) -> np.ndarray:  # float32 [V, D]
+    "The mean of the teacher's last hidden states for each piece of a vocabulary, alone."
+    rows, model = _piece_rows(teacher, tokenizer, kept), teacher.model
+    lengths = np.array([len(row) for row in rows])
+    out = np.zeros((len(rows), model.config.get_text_config().hidden_size), np.float32)
+    with torch.inference_mode():
+        for take in token_batches(lengths, 8192, equal=True):  # so there is no padding
+            ids = torch.tensor([rows[i] for i in take], device=model.device)
+            states = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            out[take] = states.float().mean(1).cpu().numpy()
+    teacher.queries += len(rows)
+    return out
+
+# %% ../nbs/33_starts.ipynb #33b00006
+def start_words(
+    model: torch.nn.Module,  # a fresh TextCNN
+    states: np.ndarray,  # float [V, D], from `piece_states`
+    power: float = 0.5,  # of the singular values: 1 keeps distances, 0 makes all directions equal
+    rms: float = 0.3,  # root mean square of the numbers
+) -> None:
+    "Set a student's word vectors to states of the teacher in their leading directions; padding stays zero."
+    table = model.get_input_embeddings().weight
+    size = min(table.shape[1], states.shape[1])
+    x = torch.tensor(states - states.mean(0), dtype=torch.float64)
+    found = torch.linalg.eigh(x.T @ x)
+    columns, squares = found.eigenvectors.flip(1)[:, :size], found.eigenvalues.flip(0)[:size].clamp(min=1e-12)
+    vectors = (x @ columns) * squares ** ((power - 1) / 2)
+    with torch.no_grad():
+        table[:, :size] = vectors * (rms / vectors.square().mean().sqrt())
+        table[model.config.pad_token_id].zero_()
