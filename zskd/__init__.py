@@ -7,7 +7,11 @@ __all__ = ['Callback', 'Distiller', 'MaskedLMGenerator', 'Pool', 'Recipe', 'Stag
            'distill', 'evaluate', 'load_corpus', 'ood_pool']
 
 # %% ../nbs/01_init.ipynb #355b0843
+import sys
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
@@ -59,3 +63,33 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+# %% ../nbs/01_init.ipynb #01b00002
+_KINDS = {  # transformers' tables of models, and what adds zskd's own kind to each
+    "transformers.models.auto.configuration_auto": "zskd.textcnn_config",
+    "transformers.models.auto.modeling_auto": "zskd.textcnn",
+}
+
+
+class _Registration(MetaPathFinder):
+    "Registers zskd's own kind of model as soon as transformers has loaded its tables of models."
+
+    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name not in _KINDS:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                run(module)
+                import_module(_KINDS[name])
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _Registration())
+for table, mine in _KINDS.items():
+    if table in sys.modules:
+        import_module(mine)

@@ -24,7 +24,7 @@ from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import check_callbacks, count_answers
 from .processes import team
 from .settings import Settings, default_batch_size
-from .shapes import PRESETS, best_shape
+from .shapes import PREFERENCES, PRESETS, best_shape
 from .stage2 import Stage2
 from .students import Student
 from .tasks import Examples, Task, get_task
@@ -56,19 +56,22 @@ def with_task(
 def check_size(
     teacher: Teacher,  # what is to be distilled
     task: Task,  # its task
-    ratio: float | None = None,  # this and the next four as in `Student.create`
+    ratio: float | None = None,  # this and the next five as in `Student.create`
     n_params: int | None = None,
     preset: str | None = None,
     init: str = "auto",
     vocab_size: int | None = None,
+    family: str | None = None,
 ) -> None:
     "Raise `UserError` for a student's size that is impossible."
     given = {name: value for name, value in {"ratio": ratio, "n_params": n_params, "preset": preset}.items() if value is not None}
     if len(given) > 1:
         raise UserError("contradict each other; give one of them", **dict.fromkeys(given))
     ready = init not in ("auto", "teacher", "random")
-    for name, value in {"preset": preset, "vocab_size": vocab_size}.items():
+    for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family}.items():
         require(not ready or value is None, f"has no effect on the checkpoint {init}; leave one of them out", **{name: value})
+    require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
+    require(family is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", family=family)
     if vocab_size is not None:
         require(vocab_size >= 200, "must be at least 200; single characters alone are nearly as many", vocab_size=vocab_size)
     if preset is not None:
@@ -80,7 +83,7 @@ def check_size(
         require(1 <= n_params <= (teacher.n_params or math.inf), f"must be at least 1{most}", n_params=n_params)
     if preset is None and not ready and (n_params is not None or teacher.n_params):
         budget = n_params if n_params is not None else int((teacher.n_params or 0) / (ratio or 30))
-        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size)
+        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=family)
 
 # %% ../nbs/68_distillation.ipynb #c6814fc0
 def check_batch(
@@ -246,6 +249,7 @@ def distill(
     recipe: Recipe | None = None,  # what the rows are made of; None: the task's own
     n_params: int | None = None,  # parameters of the student at most, in place of `ratio`
     preset: str | None = None,  # a name of `PRESETS`, in place of `ratio`
+    family: str | None = None,  # attention, convolution or static; None: convolution for single texts, attention for pairs
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
     methods: str | Sequence[str | Callback] = (),  # of other papers, as in `make_methods`, for example "hidden(weight=0.5)"
@@ -260,7 +264,14 @@ def distill(
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, cache = Path(out), Path(cache or Path(out) / "logits")
     training = training_arguments(methods, adversary, seed=seed, **settings)
-    size: dict[str, Any] = {"ratio": ratio, "n_params": n_params, "preset": preset, "init": init, "vocab_size": vocab_size}
+    size: dict[str, Any] = {
+        "ratio": ratio,
+        "n_params": n_params,
+        "preset": preset,
+        "init": init,
+        "vocab_size": vocab_size,
+        "family": family,
+    }
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now

@@ -383,7 +383,9 @@ def compact_student(
     full = len(cast(PreTrainedTokenizerBase, encoder.tokenizer))
     if shape is not None and tokenizer is not None:
         shape = replace(shape, vocab_size=len(tokenizer))
-    shape = shape or best_shape(n_params, 2, 3, max_length, vocab_size if tokenizer is None else len(tokenizer), full)
+    if shape is None:
+        pieces = vocab_size if tokenizer is None else len(tokenizer)
+        shape = cast(Shape, best_shape(n_params, 2, 3, max_length, pieces, full, family="attention"))
     if shape.n_params(3, max_length) > n_params:
         raise UserError(f"has {shape.n_params(3, max_length):,} parameters, more than {n_params:,}; make it smaller", shape=shape)
     return Student.create(

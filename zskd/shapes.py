@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from transformers import AlbertConfig, BertConfig, PretrainedConfig
 
 from .errors import UserError, require
-from .textcnn import TextCnnConfig
+from .textcnn_config import TextCnnConfig
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'FAMILY', 'WIDTHS', 'PRESETS', 'Shape', 'label_maps', 'CnnShape', 'candidate_shapes',

@@ -18,11 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from .tasks import Row, as_rows
 from .teachers import Teacher
 from .tokens import encode_rows, token_batches
-from .vocabularies import wordpiece_spec
+from .vocabularies import whole_words, wordpiece_spec
 
 # %% auto #0
-__all__ = ['word_logits', 'reaction_directions', 'principal_directions', 'teacher_tables', 'start_embeddings', 'cosines',
-           'hidden_vectors', 'start_layers', 'copy_layers', 'piece_texts', 'piece_states', 'start_words']
+__all__ = ['word_logits', 'reaction_directions', 'principal_directions', 'teacher_tables', 'word_reactions', 'start_embeddings',
+           'cosines', 'hidden_vectors', 'start_layers', 'copy_layers', 'piece_texts', 'piece_states', 'start_words']
 
 # %% ../nbs/33_starts.ipynb #22b9999a
 def word_logits(
@@ -89,6 +89,22 @@ def teacher_tables(
         gamma = norm.weight.detach().double().cpu().numpy()
         out = {name: w * gamma for name, w in out.items()}
     return out
+
+# %% ../nbs/33_starts.ipynb #33b00011
+def word_reactions(
+    teacher: Teacher,  # a Hugging Face teacher with a WordPiece vocabulary; it is asked once per whole word
+    n_texts: int = 1,  # 2 pairs each word with itself
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:  # float [vocabulary]; [D, C - 1]; notes
+    "Weights for `trim_vocabulary`, the reaction directions (None if they predict nothing), and notes on them."
+    ids, words = whole_words(teacher.tokenizer)
+    z = word_logits(teacher, words, n_texts)
+    strength = np.linalg.norm(z, axis=1)
+    weights = np.ones(len(cast(PreTrainedTokenizerBase, teacher.tokenizer)))
+    weights[ids] += 4 * strength / max(strength.mean(), 1e-9)
+    directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z)
+    known = r >= 0.3
+    notes = {"reactions": f"to {len(words):,} words{'' if known else ', not predictable'} (r = {r:.2f})", "word_queries": len(words)}
+    return weights, directions if known else None, notes
 
 # %% ../nbs/33_starts.ipynb #ff336203
 def _compress(tables: dict[str, np.ndarray], kept: np.ndarray, columns: np.ndarray, n_first: int, size: int, rms: float = 0.1) -> dict:

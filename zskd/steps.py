@@ -187,6 +187,8 @@ def student_size(
     ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if no size is given)
     n_params: int | None = None,  # largest number of parameters, in place of --ratio
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
+    # kind of network: convolution, attention or static (if not given: convolution for single texts, attention for pairs)
+    family: str | None = None,
     # first weights: teacher, random, compact-small, compact-wide, or a checkpoint's folder or hub name; auto: for pairs a compact encoder,
     # if its size fits and the teacher is an uncased English BERT, otherwise teacher
     init: str = "auto",

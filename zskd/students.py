@@ -31,12 +31,12 @@ from .corpora import Corpus, load_corpus
 from .errors import RunError, UserError, require
 from .metrics import Classifier
 from .models import give_pad_token, load_classifier, model_folder, reading_limit
-from .shapes import PREFERENCES, Shape, best_shape, label_maps, preset_config, require_positive, shape_of
-from .starts import copy_layers, reaction_directions, start_embeddings, start_layers, teacher_tables, word_logits
+from .shapes import FAMILY, PREFERENCES, CnnShape, Shape, best_shape, label_maps, preset_config, require_positive, shape_of
+from .starts import copy_layers, piece_states, start_embeddings, start_layers, start_words, word_reactions
 from .tasks import Row, as_rows, list_names
 from .teachers import Teacher, check_padding
 from .tokens import Encoded, encode_rows, token_batches, truncated_share
-from .vocabularies import check_pieces, learn_vocabulary, make_tokenizer, special_tokens, trim_vocabulary, whole_words, wordpiece_spec
+from .vocabularies import check_pieces, learn_vocabulary, make_tokenizer, special_tokens, trim_vocabulary, wordpiece_spec
 
 # %% auto #0
 __all__ = ['EMBEDDED', 'Student', 'embedded_start']
@@ -196,13 +196,19 @@ def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, m
     require(max_length >= 8, "must be at least 8 tokens", max_length=max_length)
     labels = tuple(teacher.labels if labels is None else labels)
     n_texts = (teacher.n_texts or 1) if n_texts is None else n_texts
-    require(n_texts in PREFERENCES, "an input has 1 or 2 texts", n_texts=n_texts)
+    require(n_texts in FAMILY, "an input has 1 or 2 texts", n_texts=n_texts)
     require(len(labels) >= 2, "a classifier has at least two classes", labels=list_names(labels) or None)
     return labels, n_texts
 
 # %% ../nbs/35_students.ipynb #2813e1e4
 def _budget(
-    teacher: Teacher, ratio: float | None, n_params: int | None, preset: str | None, shape: Shape | None, vocab_size: int | None, init: str
+    teacher: Teacher,
+    ratio: float | None,
+    n_params: int | None,
+    preset: str | None,
+    shape: Shape | CnnShape | None,
+    vocab_size: int | None,
+    init: str,
 ) -> int | None:
     "The most parameters that a student may have, by default a thirtieth of the teacher's; None for no limit."
     require_positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
@@ -219,6 +225,18 @@ def _budget(
         return n_params
     require(bool(teacher.n_params), "the size of this teacher is unknown; give a number of parameters or a preset instead", ratio=ratio)
     return int(cast(int, teacher.n_params) / (30 if ratio is None else ratio))
+
+# %% ../nbs/35_students.ipynb #35b00001
+def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int) -> str:
+    "The student's family. Raises `UserError` for an unknown name, and where something else decides it."
+    require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
+    made = init in ("auto", "teacher", "random")
+    if shape is None and preset is None and made:
+        return family or FAMILY[n_texts]
+    what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
+    its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
+    require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
+    return its
 
 # %% ../nbs/35_students.ipynb #ed41f5c9
 def _sample_texts(corpus: Corpus | Sequence[str] | str | Path | None, n: int = 50_000) -> list[str]:
@@ -277,38 +295,26 @@ def _vocabulary(
     by = "use" if weights is None else "use and by the teacher's reactions"
     return tokenizer, kept, f"{len(kept):,} of the teacher's {full:,}" + (f", by {by}, in {where}" if size < full else "")
 
-# %% ../nbs/35_students.ipynb #5f34662e
-def _reactions(teacher: Teacher, n_texts: int) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
-    "Weights for `trim_vocabulary`, the reaction directions (None if they predict nothing), and notes on them."
-    ids, words = whole_words(teacher.tokenizer)
-    z = word_logits(teacher, words, n_texts)
-    strength = np.linalg.norm(z, axis=1)
-    weights = np.ones(len(cast(PreTrainedTokenizerBase, teacher.tokenizer)))
-    weights[ids] += 4 * strength / max(strength.mean(), 1e-9)
-    directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z)
-    known = r >= 0.3
-    notes = {"reactions": f"to {len(words):,} words{'' if known else ', not predictable'} (r = {r:.2f})", "word_queries": len(words)}
-    return weights, directions if known else None, notes
-
 # %% ../nbs/35_students.ipynb #458b8016
 def _sizes(
     teacher: Teacher,
-    shape: Shape | None,
+    shape: Shape | CnnShape | None,
     preset: str | None,
     budget: int | None,
     vocab_size: int | None,
     n_texts: int,
     labels: tuple,
     max_length: int,
-) -> tuple[Shape | None, int]:
+    family: str | None,
+) -> tuple[Shape | CnnShape | None, int]:
     "The shape (None for a preset) and the size of the vocabulary. Raises `UserError` if they do not fit the budget."
-    pieces = wordpiece_spec(teacher.tokenizer) is not None
-    full = len(cast(PreTrainedTokenizerBase, teacher.tokenizer)) if pieces else 30_522
+    full = len(cast(PreTrainedTokenizerBase, teacher.tokenizer)) if wordpiece_spec(teacher.tokenizer) is not None else 30_522
     if preset is not None:
         preset_config(preset, 1, labels)
         return None, full if vocab_size is None else vocab_size
     if shape is None:
-        shape = best_shape(cast(int, budget), n_texts, len(labels), max_length, None if vocab_size is None else min(vocab_size, full), full)
+        pieces = None if vocab_size is None else min(vocab_size, full)
+        shape = best_shape(cast(int, budget), n_texts, len(labels), max_length, pieces, full, family)
     if budget is not None and shape.n_params(len(labels), max_length) > budget:
         size = shape.n_params(len(labels), max_length)
         raise UserError(f"{shape} has {size:,} parameters, more than {budget:,}; make it smaller", shape=None)
@@ -316,7 +322,7 @@ def _sizes(
 
 # %% ../nbs/35_students.ipynb #127915f8
 def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np.ndarray | None, texts: list[str], n_texts: int) -> str:
-    "Start from the teacher's words and layers, as far as they fit; returns a note on it."
+    "Start a student with attention from the teacher's words and layers, as far as they fit; returns a note on it."
     columns = start_embeddings(model, teacher.model, kept, first)
     rows = list(zip(texts[:128], texts[1:], strict=False)) if n_texts == 2 else texts[:128]
     if rows and copy_layers(model, teacher.model, teacher.tokenizer, rows, kept):
@@ -326,8 +332,8 @@ def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np
 
 # %% ../nbs/35_students.ipynb #7d45adb7
 def _random_model(
-    shape: Shape | None, preset: str | None, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_length: int
-) -> tuple[torch.nn.Module, Shape | None]:
+    shape: Shape | CnnShape | None, preset: str | None, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_length: int
+) -> tuple[torch.nn.Module, Shape | CnnShape | None]:
     "A model with random weights for a tokenizer, and its shape (None for a preset)."
     if shape is None:
         config = preset_config(cast(str, preset), len(tokenizer), labels, tokenizer.pad_token_id)
@@ -339,7 +345,7 @@ def _random_model(
 # %% ../nbs/35_students.ipynb #7d45adb6
 def _fresh(
     teacher: Teacher,
-    shape: Shape | None,
+    shape: Shape | CnnShape | None,
     size: int,
     preset: str | None,
     init: str,
@@ -352,9 +358,11 @@ def _fresh(
     given: PreTrainedTokenizerBase | None,
 ) -> Student:
     "A student of the given sizes, with the given start."
-    reads_pieces = wordpiece_spec(teacher.tokenizer) is not None
-    from_teacher = init == "teacher" and reads_pieces and teacher.model is not None
-    weights, first, about = _reactions(teacher, n_texts) if from_teacher and sensitivity else (None, None, {})
+    reads_pieces, states = wordpiece_spec(teacher.tokenizer) is not None, isinstance(shape, CnnShape)
+    from_teacher = init == "teacher" and (reads_pieces or states) and teacher.model is not None
+    whole = states and reads_pieces and size >= len(cast(PreTrainedTokenizerBase, teacher.tokenizer))  # there is nothing to choose
+    asks = from_teacher and reads_pieces and sensitivity and not whole
+    weights, first, about = word_reactions(teacher, n_texts) if asks else (None, None, {})
     texts = _sample_texts(corpus) if reads_pieces or corpus is not None else []
     if given is None:
         tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
@@ -362,7 +370,11 @@ def _fresh(
         tokenizer, kept, vocab = _shared_pieces(given, teacher, max_length)
     model, shape = _random_model(shape, preset, tokenizer, labels, max_length)
     how = "random" if init == "random" else "random, because this teacher has no vectors for these pieces"
-    if from_teacher:
+    if from_teacher and states:
+        start_words(model, piece_states(teacher, tokenizer, kept))
+        how = "the teacher's states of single pieces"
+        about["word_queries"] = about.get("word_queries", 0) + len(tokenizer)
+    elif from_teacher:
         how = _start(model, teacher, cast(np.ndarray, kept), first, texts, n_texts)
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, **about})
@@ -419,11 +431,12 @@ def create(
     seed: int = 0,  # the run's seed
     labels: Sequence[str] | None = None,  # class names; None: the teacher's
     max_length: int = 128,  # tokens per input
-    shape: Shape | None = None,  # your own shape
+    shape: Shape | CnnShape | None = None,  # your own shape
     n_texts: int | None = None,  # texts per input; None: the teacher's, or 1
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
     lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer
     tokenizer: PreTrainedTokenizerBase | None = None,  # a fast WordPiece tokenizer with pieces of the teacher only; None: one is made
+    family: str | None = None,  # 'attention', 'convolution' or 'static'; None: convolution for single texts, attention for pairs
 ) -> Student:
     "Make an untrained student. Raises `UserError` if arguments contradict each other or do not fit, `RunError` if the hub is out of reach."
     if tokenizer is not None:
@@ -431,15 +444,16 @@ def create(
         vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
     (labels, n_texts), init = _kind(teacher, labels, n_texts, max_length), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
+    family = _family(family, preset, shape, init, n_texts)
     if init == "auto":
-        free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2
+        free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2 and family == "attention"
         init = embedded_start(teacher, budget, labels, max_length) if free else "teacher"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
         if init not in ("teacher", "random"):
             student = _checkpoint(init, budget, labels, max_length)
         else:
-            chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length)
+            chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
             if chosen is not None and shape is None:
                 student.notes["n_texts"] = n_texts  # its shape was chosen for this

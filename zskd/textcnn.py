@@ -5,45 +5,19 @@
 # %% ../nbs/17_textcnn.ipynb #17a00003
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
+from .textcnn_config import TextCnnConfig
+
 # %% auto #0
-__all__ = ['TextCnnConfig', 'TextCnnPreTrainedModel', 'TextCnnEmbeddings', 'TextCnnModel', 'mean_and_most', 'TextComparison',
+__all__ = ['TextCnnPreTrainedModel', 'TextCnnEmbeddings', 'TextCnnModel', 'mean_and_most', 'TextComparison',
            'TextCnnForSequenceClassification']
-
-# %% ../nbs/17_textcnn.ipynb #17a00006
-class TextCnnConfig(PreTrainedConfig):
-    "The sizes of a model that reads n-grams."
-
-    model_type = "zskd-textcnn"
-
-    def __init__(
-        self,
-        vocab_size: int = 30_522,  # pieces in the vocabulary
-        embedding_size: int = 20,  # numbers per word vector
-        widths: Sequence[int] = (1, 2, 3, 4, 5),  # pieces that a filter reads; none: the word vectors are pooled themselves
-        filters: int = 48,  # filters of each width
-        intermediate_size: int = 48,  # width of the layer between the pooled features and the classes
-        aligned_size: int = 0,  # numbers in which the pieces of two texts are compared; 0: a pair is read as one text
-        pad_token_id: int = 0,  # of the padding token
-        **kwargs: Any,  # passed to `PreTrainedConfig`
-    ):
-        self.vocab_size, self.embedding_size = vocab_size, embedding_size
-        self.widths, self.filters = list(widths), filters
-        self.intermediate_size, self.aligned_size = intermediate_size, aligned_size
-        super().__init__(pad_token_id=pad_token_id, **kwargs)
-
-    @property
-    def hidden_size(self) -> int:
-        "Features of each piece."
-        return len(self.widths) * self.filters if self.widths else self.embedding_size
 
 # %% ../nbs/17_textcnn.ipynb #17a00008
 class TextCnnPreTrainedModel(PreTrainedModel):
@@ -179,6 +153,5 @@ class TextCnnForSequenceClassification(TextCnnPreTrainedModel):
         return SequenceClassifierOutput(loss, logits, found.hidden_states if output_hidden_states else None)
 
 # %% ../nbs/17_textcnn.ipynb #17a00017
-AutoConfig.register(TextCnnConfig.model_type, TextCnnConfig)
-AutoModel.register(TextCnnConfig, TextCnnModel)
-AutoModelForSequenceClassification.register(TextCnnConfig, TextCnnForSequenceClassification)
+AutoModel.register(TextCnnConfig, TextCnnModel, exist_ok=True)
+AutoModelForSequenceClassification.register(TextCnnConfig, TextCnnForSequenceClassification, exist_ok=True)
