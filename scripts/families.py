@@ -11,14 +11,13 @@ Every classifier is made without task data, and scored on the task's development
     model2vec-256  the same with 256 numbers, ten times the budget
     int8           the teacher itself with 8-bit weights (ONNX Runtime): what one would do without distillation
 
-The classifiers of scikit-learn learn the teacher's class of each row. `--speed` measures how fast all of them are, one after the other in one
-run with one thread. Run it on an otherwise idle machine. model2vec has to be installed: `pip install "model2vec[distill]"`.
+The classifiers of scikit-learn learn the teacher's class of each row. `--speed` measures how fast all of them are, one after the other in
+one run with one thread. Run it on an otherwise idle machine. model2vec has to be installed: `pip install "model2vec[distill]"`.
 """
 
 from __future__ import annotations
 
 import argparse
-import pickle
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +48,7 @@ from zskd.training import Distiller
 
 FAMILIES = RESULTS.parent / "families"
 RIVALS = ("tfidf", "hashed", "model2vec", "model2vec-256", "int8")
-ROWS = {"sst2": 100_000}  # of the pool; the other tasks have PAIRS
+ROWS = {"sst2": 200_000}  # of the pool; the other tasks have PAIRS
 SETTINGS: dict[str, dict[str, Any]] = {  # of the `Distiller`; the other tasks have PAIR_SETTINGS
     "sst2": {"steps": 1500, "batch_size": 256, "lr": 4e-3, "held_out": 5000, "hidden": 0.0},
 }
@@ -107,22 +106,12 @@ def make(task: Task, teacher: Teacher, kind: str, seed: int, args: argparse.Name
         model, about = export_onnx(Student.load(args.work / "teachers" / task.name), folder, int8=True)["int8"], {}
     else:
         model, about = fitted(teacher, pool, kind), {}
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.pickle").write_bytes(pickle.dumps(model))  # a file of this script's own, for `--speed`
     seconds = time.perf_counter() - began
     report = evaluate(StoredAnswers(teacher, args.work / "logits"), model, task.validation(args.data), timed=0).data
     kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "pct_of_teacher", "agreement", "kl", "scores")}
-    words = ["python", "scripts/families.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus]
-    words += ["--tasks", task.name, "--kinds", kind, "--seeds", str(seed)]
-    facts = {
-        "kind": kind,
-        "seed": seed,
-        "rows": len(pool),
-        "params": model.n_params,
-        "seconds": seconds,
-        "threads": torch.get_num_threads(),
-    }
-    write_json(FAMILIES / f"{task.name}-{kind}-{seed}.json", {"command": shown(words, args), **facts, **about, "report": kept, **made_by()})
+    command = called(args, "--tasks", task.name, "--kinds", kind, "--seeds", str(seed))
+    facts = {"kind": kind, "seed": seed, "rows": len(pool), "params": model.n_params, "seconds": seconds}
+    write_json(FAMILIES / f"{task.name}-{kind}-{seed}.json", {"command": command, **facts, **about, "report": kept, **made_by()})
     print(f"{task.name} {kind} {seed}: {report['pct_of_teacher']:.1f} % of the teacher, agreement {report['agreement']:.3f}", flush=True)
 
 
@@ -181,48 +170,36 @@ def static_vectors(teacher: Teacher, texts: list[str], classes: np.ndarray, size
 
 
 def measure(task: Task, teacher: Teacher, args: argparse.Namespace) -> None:
-    """How fast the classifiers are that have been made, in one run with one thread."""
+    """How fast the classifiers are, in one run with one thread."""
     torch.set_num_threads(1)
+    pool = first(task, teacher, ROWS.get(task.name, PAIRS), args)
     sentences = islice(load_corpus(args.corpus).sentences(), task.n_texts * TEXTS)
     rows = list(zip(*[sentences] * task.n_texts, strict=False))
-    found = {"teacher": timed(teacher.logits, rows)}
+    found: dict[str, Any] = {"teacher": {**timed(teacher.logits, rows), "bytes": 4 * teacher.n_params}}
     for kind in args.kinds:
-        folder = args.work / "families" / f"{task.name}-{kind}-0"
-        for name, model in loaded(kind, folder, args.work / "teachers" / task.name).items():
-            found[name] = {**timed(model.logits, rows), "bytes": size_of(model, folder)}
+        for name, model in forms(teacher, pool, kind, task, args).items():
+            size = model.file.stat().st_size if hasattr(model, "file") else 4 * model.n_params
+            found[name] = {**timed(model.logits, rows), "bytes": size}
             print(name, found[name], flush=True)
-    words = [
-        "python",
-        "scripts/families.py",
-        "--base",
-        args.base,
-        "--data",
-        args.data,
-        "--corpus",
-        *args.corpus,
-        "--tasks",
-        task.name,
-        "--speed",
-    ]
-    write_json(
-        FAMILIES / f"{task.name}-speed.json", {"command": shown(words, args), "texts": len(rows), "threads": 1, "times": found, **made_by()}
-    )
+    about = {"command": called(args, "--tasks", task.name, "--speed"), "texts": len(rows), "threads": 1}
+    write_json(FAMILIES / f"{task.name}-speed.json", {**about, "times": found, **made_by()})
 
 
-def loaded(kind: str, folder: Path, teacher: Path) -> dict[str, Any]:
-    """The forms of a classifier that can be timed, by name."""
+def forms(teacher: Teacher, pool: Pool, kind: str, task: Task, args: argparse.Namespace) -> dict[str, Any]:
+    """A classifier in the forms that can be timed, by name. The ones of scikit-learn are trained again, because they are not kept."""
+    folder = args.work / "families" / f"{task.name}-{kind}-0"
     if kind == "int8":
-        return {"int8": export_onnx(Student.load(teacher), folder, int8=True)["int8"]}
+        return {kind: export_onnx(Student.load(args.work / "teachers" / task.name), folder, int8=True)["int8"]}
     if kind not in PREFERENCES:
-        return {kind: pickle.loads((folder / "model.pickle").read_bytes())}  # noqa: S301  written by this script
+        return {kind: fitted(teacher, pool, kind)}
     model = Student.load(folder / "student")
     exports = export_onnx(model, folder / "onnx", int8=True)
     return {kind: model, **{f"{kind}, ONNX {precision}": export for precision, export in exports.items()}}
 
 
-def size_of(model: Any, folder: Path) -> int:
-    """Bytes of a classifier's weights."""
-    return model.file.stat().st_size if hasattr(model, "file") else 4 * model.n_params
+def called(args: argparse.Namespace, *words: str) -> str:
+    """The command, without this machine's folders."""
+    return shown(["python", "scripts/families.py", "--base", args.base, "--data", args.data, "--corpus", *args.corpus, *words], args)
 
 
 def timed(answer: Callable[[list[Row]], np.ndarray], rows: list[Row]) -> dict[str, float]:
@@ -238,11 +215,8 @@ def timed(answer: Callable[[list[Row]], np.ndarray], rows: list[Row]) -> dict[st
         began = time.perf_counter()
         answer([row])
         single.append(time.perf_counter() - began)
-    return {
-        "bulk": 1e6 * min(bulk) / len(rows),
-        "single": 1e6 * statistics.median(single),
-        "single_95": 1e6 * float(np.quantile(single, 0.95)),
-    }
+    slow = float(np.quantile(single, 0.95))
+    return {"bulk": 1e6 * min(bulk) / len(rows), "single": 1e6 * statistics.median(single), "single_95": 1e6 * slow}
 
 
 if __name__ == "__main__":

@@ -25,9 +25,8 @@ RELATIVES = RESULTS.parent / "relatives"
 LEAST = 0.25  # of the rows must remain with the same number of answers
 ROWS = {"sst2": 30_000}  # of the base; the other tasks have PAIRS
 PAIRS = 20_000
-SCHEDULE = {
-    "sst2": {"steps": 500, "batch_size": 128, "held_out": 2000}
-}  # changes of the settings of `six_tasks`; the others have PAIR_SCHEDULE
+# Changes of the settings of `six_tasks`; the other tasks have PAIR_SCHEDULE.
+SCHEDULE = {"sst2": {"steps": 500, "batch_size": 128, "held_out": 2000}}
 PAIR_SCHEDULE = {"steps": 400, "hidden": 0.0}
 BASE = ("", *(name for name in ADVERSARIES if "-" not in name))  # nothing, and the paper's own adversaries
 

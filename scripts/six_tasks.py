@@ -86,7 +86,6 @@ BASES = {
     "rte": "mnli",
 }  # small tasks start from the teacher of a large task of the same kind (STILTs, Phang et al. 2018, 1811.01088)
 POOL = {"sst2": 400_000, "mnli": 40_000, "qnli": 40_000}  # rows; the other tasks have PAIRS
-START = {"sst2": 30_000, "mnli": 20_000, "qnli": 20_000}  # rows of `first-N` that are labelled at once
 RECIPE: dict[str, dict[str, Any]] = {
     "sst2": {"spread": 0.0, "oversample": 1.2}
 }  # changes of the default recipe: fewer answers for as many rows
@@ -227,18 +226,19 @@ def make_rows(task: Task, teacher: Teacher, variant: str, args: argparse.Namespa
 
 
 def first(task: Task, teacher: Teacher, n: int, args: argparse.Namespace) -> Pool:
-    """The first `n` rows of the pool of `wiki`. Where it is known which rows that pool holds, at most `START` of them are labelled."""
-    folder, choice = args.work / "pools" / f"{task.name}-start", CHOSEN / f"{task.name}.safetensors"
-    most = START.get(task.name, POOL.get(task.name, PAIRS))
-    if n > most or not choice.exists():
-        pool = make_rows(task, teacher, "wiki", args)
-    elif folder.exists():
-        pool = Pool.load(folder)
-    else:
+    """The first `n` rows of the pool of `wiki`. Where it is known which rows that pool holds, only these are labelled."""
+    found = {int(p.name.rpartition("-")[2]): p for p in (args.work / "pools").glob(f"{task.name}-first-*") if (p / "pool.json").exists()}
+    enough = [rows for rows in found if rows >= n]
+    choice = CHOSEN / f"{task.name}.safetensors"
+    if enough:
+        pool = Pool.load(found[min(enough)])
+    elif choice.exists():
         every = candidates(task, teacher, corpus_of("wiki", args), POOL.get(task.name, PAIRS))
         chosen = np.flatnonzero(np.unpackbits(load_file(choice)["chosen"])[: len(every)])
-        pool = answered(every, chosen[:most], teacher, args.work / "logits")
-        pool.save(folder)
+        pool = answered(every, chosen[:n], teacher, args.work / "logits")
+        pool.save(args.work / "pools" / f"{task.name}-first-{n}")
+    else:
+        pool = make_rows(task, teacher, "wiki", args)
     return replace(pool, dataset=pool.dataset.select(range(n)))
 
 
