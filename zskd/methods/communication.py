@@ -139,8 +139,7 @@ def spoken(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [n, pieces, teacher's width]; int64 [n, pieces], 0 for padding
     "The student's lower states as the teacher decodes them, and their mask."
     lower = batch.hidden_states[self.layers(run)[0]].float()
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(lower.device)
-    return self.theirs.decode(self.mine.encode(lower)), mask
+    return self.theirs.decode(self.mine.encode(lower)), batch.mask
 
 # %% ../../nbs/55_communication.ipynb #65ac5b11
 @patch
@@ -176,11 +175,10 @@ def consistency_terms(
     "How much of the teacher's messages the student's miss, and decoded messages of the states: means of both layers. Asks the teacher."
     layers, at = self.layers(run), same_pieces(run, batch)
     answer, device = run.ask(batch, states=(layers[1], -1)), batch.hidden_states[-1].device
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(device)
     real, there = torch.from_numpy(at >= 0).to(device), torch.from_numpy(at[at >= 0]).to(device)
     messages = states = torch.zeros((), device=device)
     for layer, found in zip((layers[0], -1), answer.states, strict=True):
-        mine = batch.hidden_states[layer][mask.bool()].float()[real]
+        mine = batch.hidden_states[layer][batch.mask.bool()].float()[real]
         theirs = found[cast(torch.Tensor, answer.mask).bool()].to(device)[there]
         sent = self.mine.encode(mine), self.theirs.encode(theirs)
         messages = messages + missed(run, sent[1], sent[0]) / 2

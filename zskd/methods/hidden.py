@@ -249,8 +249,8 @@ def loss(self: HiddenStates, run: Run, batch: Batch, student_logits: torch.Tenso
     if not weight:
         return None
     mine = batch.hidden_states[-1]
-    here, mask = known.to(mine.device), batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(mine.device)
-    mine = mine[here][mask[here].bool()]
+    here = known.to(mine.device)
+    mine = mine[here][batch.mask[here].bool()]
     at = self.aligned(run, batch.rows[batch.rows >= 0])
     real = torch.from_numpy(at >= 0)
     wanted = self.states[torch.from_numpy(at)[real]].to(mine.device, torch.float32)

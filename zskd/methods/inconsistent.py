@@ -381,7 +381,7 @@ def loss(
     found = [(i, self.numbers[row]) for i, row in sorted(plain.items()) if row in self.numbers]
     mine = batch.hidden_states[-1][[i for i, _ in found]]
     if found:
-        mine = mine[batch.inputs["attention_mask"][[i for i, _ in found]].bool()]
+        mine = mine[batch.mask[[i for i, _ in found]].bool()]
     at = torch.from_numpy(self.pieces[piece_places(self.encoded, [k for _, k in found])])
     wanted = self.changed.states[at[at >= 0]].to(mine.device, torch.float32)
     mine = mine.reshape(-1, mine.shape[-1])[(at >= 0).to(mine.device)]

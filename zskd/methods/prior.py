@@ -162,10 +162,9 @@ def pairs(
     batch: Batch,  # with the student's hidden states
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # both [n, pieces, size]; bool [n, pieces]: matched, not padding
     "The mapped states of the rows from the pool, and the teacher's in the same places."
-    known = batch.rows >= 0 if batch.mixture is None else np.zeros(len(batch), bool)
+    known = batch.rows >= 0
     here = torch.from_numpy(known).to(batch.hidden_states[-1].device)
-    mine = self.map(batch.hidden_states[-1][here].float())
-    mask = batch.original_inputs()["attention_mask"][here].bool() if batch.mixture is None else mine[..., 0].bool()
+    mine, mask = self.map(batch.hidden_states[-1][here].float()), batch.mask[here].bool()
     at = torch.full(mask.shape, -1, device=mine.device)
     at[mask] = torch.from_numpy(self.source.aligned(run, batch.rows[known])).to(mine.device)
     wanted = self.source.states[at.clamp_min(0).cpu()].to(mine)

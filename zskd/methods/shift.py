@@ -384,7 +384,7 @@ def mixed_pooled(
 ) -> torch.Tensor:  # float32 [n, d]
     "The student's pooled vectors of its share of the batch, with mixed statistics."
     model, mine = run.student.model, np.arange(len(partner))[run.rank :: run.world]
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(model.device)
+    mask = batch.mask
 
     def change(module: torch.nn.Module, args: tuple, vectors: torch.Tensor) -> torch.Tensor:
         own = piece_statistics(vectors, mask)

@@ -135,7 +135,6 @@ def loss(self: Skeptical, run: Run, batch: Batch, student_logits: torch.Tensor, 
     "The exit learns the probabilities, and the classifier listens to the exit; nothing before the delay is over."
     if not self.exit_weight or run.step < self.delay * run.steps:
         return None
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask
-    said = self.exit(mean_state(batch.hidden_states[self.exit_layer(run)], mask))
+    said = self.exit(mean_state(batch.hidden_states[self.exit_layer(run)], batch.mask))
     term = self.exit_weight * kl(said, teacher_logits, self.temperature)
     return term + self.self_weight * kl(student_logits, said.detach(), self.temperature) if self.self_weight else term
