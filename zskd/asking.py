@@ -24,8 +24,8 @@ from .teachers import PROBE, Teacher
 from .tokens import encode_rows
 
 # %% auto #0
-__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'ask_texts', 'ask_mixture',
-           'unit_rows', 'Given', 'ask_states', 'reads_states']
+__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'check_classes', 'ask_texts',
+           'ask_mixture', 'unit_rows', 'Given', 'ask_states', 'reads_states']
 
 # %% ../nbs/46_asking.ipynb #9260fde8
 @dataclass
@@ -249,6 +249,15 @@ def check_mixtures(
     _check_model(teacher, "word vectors to mix")
     if tokenizer is not None:
         piece_numbers(tokenizer, teacher.tokenizer)
+
+# %% ../nbs/46_asking.ipynb #59f172dd
+def check_classes(
+    name: str,  # of the callback
+    teacher: Teacher,  # any teacher
+) -> None:
+    "Raise `UserError` for a teacher without classes."
+    if not teacher.labels:
+        raise UserError(f"{name}: teacher {teacher.name} is an encoder without classes; leave this method out")
 
 # %% ../nbs/46_asking.ipynb #e29db65e
 def ask_texts(

@@ -17,7 +17,7 @@ from ..callbacks import Batch, Callback, Run, Schedule, weight_at, weight_settin
 from ..core import derive_seed
 from ..errors import UserError, require
 from ..teachers import Teacher
-from .hidden import align_rows, shows_states
+from .hidden import align_rows, check_states
 
 # %% auto #0
 __all__ = ['Coder', 'total_of', 'missed', 'Communication', 'same_pieces']
@@ -104,9 +104,9 @@ def layers(
 @patch
 def check_teacher(self: Communication, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without usable hidden states."
-    if not shows_states(teacher) or not hasattr(teacher.model.config, "num_hidden_layers"):
-        text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave Communication out"
-        raise UserError(text, callbacks=None)
+    check_states("Communication", teacher)
+    if not hasattr(teacher.model.config, "num_hidden_layers"):
+        raise UserError(f"Communication: teacher {teacher.name} does not name its layers; leave this method out")
 
 
 @patch

@@ -14,9 +14,9 @@ from fastcore.basics import patch
 
 from ..callbacks import Batch, Callback, Run, Schedule, check_weight, weight_at, weight_setting
 from ..core import derive_seed
-from ..errors import UserError, require
+from ..errors import require
 from ..teachers import Teacher
-from .hidden import HiddenStates, shows_states
+from .hidden import HiddenStates, check_states
 
 # %% auto #0
 __all__ = ['feature_products', 'cka_of', 'Decoder', 'DynamicPrior', 'given_places']
@@ -101,9 +101,7 @@ class DynamicPrior(Callback):
 @patch
 def check_teacher(self: DynamicPrior, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without usable states, and for heads that do not divide the size."
-    if not shows_states(teacher):
-        text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave DynamicPrior out"
-        raise UserError(text, callbacks=None)
+    check_states("DynamicPrior", teacher)
     size = min(self.size, teacher.model.config.hidden_size)
     require(size % self.heads == 0, f"must divide the number of directions, {size}", heads=self.heads)
 
