@@ -490,7 +490,7 @@ def answers(
     batch: Batch,  # this process's share of the rows, after all changes
     teacher_logits: torch.Tensor,  # [rows, C], changed by the callbacks before this one
 ) -> torch.Tensor | None:  # [rows, C], in the form of logits
-    "What the run's own loss compares the student with; None: no change. `Callback.loss` still gets the teacher's logits."
+    "What the run's own loss, and its measured divergence, compare the student with; None: no change. `loss` gets the teacher's logits."
 
 # %% ../nbs/47_callbacks.ipynb #3484fcfd
 @patch
