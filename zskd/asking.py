@@ -24,8 +24,8 @@ from .teachers import PROBE, Teacher
 from .tokens import encode_rows
 
 # %% auto #0
-__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'ask_texts', 'ask_mixture',
-           'unit_rows', 'Given', 'ask_states', 'reads_states']
+__all__ = ['Mixture', 'plain_mixture', 'piece_numbers', 'OutOfQueries', 'Answer', 'check_mixtures', 'check_classes', 'ask_texts',
+           'ask_mixture', 'unit_rows', 'Given', 'ask_states', 'reads_states']
 
 # %% ../nbs/46_asking.ipynb #9260fde8
 @dataclass
@@ -123,14 +123,19 @@ def mix(
     return Mixture(torch.cat([a.ids, b.ids], 2), torch.cat([first, second], 2), types, (total[..., 0] > 0).long(), *offsets)
 
 # %% ../nbs/46_asking.ipynb #46a00001
+@patch(as_prop=True)
+def heaviest(self: Mixture) -> torch.Tensor:  # int64 [n, L], the student's numbers
+    "The piece with the largest weight in each place."
+    return self.ids.gather(2, self.weights.argmax(2, keepdim=True))[..., 0]
+
+
 @patch
 def free_places(
     self: Mixture,
     special: Sequence[int],  # the student's numbers of special tokens
 ) -> torch.Tensor:  # bool [n, L]
     "The places that a method may change: neither padding nor a special token as the heaviest piece."
-    heaviest = self.ids.gather(2, self.weights.argmax(2, keepdim=True))[..., 0]
-    return self.mask.bool() & ~torch.isin(heaviest, torch.tensor(special, device=heaviest.device))
+    return self.mask.bool() & ~torch.isin(self.heaviest, torch.tensor(special, device=self.ids.device))
 
 # %% ../nbs/46_asking.ipynb #737bfe20
 @patch
@@ -245,6 +250,15 @@ def check_mixtures(
     if tokenizer is not None:
         piece_numbers(tokenizer, teacher.tokenizer)
 
+# %% ../nbs/46_asking.ipynb #59f172dd
+def check_classes(
+    name: str,  # of the callback
+    teacher: Teacher,  # any teacher
+) -> None:
+    "Raise `UserError` for a teacher without classes."
+    if not teacher.labels:
+        raise UserError(f"{name}: teacher {teacher.name} is an encoder without classes; leave this method out")
+
 # %% ../nbs/46_asking.ipynb #e29db65e
 def ask_texts(
     teacher: Teacher,  # any teacher
@@ -271,9 +285,8 @@ def ask_mixture(
     _check_model(teacher, "word vectors to mix")
     numbers = piece_numbers(tokenizer, teacher.tokenizer)
     device = teacher.model.device
-    first = mixture.ids.gather(2, mixture.weights.argmax(2, keepdim=True))[..., 0]  # the heaviest piece; padding must stay padding
-    pad = teacher.tokenizer.pad_token_id or 0
-    ids = torch.where(mixture.mask.bool(), numbers.to(first.device)[first], pad)
+    pad, heaviest = teacher.tokenizer.pad_token_id or 0, mixture.heaviest
+    ids = torch.where(mixture.mask.bool(), numbers.to(heaviest.device)[heaviest], pad)  # padding must stay padding
     inputs = {"input_ids": ids, "attention_mask": mixture.mask, "token_type_ids": mixture.types}
     with torch.set_grad_enabled(grad):
         vectors = mixture.vectors(teacher.model, numbers)

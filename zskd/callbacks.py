@@ -274,14 +274,28 @@ def inputs(self: Batch) -> dict[str, torch.Tensor]:
         return self.mixture.inputs(self.run.student.model)
     return self.original_inputs() if self.changed is None else self.changed
 
+# %% ../nbs/47_callbacks.ipynb #650aa9e7
+@patch(as_prop=True)
+def mask(self: Batch) -> torch.Tensor:  # int64 [n, longest]
+    "1 for a piece that the student reads, of a text or of a mixture, and 0 for padding."
+    return self.inputs["attention_mask"] if self.mixture is None else self.mixture.mask.to(self.run.student.model.device)
+
+
+@patch(as_prop=True)
+def pieces(self: Batch) -> torch.Tensor:  # int64 [n, longest]
+    "The piece that the student reads in each place; of a mixture the heaviest one."
+    if self.mixture is None:
+        return self.inputs["input_ids"]
+    return self.mixture.heaviest.to(self.run.student.model.device)
+
 # %% ../nbs/47_callbacks.ipynb #86af87d0
 @patch
 def original_inputs(self: Batch) -> dict[str, torch.Tensor]:
     "The inputs of the texts, before any change by a callback, in the shape of `inputs`."
     found = self.run.student.inputs(self.encoded, self.places)
-    if self.changed is None:
+    if self.changed is None and self.mixture is None:
         return found
-    width = self.changed["input_ids"].shape[1]
+    width = self.mask.shape[1]
     return {k: F.pad(v, (0, width - v.shape[1]), value=self.encoded.pad_id if k == "input_ids" else 0) for k, v in found.items()}
 
 # %% ../nbs/47_callbacks.ipynb #7b03715e
@@ -476,7 +490,7 @@ def answers(
     batch: Batch,  # this process's share of the rows, after all changes
     teacher_logits: torch.Tensor,  # [rows, C], changed by the callbacks before this one
 ) -> torch.Tensor | None:  # [rows, C], in the form of logits
-    "What the run's own loss compares the student with; None: no change. `Callback.loss` still gets the teacher's logits."
+    "What the run's own loss, and its measured divergence, compare the student with; None: no change. `loss` gets the teacher's logits."
 
 # %% ../nbs/47_callbacks.ipynb #3484fcfd
 @patch

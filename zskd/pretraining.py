@@ -231,7 +231,7 @@ def loss(self: Relations, run: Run, batch: Batch, student_logits: torch.Tensor, 
     if not weight or not known.any():
         return None
     here = torch.from_numpy(known).to(batch.hidden_states[-1].device)
-    mine, mask = batch.hidden_states[-1][here].float(), batch.inputs["attention_mask"][here].bool().cpu()
+    mine, mask = batch.hidden_states[-1][here].float(), batch.mask[here].bool().cpu()
     at = torch.full(mask.shape, -1)
     at[mask] = torch.from_numpy(self.states.aligned(run, batch.rows[known]))
     wanted = self.states.states[at.clamp_min(0)].to(mine.device, torch.float32)
@@ -275,7 +275,7 @@ class MaskedWords(Callback):
 # %% ../nbs/65_pretraining.ipynb #9865e7c8
 @patch
 def batch(self: MaskedWords, run: Run, batch: Batch) -> Batch | None:
-    "Mask some of the pieces, except special tokens. Mixtures do not change."
+    "Mask some of the pieces, except special tokens. Mixtures do not change, so give this callback before those that mix."
     if batch.mixture is not None or not weight_at(run, self.weight):
         return None
     ids = batch.inputs["input_ids"]
@@ -290,9 +290,11 @@ def masked(
     run: Run,  # in training
     batch: Batch,  # its texts may be masked
 ) -> tuple[torch.Tensor, torch.Tensor]:  # bool [n, longest], True at a mask; int64 [masks], the original pieces
-    "The masks of a batch, even if other callbacks changed it later."
-    changed, original = batch.inputs["input_ids"], batch.original_inputs()["input_ids"]
+    "The masks of a batch, even if other callbacks changed it later; in a batch with mixtures those of the texts from the pool."
+    changed, original = batch.pieces, batch.original_inputs()["input_ids"]
     at = (changed == run.start.tokenizer.mask_token_id) & (changed != original)
+    if batch.mixture is not None:
+        at &= torch.from_numpy(batch.rows >= 0).to(at.device)[:, None]
     return at, original[at]
 
 # %% ../nbs/65_pretraining.ipynb #52e30e90
@@ -300,7 +302,7 @@ def masked(
 def loss(self: MaskedWords, run: Run, batch: Batch, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor | None:
     "The mean cross-entropy of the masked pieces, times the weight; 0 without masks."
     weight = weight_at(run, self.weight)
-    if batch.mixture is not None or not weight:
+    if not weight:
         return None
     at, words = self.masked(run, batch)
     scores = self.scores(run.student.model, batch.hidden_states[-1][at].float())

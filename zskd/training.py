@@ -120,14 +120,21 @@ def _train_step(self: Distiller) -> float:  # the loss
     self.state.step += 1
     return loss
 
+# %% ../nbs/64_training.ipynb #64c1a002
+@patch
+def _learned(self: Distiller, batch: Batch) -> torch.Tensor:  # [rows, C], in the form of logits
+    "What the run's own loss compares the student with: the teacher's answers, or what the callbacks make of them."
+    teacher = batch.teacher_logits
+    for c in self.callbacks:
+        changed = c.answers(self, batch, teacher)
+        teacher = teacher if changed is None else changed
+    return teacher
+
 # %% ../nbs/64_training.ipynb #e7992d75
 @patch
 def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     "The loss for the gradient, and the loss to report."
-    student, teacher = logits, batch.teacher_logits
-    for c in self.callbacks:
-        changed = c.answers(self, batch, teacher)
-        teacher = teacher if changed is None else changed
+    student, teacher = logits, self._learned(batch)
     if self.world > 1:
         parts = list(self.accelerator.gather(logits.detach()).chunk(self.world))
         parts[self.rank] = logits
@@ -195,7 +202,11 @@ def measure(
 @patch
 def evaluate(self: Distiller) -> dict[str, float]:  # step, agreement, kl
     "Measure agreement with the teacher on the held-out rows, and remember the weights if they are the best so far."
-    agreed, divergence = self.measure(self._predict(self.held), self.targets[self.held])
+    logits, wanted = self._predict(self.held), self.targets[self.held]
+    agreed, divergence = self.measure(logits, wanted)
+    if any(overrides(c, "answers") for c in self.callbacks):  # the divergence from what the student learns
+        batch = Batch(self, self.held, wanted.to(self.accelerator.device), self.tokens, self.held)
+        divergence = self.measure(logits, self._learned(batch).cpu())[1]
     state = self.state
     state.metrics = {"step": self.step, "agreement": agreed, "kl": divergence}
     state.highest = max(state.highest, agreed)

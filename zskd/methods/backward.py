@@ -65,7 +65,7 @@ class BackwardPass(Callback):
     ):
         "Raises `UserError` for a value out of range."
         for name, value, known in (("form", form, FORMS), ("divergence", divergence, DISTANCES)):
-            require(value in known, f"must be one of {', '.join(known)}", **{name: value})
+            require(value in known, f"is unknown; use one of {', '.join(known)}", **{name: value})
         for name, number in {"every": every, "steps": steps}.items():
             require(isinstance(number, int) and number >= 1, "must be a whole number above 0", **{name: number})
         for name, part in {"share": share, "words": words}.items():

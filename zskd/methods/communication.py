@@ -17,7 +17,7 @@ from ..callbacks import Batch, Callback, Run, Schedule, weight_at, weight_settin
 from ..core import derive_seed
 from ..errors import UserError, require
 from ..teachers import Teacher
-from .hidden import align_rows, shows_states
+from .hidden import align_rows, check_states
 
 # %% auto #0
 __all__ = ['Coder', 'total_of', 'missed', 'Communication', 'same_pieces']
@@ -104,9 +104,9 @@ def layers(
 @patch
 def check_teacher(self: Communication, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without usable hidden states."
-    if not shows_states(teacher) or not hasattr(teacher.model.config, "num_hidden_layers"):
-        text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave Communication out"
-        raise UserError(text, callbacks=None)
+    check_states("Communication", teacher)
+    if not hasattr(teacher.model.config, "num_hidden_layers"):
+        raise UserError(f"Communication: teacher {teacher.name} does not name its layers; leave this method out")
 
 
 @patch
@@ -139,8 +139,7 @@ def spoken(
 ) -> tuple[torch.Tensor, torch.Tensor]:  # [n, pieces, teacher's width]; int64 [n, pieces], 0 for padding
     "The student's lower states as the teacher decodes them, and their mask."
     lower = batch.hidden_states[self.layers(run)[0]].float()
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(lower.device)
-    return self.theirs.decode(self.mine.encode(lower)), mask
+    return self.theirs.decode(self.mine.encode(lower)), batch.mask
 
 # %% ../../nbs/55_communication.ipynb #65ac5b11
 @patch
@@ -176,11 +175,10 @@ def consistency_terms(
     "How much of the teacher's messages the student's miss, and decoded messages of the states: means of both layers. Asks the teacher."
     layers, at = self.layers(run), same_pieces(run, batch)
     answer, device = run.ask(batch, states=(layers[1], -1)), batch.hidden_states[-1].device
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(device)
     real, there = torch.from_numpy(at >= 0).to(device), torch.from_numpy(at[at >= 0]).to(device)
     messages = states = torch.zeros((), device=device)
     for layer, found in zip((layers[0], -1), answer.states, strict=True):
-        mine = batch.hidden_states[layer][mask.bool()].float()[real]
+        mine = batch.hidden_states[layer][batch.mask.bool()].float()[real]
         theirs = found[cast(torch.Tensor, answer.mask).bool()].to(device)[there]
         sent = self.mine.encode(mine), self.theirs.encode(theirs)
         messages = messages + missed(run, sent[1], sent[0]) / 2

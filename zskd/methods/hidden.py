@@ -28,8 +28,8 @@ from ..teachers import BLOCK, PROBE, Teacher, read_shard, write_shard
 from ..tokens import Encoded, batch_tokens, encode_rows, text_engine, token_batches
 
 # %% auto #0
-__all__ = ['SAMPLE', 'piece_ends', 'align_pieces', 'align_rows', 'shows_states', 'piece_places', 'last_states', 'leading_frame',
-           'cached_array', 'leading_states', 'HiddenStates']
+__all__ = ['SAMPLE', 'piece_ends', 'align_pieces', 'align_rows', 'shows_states', 'check_states', 'piece_places', 'last_states',
+           'leading_frame', 'cached_array', 'leading_states', 'HiddenStates']
 
 # %% ../../nbs/49_hidden.ipynb #050827a2
 _AFTER = 10**9  # more than any text has characters
@@ -86,6 +86,15 @@ def shows_states(
     if not hasattr(teacher, "_shows_states"):
         teacher._shows_states = _states_fit(teacher)
     return teacher._shows_states
+
+# %% ../../nbs/49_hidden.ipynb #8055150b
+def check_states(
+    name: str,  # of the callback
+    teacher: Teacher,  # any teacher
+) -> None:
+    "Raise `UserError` for a teacher without usable hidden states."
+    if not shows_states(teacher):
+        raise UserError(f"{name}: teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave this method out")
 
 # %% ../../nbs/49_hidden.ipynb #c648ea35
 def piece_places(
@@ -249,8 +258,8 @@ def loss(self: HiddenStates, run: Run, batch: Batch, student_logits: torch.Tenso
     if not weight:
         return None
     mine = batch.hidden_states[-1]
-    here, mask = known.to(mine.device), batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(mine.device)
-    mine = mine[here][mask[here].bool()]
+    here = known.to(mine.device)
+    mine = mine[here][batch.mask[here].bool()]
     at = self.aligned(run, batch.rows[batch.rows >= 0])
     real = torch.from_numpy(at >= 0)
     wanted = self.states[torch.from_numpy(at)[real]].to(mine.device, torch.float32)

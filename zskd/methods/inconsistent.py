@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from scipy.stats import rankdata
 
 from ..adversaries import changed_words
-from ..asking import OutOfQueries
+from ..asking import OutOfQueries, check_classes
 from ..callbacks import Batch, Callback, Run, Schedule, weight_at, weight_setting
 from ..core import derive_seed
 from ..errors import UserError, require
@@ -144,8 +144,7 @@ def check_teacher(self: InconsistentAugmentation, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without gradients, classes or WordPiece words."
     if teacher.model is None:
         raise UserError(f"InconsistentAugmentation: teacher {teacher.name} is a function, which has no gradients; leave this method out")
-    if not teacher.labels:
-        raise UserError(f"InconsistentAugmentation: teacher {teacher.name} is an encoder without classes; leave this method out")
+    check_classes("InconsistentAugmentation", teacher)
     wordpiece_numbers(teacher.tokenizer, "teacher")
     if self.hidden and not shows_states(teacher):
         warn_once(f"InconsistentAugmentation: teacher {teacher.name} has no usable hidden states, so its answers alone are matched")
@@ -381,7 +380,7 @@ def loss(
     found = [(i, self.numbers[row]) for i, row in sorted(plain.items()) if row in self.numbers]
     mine = batch.hidden_states[-1][[i for i, _ in found]]
     if found:
-        mine = mine[batch.inputs["attention_mask"][[i for i, _ in found]].bool()]
+        mine = mine[batch.mask[[i for i, _ in found]].bool()]
     at = torch.from_numpy(self.pieces[piece_places(self.encoded, [k for _, k in found])])
     wanted = self.changed.states[at[at >= 0]].to(mine.device, torch.float32)
     mine = mine.reshape(-1, mine.shape[-1])[(at >= 0).to(mine.device)]

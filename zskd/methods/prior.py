@@ -14,9 +14,9 @@ from fastcore.basics import patch
 
 from ..callbacks import Batch, Callback, Run, Schedule, check_weight, weight_at, weight_setting
 from ..core import derive_seed
-from ..errors import UserError, require
+from ..errors import require
 from ..teachers import Teacher
-from .hidden import HiddenStates, shows_states
+from .hidden import HiddenStates, check_states
 
 # %% auto #0
 __all__ = ['feature_products', 'cka_of', 'Decoder', 'DynamicPrior', 'given_places']
@@ -101,9 +101,7 @@ class DynamicPrior(Callback):
 @patch
 def check_teacher(self: DynamicPrior, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without usable states, and for heads that do not divide the size."
-    if not shows_states(teacher):
-        text = f"teacher {teacher.name} has no usable hidden states, or no fast tokenizer; leave DynamicPrior out"
-        raise UserError(text, callbacks=None)
+    check_states("DynamicPrior", teacher)
     size = min(self.size, teacher.model.config.hidden_size)
     require(size % self.heads == 0, f"must divide the number of directions, {size}", heads=self.heads)
 
@@ -162,10 +160,9 @@ def pairs(
     batch: Batch,  # with the student's hidden states
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:  # both [n, pieces, size]; bool [n, pieces]: matched, not padding
     "The mapped states of the rows from the pool, and the teacher's in the same places."
-    known = batch.rows >= 0 if batch.mixture is None else np.zeros(len(batch), bool)
+    known = batch.rows >= 0
     here = torch.from_numpy(known).to(batch.hidden_states[-1].device)
-    mine = self.map(batch.hidden_states[-1][here].float())
-    mask = batch.original_inputs()["attention_mask"][here].bool() if batch.mixture is None else mine[..., 0].bool()
+    mine, mask = self.map(batch.hidden_states[-1][here].float()), batch.mask[here].bool()
     at = torch.full(mask.shape, -1, device=mine.device)
     at[mask] = torch.from_numpy(self.source.aligned(run, batch.rows[known])).to(mine.device)
     wanted = self.source.states[at.clamp_min(0).cpu()].to(mine)

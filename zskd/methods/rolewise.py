@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
+from ..asking import check_classes
 from ..callbacks import Batch, Callback, Run
 from ..core import derive_seed, read_object, write_json
 from ..errors import UserError, require
@@ -113,7 +114,7 @@ class Policy:
     def __post_init__(self) -> None:
         "Raises `UserError` for an unknown operation and for a value out of range."
         for name, value in self.values.items():
-            require(name in NAMES, f"must be one of {', '.join(NAMES)}", operation=name)
+            require(name in NAMES, f"is unknown; use one of {', '.join(NAMES)}", operation=name)
             ok = len(value) == 2 and all(isinstance(x, int) and 0 <= x <= most for x, most in zip(value, (10, 9), strict=True))
             require(ok, "must be a probability from 0 to 10 and a magnitude from 0 to 9", **{name: value})
 
@@ -246,8 +247,7 @@ def settings(self: RoleAugmentation) -> dict[str, Any]:
 @patch
 def check_teacher(self: RoleAugmentation, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without classes."
-    if not teacher.labels:
-        raise UserError(f"RoleAugmentation: teacher {teacher.name} is an encoder without classes; leave this method out")
+    check_classes("RoleAugmentation", teacher)
 
 
 @patch
@@ -372,7 +372,7 @@ def search_policies(
     student: Student,  # each member begins as a copy of it
     pool: TextPool | Sequence[str | Row],  # plain text, as for `Distiller`
     out: str | Path,  # folder of the search; a search in it is continued
-    members: int = 8,  # 8 to 16 in the paper's search; at least 4
+    members: int = 8,  # at least 4; 16 in the released search
     rounds: int = 10,  # of training
     steps: int = 200,  # of each member in a round
     held_out: float = 0.1,  # rows for the reward: a fraction below 1, otherwise a number
@@ -457,7 +457,7 @@ def result(
     members: list[Member],  # after a round
     rewards: list[list[float]],  # of all rounds so far
 ) -> FoundPolicies:
-    "The best policies so far, also written to `policies.json`."
+    "The policies of the best member of the latest round, also written to `policies.json`."
     best = max(members, key=lambda m: m.rank)
     student, teacher = best.policies["student"], best.policies["teacher"]
     found = FoundPolicies(student, teacher, best.reward, best.schedule, rewards, self.questions)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from transformers import PreTrainedModel
 
+from ..asking import check_classes
 from ..callbacks import Batch, Callback, Run, Schedule, check_weight, named_callbacks, overrides, weight_at, weight_setting
 from ..core import derive_seed, digest, progress
 from ..errors import UserError, require
@@ -79,8 +80,7 @@ class ConfidentRows(Callback):
         return {"share": self.share, "teacher": weight_setting(self.teacher)}
 
     def check_teacher(self, teacher: Teacher) -> None:
-        if not teacher.labels:
-            raise UserError(f"teacher {teacher.name} is an encoder, which has no classes; leave ConfidentRows out", callbacks=None)
+        check_classes("ConfidentRows", teacher)
 
     def check(self, run: Run) -> None:
         left, size = math.ceil(self.share * len(run.train) - 1e-9), cast(int, run.settings.batch_size)
@@ -384,7 +384,7 @@ def mixed_pooled(
 ) -> torch.Tensor:  # float32 [n, d]
     "The student's pooled vectors of its share of the batch, with mixed statistics."
     model, mine = run.student.model, np.arange(len(partner))[run.rank :: run.world]
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask.to(model.device)
+    mask = batch.mask
 
     def change(module: torch.nn.Module, args: tuple, vectors: torch.Tensor) -> torch.Tensor:
         own = piece_statistics(vectors, mask)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from fastcore.basics import patch
 
+from ..asking import check_classes
 from ..callbacks import Batch, Callback, Run
 from ..core import derive_seed
 from ..errors import UserError, require
@@ -56,7 +57,7 @@ class Skeptical(Callback):
         layer: int | None = None,  # of the exit, 0 for the word vectors; None: half of the layers, rounded down
     ):
         "Raises `UserError` for a value out of range."
-        require(answers in ANSWERS, f"must be one of {', '.join(ANSWERS)}", answers=answers)
+        require(answers in ANSWERS, f"is unknown; use one of {', '.join(ANSWERS)}", answers=answers)
         require(0 < temperature < math.inf, "must be above 0 and finite", temperature=temperature)
         _check(True, share=share, delay=delay)
         _check(False, exit_weight=exit_weight, self_weight=self_weight)
@@ -82,8 +83,7 @@ def settings(self: Skeptical) -> dict[str, Any]:
 @patch
 def check_teacher(self: Skeptical, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher without classes."
-    if not teacher.labels:
-        raise UserError(f"Skeptical: teacher {teacher.name} is an encoder without classes; leave this method out")
+    check_classes("Skeptical", teacher)
 
 
 @patch
@@ -135,7 +135,6 @@ def loss(self: Skeptical, run: Run, batch: Batch, student_logits: torch.Tensor, 
     "The exit learns the probabilities, and the classifier listens to the exit; nothing before the delay is over."
     if not self.exit_weight or run.step < self.delay * run.steps:
         return None
-    mask = batch.inputs["attention_mask"] if batch.mixture is None else batch.mixture.mask
-    said = self.exit(mean_state(batch.hidden_states[self.exit_layer(run)], mask))
+    said = self.exit(mean_state(batch.hidden_states[self.exit_layer(run)], batch.mask))
     term = self.exit_weight * kl(said, teacher_logits, self.temperature)
     return term + self.self_weight * kl(student_logits, said.detach(), self.temperature) if self.self_weight else term

@@ -65,7 +65,7 @@ class UncertaintyMixup(Callback):
         alpha: float = 1.0,  # both parameters of the Beta distribution of the partner's weight
     ):
         "Raises `UserError` for a value out of range."
-        require(score in (*UNCERTAINTY, "random"), f"must be one of {', '.join(UNCERTAINTY)}, random", score=score)
+        require(score in (*UNCERTAINTY, "random"), f"is unknown; use one of {', '.join(UNCERTAINTY)}, random", score=score)
         require(0 < keep <= 1, "must be above 0 and at most 1", keep=keep)
         require(0 <= pure <= keep, f"must be from 0 to keep, which is {keep:g}", pure=pure)
         require(0 < alpha < math.inf, "must be above 0, and finite", alpha=alpha)
@@ -130,7 +130,7 @@ class UncertainRows(Callback):
         wait: int = 1,  # epochs that read every row once, because an untrained student's uncertainty means nothing
     ):
         "Raises `UserError` for a value out of range."
-        require(score in UNCERTAINTY, f"must be one of {', '.join(UNCERTAINTY)}", score=score)
+        require(score in UNCERTAINTY, f"is unknown; use one of {', '.join(UNCERTAINTY)}", score=score)
         require(0 <= strength <= 1, "must be between 0 and 1", strength=strength)
         require(isinstance(wait, int) and wait >= 0, "must be a whole number, 0 or more", wait=wait)
         self.score, self.strength, self.wait = score, strength, wait
