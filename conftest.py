@@ -17,6 +17,8 @@ import os, sys
 from pathlib import Path
 from nbdev.config import get_config
 from nbdev.test import test_nb
+from warm import share_answers
+share_answers(answers)
 os.dup2(os.open(output, os.O_WRONLY), 1)
 os.dup2(1, 2)
 os.chdir(get_config().config_path)
@@ -24,22 +26,10 @@ passed, seconds = test_nb(Path(path), get_config().tst_flags.split(), flags.spli
 sys.exit(0 if passed else 1)
 """
 # A server that has imported the package and what it needs forks a clean process for each notebook, and for each command of the tests,
-# which saves some seconds of imports each time. There is one server for each process of pytest, so this is the only list.
+# which saves some seconds of imports each time. There is one server for each process of pytest. It imports `tests/warm.py`.
+sys.path.insert(0, str(ROOT / "tests"))
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    [
-        "nbdev.test",
-        "pandas",
-        "plotly.graph_objects",
-        "zskd.distillation",
-        "zskd.tracking",
-        "zskd.cli",
-        "zskd.serve",
-        "zskd.pretraining",
-        "zskd.export",
-    ]
-    + [f"transformers.models.{name}.modeling_{name}" for name in ("albert", "bert")]
-)
+processes.set_forkserver_preload(["warm"])
 # Tests use no network, draw no progress bars, and say nothing that is not about the test.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -63,6 +53,10 @@ def pytest_configure(config):
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if workers > 1:  # they share the cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share a folder
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        os.environ["ZSKD_TEST_ANSWERS"] = str(Path(folder.name) / "answers.sqlite")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C and would hand that on to what it starts
 
 
@@ -95,7 +89,12 @@ class NotebookRun(pytest.Item):
 
     def runtest(self):
         with tempfile.NamedTemporaryFile("r", errors="replace") as output:
-            names = {"path": str(self.path), "flags": self.config.getoption("--flags"), "output": output.name}
+            names = {
+                "path": str(self.path),
+                "flags": self.config.getoption("--flags"),
+                "output": output.name,
+                "answers": os.environ["ZSKD_TEST_ANSWERS"],
+            }
             process = processes.Process(target=exec, args=(RUN_ONE, names))
             process.start()
             process.join(TIMEOUT)

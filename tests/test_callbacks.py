@@ -45,8 +45,7 @@ from zskd.training import Distiller
 WORDS = ["good", "bad", "fine", "dull", "day", "film", "plot", "the", "a", "was", "of", "and"]
 STEPS, KILL = 7, 5  # a checkpoint is written after every third step
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.training", "transformers.models.albert.modeling_albert", "transformers.models.bert.modeling_bert"])
+processes = multiprocessing.get_context("forkserver")  # the server of the root's conftest.py
 
 
 class Rows(Callback):

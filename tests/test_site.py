@@ -200,7 +200,7 @@ def prepare(folder, command, **env):
     (tools / "quarto").chmod(0o755)
     env = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "TQDM_DISABLE": "1", **env}
     done = subprocess.run(
-        [*command, "-c", "from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs(n_workers=2)"],
+        [*command, "-c", "import gc; from nbdev.quarto import nbdev_proc_nbs; nbdev_proc_nbs(n_workers=0); gc.freeze()"],
         cwd=folder,
         env=env,
         capture_output=True,
