@@ -13,11 +13,12 @@ import pytest
 ROOT = Path(__file__).parent
 TIMEOUT = 900  # seconds that one notebook may take
 RUN_ONE = """
-import os, sys
+import gc, os, sys
+gc.freeze()
 from pathlib import Path
 from nbdev.config import get_config
 from nbdev.test import test_nb
-from warm import share_answers
+from shared_answers import share_answers
 share_answers(answers)
 os.dup2(os.open(output, os.O_WRONLY), 1)
 os.dup2(1, 2)
@@ -26,10 +27,25 @@ passed, seconds = test_nb(Path(path), get_config().tst_flags.split(), flags.spli
 sys.exit(0 if passed else 1)
 """
 # A server that has imported the package and what it needs forks a clean process for each notebook, and for each command of the tests,
-# which saves some seconds of imports each time. There is one server for each process of pytest. It imports `tests/warm.py`.
-sys.path.insert(0, str(ROOT / "tests"))
+# which saves some seconds of imports each time. There is one server for each process of pytest, so this is the only list: a file of tests
+# that gave another one would replace it. A fork begins with `gc.freeze()`, or every collection would visit all that was imported, some
+# 500,000 objects.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["warm"])
+processes.set_forkserver_preload(
+    [
+        "nbdev.test",
+        "pandas",
+        "plotly.graph_objects",
+        "zskd.distillation",
+        "zskd.tracking",
+        "zskd.cli",
+        "zskd.serve",
+        "zskd.pretraining",
+        "zskd.export",
+    ]
+    + [f"transformers.models.{name}.modeling_{name}" for name in ("albert", "bert")]
+)
+sys.path.insert(0, str(ROOT / "tests"))  # a notebook's process imports `shared_answers` from there
 # Tests use no network, draw no progress bars, and say nothing that is not about the test.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",

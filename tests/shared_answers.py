@@ -1,39 +1,17 @@
-"""What the server in the root's conftest.py imports before it forks a process for each notebook and each command.
+"""Answers of teachers that the notebooks of one session of tests share: most of them label the same rows with the embedded teacher."""
 
-A fork then has the packages, and two things cost less. Python's garbage collector leaves alone what was imported: each collection would
-otherwise visit some 500,000 objects, and copy their memory for the fork. And a notebook takes a teacher's answers from those that another
-notebook got in the same session, because most notebooks label the same rows with the embedded teacher.
-"""
-
-import gc
 import hashlib
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import torch
 
-NEEDED = (
-    "nbdev.test",
-    "pandas",
-    "plotly.graph_objects",
-    "zskd.distillation",
-    "zskd.tracking",
-    "zskd.cli",
-    "zskd.serve",
-    "zskd.pretraining",
-    "zskd.export",
-    "transformers.models.albert.modeling_albert",
-    "transformers.models.bert.modeling_bert",
-)
+from zskd import teachers
+
 MANY = 100  # rows; fewer are not worth the search
-for name in NEEDED:
-    import_module(name)
-gc.collect()
-gc.freeze()
 
 
 def identity(model: torch.nn.Module) -> bytes | None:
@@ -85,5 +63,4 @@ class Answers:
 
 def share_answers(file: str | Path) -> None:
     "From now on this process shares the answers to many rows with all that have the same file."
-    teachers = import_module("zskd.teachers")
     teachers._forward = Answers(file, teachers._forward)
