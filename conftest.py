@@ -1,5 +1,6 @@
 """What pytest needs to know: every notebook of nbs/ is a test of its own, run by nbdev's test machinery in a process of its own."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -81,6 +82,10 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; ask for it with --flags slow"))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what the files of tests imported is there to the end, too
 
 
 def pytest_collect_file(file_path, parent):

@@ -1,6 +1,7 @@
 "Callbacks together: every pair of them runs, is killed and resumed, and gives the student of a run that nobody disturbed."
 
 import copy
+import gc
 import itertools
 import json
 import multiprocessing
@@ -253,6 +254,7 @@ def distiller(
 
 
 def work(out: Path, env: dict[str, str], *args) -> None:
+    gc.freeze()  # what was imported
     os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", **env})
     torch.set_num_threads(1)
     run = distiller(out, *args)
