@@ -1,5 +1,6 @@
 """What pytest needs to know: every notebook of nbs/ is a test of its own, run by nbdev's test machinery in a process of its own."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -13,10 +14,13 @@ import pytest
 ROOT = Path(__file__).parent
 TIMEOUT = 900  # seconds that one notebook may take
 RUN_ONE = """
-import os, sys
+import gc, os, sys
+gc.freeze()
 from pathlib import Path
 from nbdev.config import get_config
 from nbdev.test import test_nb
+from shared_answers import share_answers
+share_answers(answers)
 os.dup2(os.open(output, os.O_WRONLY), 1)
 os.dup2(1, 2)
 os.chdir(get_config().config_path)
@@ -24,7 +28,9 @@ passed, seconds = test_nb(Path(path), get_config().tst_flags.split(), flags.spli
 sys.exit(0 if passed else 1)
 """
 # A server that has imported the package and what it needs forks a clean process for each notebook, and for each command of the tests,
-# which saves some seconds of imports each time. There is one server for each process of pytest, so this is the only list.
+# which saves some seconds of imports each time. There is one server for each process of pytest, so this is the only list: a file of tests
+# that gave another one would replace it. A fork begins with `gc.freeze()`, or every collection would visit all that was imported, some
+# 500,000 objects.
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
@@ -40,6 +46,7 @@ processes.set_forkserver_preload(
     ]
     + [f"transformers.models.{name}.modeling_{name}" for name in ("albert", "bert")]
 )
+sys.path.insert(0, str(ROOT / "tests"))  # a notebook's process imports `shared_answers` from there
 # Tests use no network, draw no progress bars, and say nothing that is not about the test.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -63,6 +70,10 @@ def pytest_configure(config):
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if workers > 1:  # they share the cores
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers share a folder
+        folder = tempfile.TemporaryDirectory()
+        config.add_cleanup(folder.cleanup)
+        os.environ["ZSKD_TEST_ANSWERS"] = str(Path(folder.name) / "answers.sqlite")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores Ctrl-C and would hand that on to what it starts
 
 
@@ -71,6 +82,10 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="takes minutes; ask for it with --flags slow"))
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what the files of tests imported is there to the end, too
 
 
 def pytest_collect_file(file_path, parent):
@@ -95,7 +110,12 @@ class NotebookRun(pytest.Item):
 
     def runtest(self):
         with tempfile.NamedTemporaryFile("r", errors="replace") as output:
-            names = {"path": str(self.path), "flags": self.config.getoption("--flags"), "output": output.name}
+            names = {
+                "path": str(self.path),
+                "flags": self.config.getoption("--flags"),
+                "output": output.name,
+                "answers": os.environ["ZSKD_TEST_ANSWERS"],
+            }
             process = processes.Process(target=exec, args=(RUN_ONE, names))
             process.start()
             process.join(TIMEOUT)

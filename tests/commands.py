@@ -1,5 +1,6 @@
 "Commands of `zskd` as processes of their own, without the seconds that imports take."
 
+import gc
 import multiprocessing
 import os
 import resource
@@ -16,6 +17,7 @@ def work(words: list[str], pipes: list[Connection], folder: str, env: dict[str, 
     "What the console script does, or Python with `-c` and code, in a process that was forked from the server."
     from zskd import cli
 
+    gc.freeze()  # what was imported
     for number, pipe in enumerate(pipes, 1):
         os.dup2(pipe.fileno(), number)
         pipe.close()

@@ -1,6 +1,7 @@
 "Callbacks together: every pair of them runs, is killed and resumed, and gives the student of a run that nobody disturbed."
 
 import copy
+import gc
 import itertools
 import json
 import multiprocessing
@@ -45,8 +46,7 @@ from zskd.training import Distiller
 WORDS = ["good", "bad", "fine", "dull", "day", "film", "plot", "the", "a", "was", "of", "and"]
 STEPS, KILL = 7, 5  # a checkpoint is written after every third step
 
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["zskd.training", "transformers.models.albert.modeling_albert", "transformers.models.bert.modeling_bert"])
+processes = multiprocessing.get_context("forkserver")  # the server of the root's conftest.py
 
 
 class Rows(Callback):
@@ -254,6 +254,7 @@ def distiller(
 
 
 def work(out: Path, env: dict[str, str], *args) -> None:
+    gc.freeze()  # what was imported
     os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", **env})
     torch.set_num_threads(1)
     run = distiller(out, *args)

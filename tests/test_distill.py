@@ -1,5 +1,6 @@
 "What the distill notebook can't show: kills, a real Ctrl-C, a full disk, damaged files, two processes."
 
+import gc
 import json
 import multiprocessing
 import os
@@ -119,6 +120,7 @@ def distiller(
 
 
 def work(out: Path, env: dict[str, str], *args, **kwargs) -> None:
+    gc.freeze()  # what was imported
     os.environ.update({"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", **env})
     torch.set_num_threads(1)
     out.parent.mkdir(parents=True, exist_ok=True)

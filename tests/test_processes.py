@@ -1,6 +1,7 @@
 """One command in several processes: the tutorial's lines word for word, processes that are killed, mistakes, and torchrun's options."""
 
 import contextlib
+import gc
 import io
 import json
 import multiprocessing
@@ -41,6 +42,7 @@ def none_is_left():
 
 def work(words, env, said):
     "What the console script does, with its output in a file."
+    gc.freeze()  # what was imported
     os.environ.update({"TQDM_DISABLE": "1", **env})
     for number in (1, 2):
         os.dup2(os.open(f"{said}-{number}", os.O_WRONLY | os.O_CREAT), number)
@@ -91,8 +93,9 @@ def step(folder):
     return log.exists() and '"event": "step"' in log.read_text()
 
 
+@pytest.mark.slow
 def test_the_line_of_the_tutorial(tmp_path):
-    "From nothing, word for word; that its student is the one of a single process is shown by the tutorial itself."
+    "From nothing, word for word. The tutorial runs it, too, with these checks, and finds the student of a single process."
     source = "".join("".join(c["source"]) + "\n" for c in json.loads(TUTORIAL.read_text("utf-8"))["cells"])
     (line,) = re.findall(r'^both = "(torchrun .+)"$', source, re.M)
     env = {**os.environ, "TQDM_DISABLE": "1", "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
