@@ -60,8 +60,9 @@ def compare(task: Task, teacher: Teacher, method: str, seed: int, args: argparse
 
 
 def result(task: Task, teacher: Teacher, method: str, rows: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """The result of a run, which is done if it is missing. Single texts start from the teacher, pairs from the compact encoder."""
-    variant = f"{'' if task.n_texts == 1 else 'compact-'}first-{rows}{'+' if method else ''}{method}"
+    """The result of a run, which is done if it is missing."""
+    start = "convolution" if task.n_texts == 1 else "compact"
+    variant = f"{start}-first-{rows}{'+' if method else ''}{method}"
     path = args.results / f"{task.name}-{variant}-{seed}.json"
     if not path.exists():
         args.changes = SCHEDULE.get(task.name, PAIR_SCHEDULE)

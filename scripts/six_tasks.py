@@ -20,8 +20,10 @@ The script skips whatever is already in the work folder or among the results. So
     answers, long, mse, plain_kl, last
                 the pool of `wiki` with other settings of the `Distiller`; see `CHANGES`
 
-These students start from as much of the task's own teacher as fits. A prefix gives them another start:
+These students have attention, and start from as much of the task's own teacher as fits. A prefix gives them another kind or start:
 
+    convolution, static
+                other families, which start from what the teacher makes of single words
     compact     the embedded compact encoder, of at most 1/30 of the teacher's size
     wide        the larger one, of about a tenth
     fresh       the shape of the smaller one, with random weights
@@ -288,9 +290,11 @@ def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
         return {"init": "random", "shape": COMPACT_SHAPE}
     if start == "words":
         return {"init": args.work / "words" / "encoder"}
+    if start in ("convolution", "static"):
+        return {"init": "teacher", "ratio": 30, "family": start}
     if start.startswith("size-"):
-        return {"init": "teacher", "n_params": int(start.removeprefix("size-"))}
-    return {"init": "teacher", "ratio": 30} if task.n_texts == 1 else {"init": "teacher", "shape": PAIR_SHAPE}
+        return {"init": "teacher", "n_params": int(start.removeprefix("size-")), "family": "attention"}
+    return {"init": "teacher", **({"ratio": 30, "family": "attention"} if task.n_texts == 1 else {"shape": PAIR_SHAPE})}
 
 
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int) -> Pool:
