@@ -18,8 +18,8 @@ from .corpora import source_name
 from .metrics import scarce_classes
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'model_card', 'report_facts', 'shareable',
-           'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'needs_zskd', 'model_card', 'report_facts',
+           'shareable', 'is_own', 'write_card']
 
 # %% ../nbs/34_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -47,14 +47,22 @@ def card_data(
     return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags, **base, **named)
 
 # %% ../nbs/34_cards.ipynb #f2328b13
+def needs_zskd(
+    student: Any,  # a `Student`
+) -> bool:
+    "Whether a student is of a kind that transformers knows only after `import zskd`."
+    return str(student.model.config.model_type).startswith("zskd-")
+
+
 def _use(student: Any, n_texts: int | None) -> str:
     "How to call a student."
     given = '{"text": "the first text", "text_pair": "the second text"}' if n_texts == 2 else '"a text"'
     reads = {1: "one text", 2: "two texts"}.get(n_texts or 0, "a text")
+    own = "import zskd  # transformers does not know this kind of model without it\n" if needs_zskd(student) else ""
     return f"""## Use
 
 ```python
-from transformers import pipeline
+{own}from transformers import pipeline
 
 classify = pipeline("text-classification", "PATH-OR-NAME-OF-THIS-FOLDER", truncation=True)
 classify({given})
