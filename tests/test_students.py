@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
-from tokenizers import Tokenizer, models, normalizers, processors
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, processors
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -19,11 +19,13 @@ from transformers import (
     DistilBertConfig,
     ElectraConfig,
     PreTrainedTokenizerFast,
+    RobertaConfig,
 )
 
 from zskd.core import count_parameters
 from zskd.errors import RunError, UserError
 from zskd.fine_tuning import fine_tune
+from zskd.starts import piece_states
 from zskd.students import EMBEDDED, Student, embedded_start
 from zskd.tasks import Task
 from zskd.teachers import Teacher
@@ -51,6 +53,7 @@ def make_teacher(config_class, n_texts, tokenizer=None, **sizes):
         n_texts=n_texts,
         name="random",
         logits=logits,
+        queries=0,
     )
 
 
@@ -67,10 +70,40 @@ KINDS = {
 def test_other_teachers(kind, n_texts):
     config, sizes, taken = KINDS[kind]
     teacher = make_teacher(config, n_texts, **sizes)
-    student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS)
+    student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS, family="attention")
     assert student.notes["init"] == f"the teacher's {taken}"
     assert student.n_params <= 30_000 and len(student.tokenizer) == 60
     assert np.isfinite(student.logits([("the cat", "a dog")[:n_texts]])).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("family", "n_texts"), [("convolution", 1), ("convolution", 2), ("static", 1)])
+def test_other_families(kind, family, n_texts):
+    "Without attention the kind of teacher makes no difference: only its last states are read."
+    config, sizes, _ = KINDS[kind]
+    teacher = make_teacher(config, n_texts, **sizes)
+    student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS, family=family, sensitivity=False)
+    assert student.notes["init"] == "the teacher's states of single pieces" and student.notes["word_queries"] == teacher.queries == 60
+    assert student.n_params <= 30_000 and len(student.tokenizer) == 60
+    rows = [("the cat", "a dog")[:n_texts], ("two men read a book", "the cat")[:n_texts]]
+    assert np.isfinite(student.logits(rows)).all() and np.allclose(student.logits(rows)[:1], student.logits(rows[:1]), atol=1e-5)
+
+
+def test_a_teacher_with_other_pieces_reads_them_as_texts():
+    "A byte-level teacher has no WordPiece vocabulary, so the student's is learned, and the teacher reads each piece as a text."
+    learned = ByteLevelBPETokenizer()
+    learned.train_from_iterator(TEXTS, vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False)
+    learned.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=learned._tokenizer, **names)
+    teacher = make_teacher(RobertaConfig, 1, tokenizer, pad_token_id=1, max_position_embeddings=64, **BERT)
+    student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS)
+    assert student.notes["init"] == "the teacher's states of single pieces" and np.isfinite(student.logits(TEXTS[:4])).all()
+    piece = student.tokenizer.get_vocab()["the"]
+    states = piece_states(teacher, student.tokenizer)
+    with torch.no_grad():
+        alone = teacher.model.base_model(**tokenizer("the", return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0].mean(0)
+    assert np.allclose(states[piece], alone, atol=1e-5)
 
 
 def test_larger_than_the_teacher():
@@ -240,7 +273,7 @@ def test_a_stopped_move_leaves_no_mixture(saved, monkeypatch):
     assert np.allclose(Student.load(saved).logits(["the cat"]), student.logits(["the cat"]))
 
 
-@pytest.mark.parametrize("n_texts, start", [(2, "compact-small"), (1, "the teacher's words and layers")])
+@pytest.mark.parametrize("n_texts, start", [(2, "compact-small"), (1, "the teacher's states of single pieces")])
 def test_pairs_start_from_the_embedded_encoder_of_their_size(n_texts, start):
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["compact-small"])
     teacher = make_teacher(BertConfig, n_texts, tokenizer=tokenizer, **BERT)

@@ -264,14 +264,7 @@ def distill(
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, cache = Path(out), Path(cache or Path(out) / "logits")
     training = training_arguments(methods, adversary, seed=seed, **settings)
-    size: dict[str, Any] = {
-        "ratio": ratio,
-        "n_params": n_params,
-        "preset": preset,
-        "init": init,
-        "vocab_size": vocab_size,
-        "family": family,
-    }
+    size = dict[str, Any](ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size)
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now

@@ -387,15 +387,18 @@ def piece_states(
     tokenizer: PreTrainedTokenizerBase,  # the student's, WordPiece
     kept: np.ndarray | None = None,  # int [V], the teacher's numbers of the pieces, if it has them
 ) -> np.ndarray:  # float32 [V, D]
-    "The mean of the teacher's last hidden states for each piece of a vocabulary, alone."
+    "The mean of the teacher's last hidden states for each piece of a vocabulary, alone; zeros for a piece that it reads nothing of."
     rows, model = _piece_rows(teacher, tokenizer, kept), teacher.model
-    lengths = np.array([len(row) for row in rows])
-    out = np.zeros((len(rows), model.config.get_text_config().hidden_size), np.float32)
+    lengths, out = np.array([len(row) for row in rows]), np.zeros((len(rows), 0), np.float32)
     with torch.inference_mode():
         for take in token_batches(lengths, 8192, equal=True):  # so there is no padding
+            if not lengths[take[0]]:  # a special token, and a teacher that puts nothing around a text
+                continue
             ids = torch.tensor([rows[i] for i in take], device=model.device)
             states = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-            out[take] = states.float().mean(1).cpu().numpy()
+            found = states.float().mean(1).cpu().numpy()
+            out = out if out.shape[1] else np.zeros((len(rows), found.shape[1]), np.float32)
+            out[take] = found
     teacher.queries += len(rows)
     return out
 

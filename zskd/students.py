@@ -455,8 +455,7 @@ def create(
         else:
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
-            if chosen is not None and shape is None:
-                student.notes["n_texts"] = n_texts  # its shape was chosen for this
+            student.notes |= {"n_texts": n_texts} if chosen is not None and shape is None else {}  # its shape was chosen for this
     student.notes["ratio"] = student.ratio(teacher)
     return student
 
