@@ -36,7 +36,7 @@ from zskd.methods.skeptical import Skeptical
 from zskd.methods.uncertainty import UncertainRows, UncertaintyMixup
 from zskd.pretraining import MaskedWords, Relations
 from zskd.search import GradientSearch
-from zskd.shapes import Shape
+from zskd.shapes import CnnShape, Shape
 from zskd.stage2 import Stage2
 from zskd.students import Student
 from zskd.teachers import Teacher
@@ -207,6 +207,9 @@ QUICK_TWO = [("relations", "infill"), ("words", "half")]
 FAMILY = ("unix", "selection", "styles", "inconsistent", "anchors", "talking", "roles")  # together in two processes
 
 
+NO_CONVOLUTIONS = ("words", "talking")  # the pretraining of encoders; states of two layers with the same width
+
+
 class Act(Callback):
     "Ends the process, or the run as a second Ctrl-C does, at a step."
 
@@ -315,6 +318,24 @@ def test_a_pair_in_two_processes_killed_and_resumed_gives_the_same_student(tmp_p
     assert started(tmp_path / "run", 2, pair, "nothing", True) == [0, 0]
     assert identical(tmp_path / "calm", tmp_path / "run")
     assert (tmp_path / "calm.json").read_text() == (tmp_path / "run.json").read_text()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_student_without_attention(tmp_path, name):
+    "Every method works with it, or refuses in one line before anything is computed."
+    shape, teacher = CnnShape(400, 8, (1, 2, 3), 8, 8), the_teacher()
+    student = Student.create(teacher, shape=shape, init="random", corpus=list(the_rows()), max_length=16)
+    settings = {"steps": 4, "batch_size": 16, "held_out": 40, "cache": tmp_path / "logits"}
+    made = [c for other in (name,) for c in ALL[other]()]
+    if name in NO_CONVOLUTIONS:
+        with pytest.raises(UserError, match="\\A[^\n]*leave it out[^\n]*\\Z"):
+            Distiller(teacher, student, list(the_rows()), tmp_path / "run", callbacks=made, **settings)
+        return
+    run = Distiller(teacher, student, list(the_rows()), tmp_path / "run", callbacks=made, **settings)
+    run.fit()
+    found = Student.load(tmp_path / "run" / "student")
+    assert found.model.config.model_type == "zskd-textcnn" and np.isfinite(found.logits(list(the_rows())[:4])).all()
+    assert any(not torch.equal(a, b) for a, b in zip(run.student.model.parameters(), student.model.parameters(), strict=True))
 
 
 def test_everything_together(tmp_path):

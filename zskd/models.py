@@ -34,8 +34,8 @@ from .errors import RunError, UserError, out_of_memory, require
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
            'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
-           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'make_folder',
-           'model_folder', 'fast_arithmetic', 'fast_gradients']
+           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'state_width',
+           'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
 
 # %% ../nbs/16_models.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -388,6 +388,14 @@ def inputs_of(
         yield seen
     finally:
         hook.remove()
+
+# %% ../nbs/16_models.ipynb #16c1a004
+def state_width(
+    config: PretrainedConfig,  # of a model
+    layer: int,  # as in `output_hidden_states`: 0 before the first
+) -> int:
+    "The width of a model's hidden states. The word vectors of a TextCNN are narrower than its features."
+    return config.embedding_size if layer == 0 and config.model_type == "zskd-textcnn" else config.hidden_size
 
 # %% ../nbs/16_models.ipynb #2c72f4d8
 def make_folder(

@@ -35,6 +35,7 @@ class TextCnnConfig(PreTrainedConfig):
         self.widths, self.filters = list(widths), filters
         self.intermediate_size, self.aligned_size = intermediate_size, aligned_size
         self.type_vocab_size = 2  # a pair's texts are numbered 0 and 1
+        self.num_hidden_layers = 1  # the hidden states are the word vectors and the features
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
     @property

@@ -16,6 +16,7 @@ from ..asking import Given, reads_states
 from ..callbacks import Batch, Callback, Run, Schedule, weight_at, weight_setting
 from ..core import derive_seed
 from ..errors import UserError, require
+from ..models import state_width
 from ..teachers import Teacher
 from .hidden import align_rows, check_states
 
@@ -117,6 +118,9 @@ def check(self: Communication, run: Run) -> None:
     for (name, model), layer in zip(models.items(), self.layers(run), strict=True):
         text = f"must be from 0 to {model.config.num_hidden_layers - 1}, below the last layer"
         require(isinstance(layer, int) and 0 <= layer < model.config.num_hidden_layers, text, **{name: layer})
+    if state_width(run.start.model.config, self.layers(run)[0]) != run.start.model.config.hidden_size:
+        text = "Communication needs a student whose lower states are as wide as its last ones, such as one with attention; leave it out"
+        raise UserError(text, callbacks=None)
     if not reads_states(teacher, self.layers(run)[1]):
         text = f"teacher {teacher.name} cannot run its upper layers alone, as an encoder like BERT can; leave Communication out"
         raise UserError(text, callbacks=None)

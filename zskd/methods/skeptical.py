@@ -16,6 +16,7 @@ from ..callbacks import Batch, Callback, Run
 from ..core import derive_seed
 from ..errors import UserError, require
 from ..losses import kl
+from ..models import state_width
 from ..teachers import HARD_LABEL_CONFIDENCE, Teacher
 
 # %% auto #0
@@ -108,7 +109,7 @@ def modules(self: Skeptical, run: Run) -> dict[str, torch.nn.Module]:
     "The exit. It is not part of the finished student."
     if not self.exit_weight:
         return {}
-    width, classes = run.student.model.config.hidden_size, len(run.start.labels)
+    width, classes = state_width(run.student.model.config, self.exit_layer(run)), len(run.start.labels)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(run.settings.seed, "skeptical"))
         self.exit = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.Linear(width, classes))
