@@ -50,7 +50,7 @@ FAMILIES = RESULTS.parent / "families"
 RIVALS = ("tfidf", "hashed", "model2vec", "model2vec-256", "int8")
 ROWS = {"sst2": 200_000}  # of the pool; the other tasks have PAIRS
 SETTINGS: dict[str, dict[str, Any]] = {  # of the `Distiller`; the other tasks have PAIR_SETTINGS
-    "sst2": {"steps": 1500, "batch_size": 256, "lr": 4e-3, "held_out": 5000, "hidden": 0.0},
+    "sst2": {"steps": 1500, "batch_size": 256, "lr": 3e-3, "held_out": 5000, "hidden": 0.0},
 }
 PAIR_SETTINGS: dict[str, Any] = {"steps": 1000, "batch_size": 64, "lr": 2e-3, "hidden": 0.0}
 TEXTS = 4096  # that are answered in bulk
@@ -108,7 +108,8 @@ def make(task: Task, teacher: Teacher, kind: str, seed: int, args: argparse.Name
         model, about = fitted(teacher, pool, kind), {}
     seconds = time.perf_counter() - began
     report = evaluate(StoredAnswers(teacher, args.work / "logits"), model, task.validation(args.data), timed=0).data
-    kept = {k: report[k] for k in ("task", "metric", "n", "teacher", "student", "pct_of_teacher", "agreement", "kl", "scores")}
+    names = ("task", "metric", "n", "teacher", "student", "compression", "pct_of_teacher", "agreement", "kl", "scores", "baselines")
+    kept = {k: report[k] for k in names}
     command = called(args, "--tasks", task.name, "--kinds", kind, "--seeds", str(seed))
     facts = {"kind": kind, "seed": seed, "rows": len(pool), "params": model.n_params, "seconds": seconds}
     write_json(FAMILIES / f"{task.name}-{kind}-{seed}.json", {"command": command, **facts, **about, "report": kept, **made_by()})

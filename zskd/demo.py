@@ -231,7 +231,7 @@ def print_report(
 
 # %% ../nbs/84_demo.ipynb #3c49b375
 WHAT_NEXT = """
-{out}/student      a plain Hugging Face model: pipeline("text-classification", "{out}/student", truncation=True)
+{out}/student      a Hugging Face model: import zskd, then pipeline("text-classification", "{out}/student", truncation=True)
 {out}/report.html  the report to look at, and report.json for programs
 
 With your own teacher, and text of your own:
