@@ -100,7 +100,7 @@ def test_a_teacher_with_other_pieces_reads_them_as_texts():
     student = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS)
     assert student.notes["init"] == "the teacher's states of single pieces" and np.isfinite(student.logits(TEXTS[:4])).all()
     piece = student.tokenizer.get_vocab()["the"]
-    states = piece_states(teacher, student.tokenizer)
+    states = piece_states(teacher.model, tokenizer, student.tokenizer)
     with torch.no_grad():
         alone = teacher.model.base_model(**tokenizer("the", return_tensors="pt", return_token_type_ids=False)).last_hidden_state[0].mean(0)
     assert np.allclose(states[piece], alone, atol=1e-5)

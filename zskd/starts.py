@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from scipy.linalg import helmert
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .tasks import Row, as_rows
 from .teachers import Teacher
@@ -373,22 +373,23 @@ def piece_texts(
     return ["" if i in special else piece.removeprefix(prefix) for i, piece in enumerate(pieces)]
 
 # %% ../nbs/33_starts.ipynb #33b00003
-def _piece_rows(teacher: Teacher, tokenizer: PreTrainedTokenizerBase, kept: np.ndarray | None) -> list[list[int]]:
-    "The teacher's tokens for each piece of a student: the piece between the tokens that surround every text."
+def _piece_rows(reader: PreTrainedTokenizerBase, tokenizer: PreTrainedTokenizerBase, kept: np.ndarray | None) -> list[list[int]]:
+    "A model's tokens for each piece of a student: the piece between the tokens that surround every text."
     if kept is None:
-        found = encode_rows(teacher.tokenizer, piece_texts(tokenizer), 32)
+        found = encode_rows(reader, piece_texts(tokenizer), 32)
         return [found.ids[a:b].tolist() for a, b in zip(found.offsets, found.offsets[1:], strict=False)]
-    around = encode_rows(teacher.tokenizer, ["a"], 32).ids.tolist()
+    around = encode_rows(reader, ["a"], 32).ids.tolist()
     return [[*around[:1], int(i), *around[-1:]] for i in kept]
 
 # %% ../nbs/33_starts.ipynb #33b00004
 def piece_states(
-    teacher: Teacher,  # a Hugging Face teacher; it is asked once per piece
+    model: PreTrainedModel,  # a teacher, or an encoder; it is asked once per piece
+    reader: PreTrainedTokenizerBase,  # its tokenizer
     tokenizer: PreTrainedTokenizerBase,  # the student's, WordPiece
-    kept: np.ndarray | None = None,  # int [V], the teacher's numbers of the pieces, if it has them
+    kept: np.ndarray | None = None,  # int [V], the model's numbers of the pieces, if it has them
 ) -> np.ndarray:  # float32 [V, D]
-    "The mean of the teacher's last hidden states for each piece of a vocabulary, alone; zeros for a piece that it reads nothing of."
-    rows, model = _piece_rows(teacher, tokenizer, kept), teacher.model
+    "The mean of a model's last hidden states for each piece of a vocabulary, alone; zeros for a piece that it reads nothing of."
+    rows = _piece_rows(reader, tokenizer, kept)
     lengths, out = np.array([len(row) for row in rows]), np.zeros((len(rows), 0), np.float32)
     with torch.inference_mode():
         for take in token_batches(lengths, 8192, equal=True):  # so there is no padding
@@ -399,7 +400,6 @@ def piece_states(
             found = states.float().mean(1).cpu().numpy()
             out = out if out.shape[1] else np.zeros((len(rows), found.shape[1]), np.float32)
             out[take] = found
-    teacher.queries += len(rows)
     return out
 
 # %% ../nbs/33_starts.ipynb #33b00006

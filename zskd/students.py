@@ -39,7 +39,7 @@ from .tokens import Encoded, encode_rows, token_batches, truncated_share
 from .vocabularies import check_pieces, learn_vocabulary, make_tokenizer, special_tokens, trim_vocabulary, wordpiece_spec
 
 # %% auto #0
-__all__ = ['EMBEDDED', 'Student', 'embedded_start']
+__all__ = ['WORDS', 'EMBEDDED', 'Student', 'embedded_start']
 
 # %% ../nbs/35_students.ipynb #25b75cef
 class Student(Classifier):
@@ -342,6 +342,15 @@ def _random_model(
         config = shape.config(labels, max_length, tokenizer.pad_token_id)
     return AutoModelForSequenceClassification.from_config(config).eval(), shape
 
+# %% ../nbs/35_students.ipynb #35b00006
+WORDS = "compact-small"  # the embedded encoder that gives word vectors if the teacher is a function
+
+
+def _embedded_words(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
+    "The embedded encoder's states of single pieces [V, D]."
+    encoder = _pretrained(EMBEDDED[WORDS], role="init", num_labels=2, ignore_mismatched_sizes=True)
+    return piece_states(encoder.model, encoder.tokenizer, tokenizer)
+
 # %% ../nbs/35_students.ipynb #7d45adb6
 def _fresh(
     teacher: Teacher,
@@ -371,11 +380,15 @@ def _fresh(
     model, shape = _random_model(shape, preset, tokenizer, labels, max_length)
     how = "random" if init == "random" else "random, because this teacher has no vectors for these pieces"
     if from_teacher and states:
-        start_words(model, piece_states(teacher, tokenizer, kept))
+        start_words(model, piece_states(teacher.model, teacher.tokenizer, tokenizer, kept))
         how = "the teacher's states of single pieces"
         about["word_queries"] = about.get("word_queries", 0) + len(tokenizer)
+        teacher.queries += len(tokenizer)
     elif from_teacher:
         how = _start(model, teacher, cast(np.ndarray, kept), first, texts, n_texts)
+    elif init == "words" and states:
+        start_words(model, _embedded_words(tokenizer))
+        how, vocab = WORDS, f"{vocab}, with vectors from {WORDS}"
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, **about})
 
@@ -447,10 +460,10 @@ def create(
     family = _family(family, preset, shape, init, n_texts)
     if init == "auto":
         free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2 and family == "attention"
-        init = embedded_start(teacher, budget, labels, max_length) if free else "teacher"
+        init = embedded_start(teacher, budget, labels, max_length) if free else "words" if teacher.model is None else "teacher"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
-        if init not in ("teacher", "random"):
+        if init not in ("teacher", "random", "words"):
             student = _checkpoint(init, budget, labels, max_length)
         else:
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family)
