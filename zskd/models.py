@@ -389,7 +389,7 @@ def inputs_of(
     finally:
         hook.remove()
 
-# %% ../nbs/16_models.ipynb #16c1a004
+# %% ../nbs/16_models.ipynb #16b1a004
 def state_width(
     config: PretrainedConfig,  # of a model
     layer: int,  # as in `output_hidden_states`: 0 before the first
