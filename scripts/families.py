@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from provenance import made_by
-from six_tasks import PAIRS, RESULTS, StoredAnswers, first, make_teacher, shown
+from six_tasks import PAIRS, RESULTS, StoredAnswers, first, make_teacher, options, shown
 from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -59,11 +59,7 @@ SINGLE = 300  # that are answered one at a time
 
 def main() -> None:
     """Make what is requested and not there yet, then measure its speed if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
-    parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
-    parser.add_argument("--corpus", required=True, nargs="+", help="text files")
-    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and classifiers")
+    parser = options(__doc__)
     parser.add_argument("--tasks", nargs="+", default=["sst2"])
     parser.add_argument("--kinds", nargs="+", default=[*PREFERENCES, *RIVALS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of the students; the others have no seed")

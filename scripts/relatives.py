@@ -11,10 +11,9 @@ The script skips what is already among the results, so an interrupted matrix con
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from six_tasks import ADVERSARIES, RESULTS, balanced, make_teacher, run
+from six_tasks import ADVERSARIES, RESULTS, balanced, make_teacher, options, run
 
 from zskd.core import read_json
 from zskd.methods.index import METHODS
@@ -33,11 +32,7 @@ BASE = ("", *(name for name in ADVERSARIES if "-" not in name))  # nothing, and 
 
 def main() -> None:
     """Run what is requested and not done yet, one seed after the other."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
-    parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
-    parser.add_argument("--corpus", required=True, nargs="+", help="text files")
-    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and runs")
+    parser = options(__doc__)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "mnli", "qnli"])
     parser.add_argument("--methods", nargs="+", default=[*BASE, *METHODS], help="names, joined by + where several are used together")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

@@ -133,12 +133,8 @@ ADVERSARIES: dict[str, Callable[[], Stage2]] = {
 
 def main() -> None:
     """Run what is requested and not done yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
-    parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
-    parser.add_argument("--corpus", required=True, nargs="+", help="text files")
+    parser = options(__doc__)
     parser.add_argument("--news", nargs="+", default=[], help="text files of news, for `news`")
-    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and runs")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), help="none: the teachers only")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
@@ -152,6 +148,16 @@ def main() -> None:
             for seed in args.seeds:
                 if not (args.results / f"{name}-{variant}-{seed}.json").exists():
                     run(TASKS[name], teacher, variant, seed, args)
+
+
+def options(about: str | None) -> argparse.ArgumentParser:
+    """The options of every script that works on these tasks."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
+    parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
+    parser.add_argument("--corpus", required=True, nargs="+", help="text files")
+    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and runs")
+    return parser
 
 
 def make_teacher(task: Task, args: argparse.Namespace) -> Teacher:

@@ -24,7 +24,7 @@ from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import check_callbacks, count_answers
 from .processes import team
 from .settings import Settings, default_batch_size
-from .shapes import PREFERENCES, PRESETS, best_shape
+from .shapes import PRESETS, best_shape, check_family
 from .stage2 import Stage2
 from .students import Student
 from .tasks import Examples, Task, get_task
@@ -70,7 +70,7 @@ def check_size(
     ready = init not in ("auto", "teacher", "random")
     for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family}.items():
         require(not ready or value is None, f"has no effect on the checkpoint {init}; leave one of them out", **{name: value})
-    require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
+    check_family(family)
     require(family is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", family=family)
     if vocab_size is not None:
         require(vocab_size >= 200, "must be at least 200; single characters alone are nearly as many", vocab_size=vocab_size)

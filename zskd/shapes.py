@@ -17,7 +17,7 @@ from .textcnn_config import TextCnnConfig
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'FAMILY', 'WIDTHS', 'PRESETS', 'Shape', 'label_maps', 'CnnShape', 'candidate_shapes',
-           'require_positive', 'best_shape', 'preset_config', 'shape_of']
+           'require_positive', 'check_family', 'best_shape', 'preset_config', 'shape_of']
 
 # %% ../nbs/32_shapes.ipynb #8c53d01a
 @dataclass(frozen=True)
@@ -222,6 +222,13 @@ def require_positive(
     for name, size in sizes.items():
         require(size is None or 0 < size < math.inf, "must be positive and finite; choose another or leave it out", **{name: size})
 
+# %% ../nbs/32_shapes.ipynb #32b00011
+def check_family(
+    family: str | None,  # a name in `PREFERENCES`; None is allowed
+) -> None:
+    "Raise `UserError` for an unknown family."
+    require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
+
 # %% ../nbs/32_shapes.ipynb #a7f898ca
 def best_shape(
     budget: int,  # most parameters
@@ -235,8 +242,8 @@ def best_shape(
     "The shape that `PREFERENCES` gives for a budget. Raises `UserError` for an unknown family, and a budget that is too small."
     require(n_texts in FAMILY, "an input has 1 or 2 texts", n_texts=n_texts)
     require_positive(vocab_size=vocab_size)
+    check_family(family)
     family = family or FAMILY[n_texts]
-    require(family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
     if budget < 1:
         raise UserError(f"a budget of {budget:,} parameters is too small for any student; give more parameters or a smaller ratio")
     p, (step, least) = PREFERENCES[family][n_texts], (8, 8) if family == "attention" else (2, 4)

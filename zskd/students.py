@@ -31,7 +31,7 @@ from .corpora import Corpus, load_corpus
 from .errors import RunError, UserError, require
 from .metrics import Classifier
 from .models import give_pad_token, load_classifier, model_folder, reading_limit
-from .shapes import FAMILY, PREFERENCES, CnnShape, Shape, best_shape, label_maps, preset_config, require_positive, shape_of
+from .shapes import FAMILY, CnnShape, Shape, best_shape, check_family, label_maps, preset_config, require_positive, shape_of
 from .starts import copy_layers, piece_states, start_embeddings, start_layers, start_words, word_reactions
 from .tasks import Row, as_rows, list_names
 from .teachers import Teacher, check_padding
@@ -229,7 +229,7 @@ def _budget(
 # %% ../nbs/35_students.ipynb #35b00001
 def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int) -> str:
     "The student's family. Raises `UserError` for an unknown name, and where something else decides it."
-    require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
+    check_family(family)
     made = init in ("auto", "teacher", "random")
     if shape is None and preset is None and made:
         return family or FAMILY[n_texts]
