@@ -1,10 +1,10 @@
-"""Compare methods of other papers on one base: the default student on a part of the pool of each task, with a short schedule.
+"""Compare methods of other papers, and the paper's own adversaries, on one base: a student of convolutions, trained for one epoch.
 
     python scripts/relatives.py --base ENCODER --data GLUE_FOLDER --corpus 'wikipedia_*.txt' --work runs/six
 
-Each method is run twice. First with the same steps on the same rows, so it may ask the teacher more. Then with the same number of teacher
-answers, forward and backward counted: the pool is smaller by as many answers as the method asked during training. The student of pairs
-learns from the teacher's answers only, without its states, so that the base asks nothing during training; `hidden` is one of the methods.
+Every method is switched on alone, with the rows and the steps of the base. Most ask the teacher during training. So the base is also run
+on more rows (`MORE`), one epoch again: this curve says what the same number of answers gives without any method. The student learns from
+the teacher's answers only, without its states, so that the base asks nothing during training; `hidden` is one of the methods.
 The script skips what is already among the results, so an interrupted matrix continues where it stopped.
 """
 
@@ -13,28 +13,30 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from six_tasks import ADVERSARIES, RESULTS, balanced, make_teacher, options, run
+from six_tasks import ADVERSARIES, RESULTS, make_teacher, options, run
 
-from zskd.core import read_json
+from zskd.errors import UserError
 from zskd.methods.index import METHODS
 from zskd.tasks import TASKS, Task
 from zskd.teachers import Teacher
 
 RELATIVES = RESULTS.parent / "relatives"
-LEAST = 0.25  # of the rows must remain with the same number of answers
-ROWS = {"sst2": 30_000}  # of the base; the other tasks have PAIRS
-PAIRS = 20_000
-# Changes of the settings of `six_tasks`; the other tasks have PAIR_SCHEDULE.
-SCHEDULE = {"sst2": {"steps": 500, "batch_size": 128, "held_out": 2000}}
-PAIR_SCHEDULE = {"steps": 400, "hidden": 0.0}
-BASE = ("", *(name for name in ADVERSARIES if "-" not in name))  # nothing, and the paper's own adversaries
+ROWS = {"sst2": 20_000}  # of the base; the other tasks have PAIRS
+PAIRS = 10_000
+BATCH = {"sst2": 64}  # the other tasks have PAIR_BATCH
+PAIR_BATCH = 32
+HELD_OUT = 1000
+MORE = (1.0, 1.25, 1.5, 2.0, 3.0)  # times the rows, and as many times the steps
+PAPER = tuple(name for name in ADVERSARIES if "-" not in name)  # the paper's own adversaries
 
 
 def main() -> None:
     """Run what is requested and not done yet, one seed after the other."""
     parser = options(__doc__)
     parser.add_argument("--tasks", nargs="+", default=["sst2", "mnli", "qnli"])
-    parser.add_argument("--methods", nargs="+", default=[*BASE, *METHODS], help="names, joined by + where several are used together")
+    parser.add_argument(
+        "--methods", nargs="+", default=["base", *METHODS, *PAPER], help="names, joined by + where several are used together"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     args.news, args.results = [], RELATIVES
@@ -46,28 +48,29 @@ def main() -> None:
 
 
 def compare(task: Task, teacher: Teacher, method: str, seed: int, args: argparse.Namespace) -> None:
-    """A method with the same steps, then with the same answers."""
+    """The runs of one method, or of the base on each number of rows, that are missing. A method that refuses this student is named."""
+    args.start_rows = ROWS.get(task.name, PAIRS)  # every run has the same start
+    for variant, rows in variants(task, method):
+        if not (args.results / f"{task.name}-{variant}-{seed}.json").exists():
+            args.changes = schedule(task, method, rows)
+            try:
+                run(task, teacher, variant, seed, args)
+            except UserError as e:
+                print(f"{task.name} {variant} {seed}: {e}", flush=True)
+
+
+def variants(task: Task, method: str) -> list[tuple[str, int]]:
+    """Names of runs as in `six_tasks`, and their rows."""
     rows = ROWS.get(task.name, PAIRS)
-    found = result(task, teacher, method, rows, seed, args)
-    left = rows - round(asked_in_training(found) / balanced(task).oversample)  # every candidate of a pool costs an answer
-    if method and LEAST * rows <= left < rows:
-        result(task, teacher, method, left, seed, args)
+    if method == "base":
+        return [(f"convolution-first-{round(rows * times)}", round(rows * times)) for times in MORE]
+    return [(f"convolution-first-{rows}+{method}", rows)]
 
 
-def result(task: Task, teacher: Teacher, method: str, rows: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """The result of a run, which is done if it is missing."""
-    start = "convolution" if task.n_texts == 1 else "compact"
-    variant = f"{start}-first-{rows}{'+' if method else ''}{method}"
-    path = args.results / f"{task.name}-{variant}-{seed}.json"
-    if not path.exists():
-        args.changes = SCHEDULE.get(task.name, PAIR_SCHEDULE)
-        run(task, teacher, variant, seed, args)
-    return read_json(path)
-
-
-def asked_in_training(found: dict[str, Any]) -> int:
-    """Questions to the teacher during training, forward and backward."""
-    return found["asked"]["forward"] + found["asked"]["backward"]
+def schedule(task: Task, method: str, rows: int) -> dict[str, Any]:
+    """Settings of one epoch over so many rows. The weight of the teacher's states is 0, unless the method is about them."""
+    size, states = BATCH.get(task.name, PAIR_BATCH), None if "hidden" in method.split("+") else 0.0
+    return {"batch_size": size, "steps": rows // size, "held_out": HELD_OUT, "hidden": states}
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ from safetensors.numpy import load_file, save_file
 from zskd.adversaries import MaxDivergenceSearch, RandomInfill, class_order
 from zskd.callbacks import named_callbacks
 from zskd.cli import main as zskd
-from zskd.core import RunFolder, atomic_path, read_json, write_json
+from zskd.core import RunFolder, atomic_path, digest, read_json, write_json
 from zskd.corpora import Corpus, load_corpus
 from zskd.evaluation import evaluate
 from zskd.generator import MaskedLMGenerator
@@ -156,7 +156,8 @@ def options(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--base", required=True, help="folder or hub name of the encoder that becomes the teachers")
     parser.add_argument("--data", required=True, help="folder with the tasks' TSV files")
     parser.add_argument("--corpus", required=True, nargs="+", help="text files")
-    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits and runs")
+    parser.add_argument("--work", default="runs/six", type=Path, help="folder for teachers, pools, logits, starts and runs")
+    parser.set_defaults(start_rows=50_000)
     return parser
 
 
@@ -303,6 +304,16 @@ def size_of(task: Task, start: str, args: argparse.Namespace) -> dict[str, Any]:
     return {"init": "teacher", **({"ratio": 30, "family": "attention"} if task.n_texts == 1 else {"shape": PAIR_SHAPE})}
 
 
+def started(task: Task, teacher: Teacher, start: str, rows: Any, seed: int, args: argparse.Namespace) -> Student:
+    """The student before any training. Its start is kept, because the teacher has to read every word for some of them."""
+    texts = [t for row in (rows.rows(range(min(len(rows), args.start_rows))) if isinstance(rows, Pool) else rows) for t in row]
+    folder = args.work / "starts" / f"{task.name}-{start}-{seed}-{digest(texts)[:16]}"
+    if not folder.exists():
+        made = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
+        made.save(folder)
+    return Student.load(folder)
+
+
 def candidates(task: Task, teacher: Teacher, corpus: Corpus, n: int) -> Pool:
     """The candidates from which a balanced pool of `n` rows is chosen, without answers."""
     recipe = balanced(task)
@@ -330,8 +341,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
     stage2 = ADVERSARIES[extra]() if extra in ADVERSARIES else None
     methods = make_methods(extra) if extra and stage2 is None else []
     rows = selected(task, teacher, start, args) if learned == "selected" else make_rows(task, teacher, learned, args)
-    texts = [t for row in (rows.rows(range(min(len(rows), 50_000))) if isinstance(rows, Pool) else rows) for t in row]
-    student = Student.create(teacher, **size_of(task, start, args), corpus=texts, seed=seed, n_texts=task.n_texts)
+    student = started(task, teacher, start, rows, seed, args)
     out = args.work / "runs" / f"{task.name}-{variant}-{seed}"
     settings = {**settings_of(task, learned), **args.changes, "seed": seed}
     cache = args.work / "logits"

@@ -89,6 +89,17 @@ def test_other_families(kind, family, n_texts):
     assert np.isfinite(student.logits(rows)).all() and np.allclose(student.logits(rows)[:1], student.logits(rows[:1]), atol=1e-5)
 
 
+def test_a_student_of_pairs_without_attention_is_loaded_before_it_is_trained(tmp_path):
+    "A batch of single texts, which is what loading tries too, has no other text to align with; padding must not take its place."
+    teacher = make_teacher(BertConfig, 2, **BERT)
+    made = Student.create(teacher, n_params=30_000, vocab_size=60, corpus=TEXTS, family="convolution", sensitivity=False)
+    with torch.no_grad():
+        made.model.comparison.compare.weight *= 100
+    made.save(tmp_path)
+    rows = [("the cat", "a dog"), ("two men read a book", "the cat")]
+    assert np.allclose(Student.load(tmp_path).logits(rows), made.logits(rows), atol=1e-5)
+
+
 def test_a_teacher_with_other_pieces_reads_them_as_texts():
     "A byte-level teacher has no WordPiece vocabulary, so the student's is learned, and the teacher reads each piece as a text."
     learned = ByteLevelBPETokenizer()

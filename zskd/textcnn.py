@@ -112,7 +112,7 @@ class TextComparison(nn.Module):
         u = self.project(features)
         other = (types[:, :, None] != types[:, None, :]) & (mask[:, None, :] > 0)
         scores = (u @ u.transpose(1, 2) / u.shape[-1] ** 0.5).masked_fill(~other, -1e4)
-        beta = scores.softmax(-1) @ u
+        beta = scores.softmax(-1) @ u * other.any(-1, keepdim=True)  # 0 if there is no other text
         compared = F.gelu(self.compare(torch.cat([u, beta, u - beta, u * beta], -1)))
         a, b = (mean_and_most(compared, mask * (types == i)) for i in (0, 1))
         return torch.cat([a, b, (a - b).abs(), a * b], 1)
