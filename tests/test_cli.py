@@ -877,6 +877,29 @@ def test_export(call, finished, tmp_path, monkeypatch):
     one_line(err, "pip install '.[onnx]' in a clone of zskd")
 
 
+def test_predict(call, finished, tmp_path):
+    student = tmp_path / "student"
+    shutil.copytree(finished[0] / "student", student)
+    texts = tmp_path / "texts.csv"
+    texts.write_text("n,text\n" + "".join(f'{i},"a film, number {i}"\n' for i in range(200)) + "200,\n")
+    code, plain, err = call("predict", student, "--data", texts)
+    assert (code, err) == (0, "") and len(plain.splitlines()) == 202
+    assert call("export", student, "--out", student, "--rows", 20)[0] == 0
+    code, out, err = call("predict", student, "--data", texts, "--out", tmp_path / "answers.tsv")
+    assert code == 0 and "201 answers" in out and "ONNX fp32: " in err and "PyTorch: " in err
+    found = [line.split("\t")[0] for line in (tmp_path / "answers.tsv").read_text().splitlines()]
+    assert found == [line.split("\t")[0] for line in plain.splitlines()]
+    for words, named in (
+        (["--data", tmp_path / "none.csv"], ["none.csv", "cannot be read"]),
+        (["--data", texts, "--columns", "body"], ["no column 'body'"]),
+        (["--data", texts, "--columns", "n", "text"], ["--columns n text", "reads 1 at a time"]),
+        (["--data", texts, "--out", tmp_path / "answers.xlsx"], ["--out", "must end in"]),
+    ):
+        code, out, err = call("predict", student, *words)
+        assert (code, out) == (2, ""), (words, out, err)
+        one_line(err, *named)
+
+
 def test_dashboard_as_pages(call, finished, models, tmp_path):
     code, out, err = call("dashboard", finished[0], "--pages", tmp_path / "pages", "--data", "demo", "--most", 30)
     assert (code, err) == (0, "")

@@ -11,16 +11,14 @@ import shlex
 import warnings
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
 __all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'audit', 'introduction', 'check_distill',
-           'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate', 'export', 'sentence_rows',
-           'options_shown', 'load_shown', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain',
-           'make_pretrainer']
+           'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate', 'options_shown', 'load_shown',
+           'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain', 'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
@@ -395,55 +393,6 @@ def check_evaluate(
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     check_apart(teacher, student)
-
-# %% ../nbs/83_commands.ipynb #14a21a42
-@command("zskd export runs/sst2/student --out onnx/sst2 --int8", by_place="student")
-def export(
-    student: str,  # folder of a student
-    out: str,  # folder for the export; the student's own will do
-    int8: bool = False,  # also write it with weights of eight bits
-    # text to compare the answers on: files, patterns, folders or hub data sets; the built-in sample if not given
-    corpus: list[str] | None = None,
-    column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
-    n: int = 500,  # texts to compare on
-    skip_bad_lines: bool = False,  # skip lines of --corpus that cannot be read, and report how many
-) -> None:
-    "Write a student as ONNX, and compare the export's answers with the student's."
-    from zskd.core import home_path
-    from zskd.students import Student
-
-    try:
-        from zskd.export import compare, export_onnx
-    except ImportError as e:
-        raise UserError(str(e)) from e
-    check_out(out)
-    require(n >= 1, "must be at least 1", n=n)
-    if not list(home_path(student).glob("*.safetensors")) and (home_path(student) / "model.onnx").exists():
-        raise UserError(f"{student}: is an export already; give the student's folder")
-    small = Student.load(student)
-    rows = sentence_rows(corpus, column, n, small.notes.get("n_texts") or 1, skip_bad_lines)
-    exports = export_onnx(small, out, int8)
-    print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")
-    for line in compare(small, exports, rows):
-        difference, size = f"{line['largest_difference']:35.4f}", f"{line['bytes'] / 1000:9,.0f}"
-        print(f"{line['model']:12}  {line['agreement']:11.1%}  {difference}  {size}  {line['latency_ms']:15.2f}")
-    print("\n" + "\n".join(str(model.file) for model in exports.values()))
-
-# %% ../nbs/83_commands.ipynb #3954a733
-def sentence_rows(
-    corpus: list[str] | None,  # this and the next two as in `export`
-    column: str,
-    n: int,
-    n_texts: int,  # texts per row, 1 or 2
-    skip_bad_lines: bool = False,  # as in `export`
-) -> list[tuple[str, ...]]:
-    "Sentences of a corpus as rows. Raises `UserError` for fewer than two sentences."
-    from zskd.corpora import load_corpus
-
-    texts = list(islice(load_corpus(corpus or "sample", column, skip_bad_lines=skip_bad_lines).sentences(), n + 1))
-    if len(texts) < 2:
-        raise UserError(f"{' '.join(corpus or ['sample'])}: holds fewer than two sentences to compare on; give more text")
-    return list(zip(texts, texts[1:], strict=False)) if n_texts == 2 else [(text,) for text in texts[:n]]
 
 # %% ../nbs/83_commands.ipynb #a2a45c8d
 def options_shown(
