@@ -877,6 +877,28 @@ def test_export(call, finished, tmp_path, monkeypatch):
     one_line(err, "pip install '.[onnx]' in a clone of zskd")
 
 
+def test_efforts(call, models, tmp_path, monkeypatch):
+    "An effort is rows and passes; both can be given instead. How long it takes is printed before the teacher is asked."
+    from zskd import efforts
+
+    monkeypatch.setitem(efforts.EFFORTS, "quick", efforts.Effort(300, 2))
+    words = ["distill", "--teacher", models / "good", "--task", "sst2", "--ratio", 4, "--batch-size", 32, "--effort", "quick"]
+    code, out, err = call(*words, "--out", tmp_path / "quick")
+    assert code == 0 and "300 rows" in out and re.search(r"of 1[678]\)", out)
+    assert re.match(r"expected on this machine: quick \d+ seconds \(this run\), standard ", out)
+    code, out, err = call(*words, "--out", tmp_path / "more", "--rows", 200, "--steps", 4)
+    assert code == 0 and "200 rows" in out and "of 4)" in out
+    assert re.match(r"expected on this machine: quick \d+ seconds, standard ", out)
+    assert call(*words, "--out", tmp_path / "quick", "--resume")[0] == 0
+    for more, named in (
+        (["--effort", "much"], ["--effort much", "unknown"]),
+        (["--pool", tmp_path / "quick" / "pool"], ["--effort quick"]),
+    ):
+        code, _, err = call(*words, *more, "--out", tmp_path / "new")
+        assert code == 2 and not (tmp_path / "new").exists()
+        one_line(err, *named)
+
+
 def test_predict(call, finished, tmp_path):
     student = tmp_path / "student"
     shutil.copytree(finished[0] / "student", student)

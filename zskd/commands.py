@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
 __all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'audit', 'introduction', 'check_distill',
-           'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate', 'options_shown', 'load_shown',
-           'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain', 'make_pretrainer']
+           'with_effort', 'print_times', 'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate',
+           'options_shown', 'load_shown', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain',
+           'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
@@ -257,6 +258,42 @@ def check_distill(
     if given["resume"] and not any((folder / name).exists() for name in ("command.json", "config.json")):
         print(f"{folder}: holds no run yet, so there is nothing to resume; starting one")
 
+# %% ../nbs/83_commands.ipynb #83b00001
+def with_effort(
+    given: dict[str, Any],  # options of `zskd distill`
+) -> dict[str, Any]:
+    "The options, with rows and passes where only the effort says them. Raises `UserError` as `rows_of`."
+    from zskd.distillation import rows_of, with_epochs
+
+    n = rows_of(given["effort"], given["pool"]) if given["n"] is None else given["n"]
+    return {**with_epochs(given["effort"], given), "n": n}
+
+# %% ../nbs/83_commands.ipynb #83b00002
+def print_times(
+    model: Teacher,
+    task: Task,
+    rows: Pool | None,  # given with --pool
+    given: dict[str, Any],  # options of `zskd distill`
+    settings: dict[str, Any],  # arguments of `zskd.distill`
+) -> None:
+    "Print how long this run and the other efforts take on this machine. Nothing if the pool is there, or if answers may cost money."
+    from zskd.corpora import load_corpus
+    from zskd.distillation import has_pool
+    from zskd.efforts import EFFORTS, Effort, about, measure, seconds_of, some_rows
+
+    if rows is not None or has_pool(Path(given["out"]) / "pool") or model.model is None or given["init"] not in ("auto", "teacher"):
+        return
+    corpus = load_corpus(given["corpus"] or "sample", given["column"], skip_bad_lines=given["skip_bad_lines"])
+    size = {name: settings[name] for name in ("ratio", "n_params", "preset", "family", "vocab_size")}
+    rates, settled = measure(model, task, some_rows(task, corpus), **size), with_effort(given)
+    how = {"oversample": given["oversample"] or 1.5, "states": task.n_texts == 2 and given["hidden"] != 0}
+    mine = None if settled["epochs"] is None else Effort(settled["n"], settled["epochs"])
+    efforts = EFFORTS if mine in (None, *EFFORTS.values()) else {"custom": cast(Effort, mine), **EFFORTS}
+    times = [
+        f"{name} {about(seconds_of(effort, rates, **how))}{' (this run)' if effort == mine else ''}" for name, effort in efforts.items()
+    ]
+    print(f"expected on this machine: {', '.join(times)}")
+
 # %% ../nbs/83_commands.ipynb #e886a720
 def distill_parts(
     given: dict[str, Any],  # options of `zskd distill`
@@ -269,9 +306,10 @@ def distill_parts(
     model, task = open_teacher(given["teacher"], rows, **take(open_teacher, given))
     given.update(audited_options(given.get("audited"), model, given))
     check_rows(given["pool"], rows, task)
-    training = training_settings(**take(training_settings, given))
+    settled = with_effort(given)
+    training = training_settings(**take(training_settings, settled))
     device, size = training.pop("device"), student_size(**take(student_size, given))
-    n = given["n"] if rows is None else len(rows)
+    n = settled["n"] if rows is None else len(rows)
     check_training(model, task, n, run_settings(training), training["adversary"], training["callbacks"], device)
     check_size(model, task, **size)
     examples = read_data(given["data"], task, given["skip_bad_lines"])
@@ -293,13 +331,14 @@ def distill(
     # uses it
     data: str | None = None,
     audited: str | None = None,  # folder of an audit of this teacher, whose settings stand in for options that are not given
+    effort: str = "standard",  # quick, standard or thorough: how many rows, and how often they are read
     resume: bool = False,  # resume an earlier run in this folder
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
     from zskd.distillation import distill as distill_teacher
 
-    given = {"teacher": teacher, "out": out, "pool": pool, "data": data, "audited": audited, "resume": resume, **options}
+    given = {"teacher": teacher, "out": out, "pool": pool, "data": data, "audited": audited, "effort": effort, "resume": resume, **options}
     folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
     with team().main_first():
         check_distill(given)
@@ -307,7 +346,8 @@ def distill(
         if team().is_main:
             claim(folder, "distill", model, given, resume)
             check_log(folder)
-        rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, given))
+            print_times(model, task, rows, given, settings)
+        rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, with_effort(given)))
     callbacks = [introduction(), *settings.pop("callbacks")]
     run = distill_teacher(model, out, pool=rows, task=task, cache=cache, resume=resume, callbacks=callbacks, **settings)
     if team().is_main:

@@ -17,6 +17,7 @@ from .adversaries import Adversary
 from .callbacks import Callback
 from .core import holds_files, pick_device
 from .corpora import Corpus, load_corpus
+from .efforts import effort_of
 from .errors import UserError, require
 from .losses import describe_loss
 from .methods.index import make_adversary, make_methods
@@ -32,8 +33,9 @@ from .teachers import Teacher
 from .training import Distiller
 
 # %% auto #0
-__all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'kept_pool', 'first_texts',
-           'task_kind', 'training_arguments', 'shared_student', 'forget_shared', 'fitted', 'distill']
+__all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'source_of', 'kept_pool',
+           'first_texts', 'task_kind', 'training_arguments', 'rows_of', 'with_epochs', 'shared_student',
+           'forget_shared', 'fitted', 'distill']
 
 # %% ../nbs/68_distillation.ipynb #592c8b19
 def with_task(
@@ -144,6 +146,16 @@ def has_pool(
         raise UserError(f"{folder}/pool.json: is missing; put that file back, or delete the folder {folder} and make the same pool again")
     return False
 
+# %% ../nbs/68_distillation.ipynb #68a00011
+def source_of(
+    pool: str | Path | Pool | None,  # rows to learn from; None: they are made
+    corpus: str | Path | Sequence[str | Path] | Corpus,  # of this text
+) -> tuple[Pool | None, Corpus | None]:
+    "The rows that are there, or the text to make them of. Raises the errors of `Pool.load` and `load_corpus`."
+    if pool is not None:
+        return (Pool.load(pool) if isinstance(pool, (str, Path)) else pool), None
+    return None, corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+
 # %% ../nbs/68_distillation.ipynb #4e1ab030
 def kept_pool(
     folder: Path,  # where the pool is kept
@@ -198,6 +210,25 @@ def training_arguments(
     adversary = make_adversary(adversary) if isinstance(adversary, str) else adversary
     return {"adversary": adversary, "callbacks": [*make_methods(methods), *callbacks], **settings}
 
+# %% ../nbs/68_distillation.ipynb #68a00010
+def rows_of(
+    effort: str,  # a name of `EFFORTS`
+    pool: str | Path | Pool | None = None,  # rows that are there already
+) -> int:  # for a pool that is to be made
+    "How many rows an effort takes. Raises `UserError` for an unknown effort, and for one other than standard with a pool that is there."
+    found = effort_of(effort)
+    require(pool is None or effort == "standard", "has no effect on a pool that is given; give `epochs` instead", effort=effort)
+    return found.n
+
+
+def with_epochs(
+    effort: str,  # a name of `EFFORTS`
+    given: dict[str, Any],  # arguments of `Distiller`
+) -> dict[str, Any]:
+    "Arguments of a run, with the passes of an effort unless they say how long to train."
+    said = any(given.get(name) is not None for name in ("epochs", "steps"))
+    return given if said else {**{k: v for k, v in given.items() if k != "epochs"}, "epochs": effort_of(effort).epochs}
+
 # %% ../nbs/68_distillation.ipynb #3943ab84
 def shared_student(
     folder: Path,  # of the run
@@ -240,7 +271,7 @@ def distill(
     teacher: str | Path | Teacher,  # folder or hub name of a text classifier, or a loaded one
     out: str | Path,  # folder of the run: pool, logits, checkpoints, log and student
     corpus: str | Path | Sequence[str | Path] | Corpus = "sample",  # plain text, as `load_corpus` takes it
-    n: int = 20_000,  # rows of the pool
+    n: int | None = None,  # rows of the pool; None: as many as `effort` says
     ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if no size is given)
     *,
     task: str | Task | None = None,  # a known task's name or a `Task`; None: the teacher's own classes
@@ -252,6 +283,7 @@ def distill(
     family: str | None = None,  # attention, convolution or static; None: convolution for single texts, attention for pairs
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
+    effort: str = "standard",  # rows and passes over them, where `n`, `epochs` and `steps` do not say it; a name of `EFFORTS`
     methods: str | Sequence[str | Callback] = (),  # of other papers, as in `make_methods`, for example "hidden(weight=0.5)"
     adversary: str | Adversary | Stage2 | None = None,  # for stage 2; a name of `ADVERSARIES`, or as in `Distiller`
     data: str | Path | None = None,  # examples to score on at the end, as `Task.validation` takes them; nothing else reads them
@@ -263,16 +295,15 @@ def distill(
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, cache = Path(out), Path(cache or Path(out) / "logits")
-    training = training_arguments(methods, adversary, seed=seed, **settings)
+    n = rows_of(effort, pool) if n is None else n
+    training = training_arguments(methods, adversary, seed=seed, **with_epochs(effort, settings))
     size = dict[str, Any](ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size)
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now
-        rows = Pool.load(pool) if isinstance(pool, (str, Path)) else pool
-        text = None if rows else corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
+        rows, text = source_of(pool, corpus)
         check_size(model, task, **size)
         check_training(model, task, len(rows) if rows else n, run_settings(training), training["adversary"], training["callbacks"], device)
         rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
     student = shared_student(out, lambda: Student.create(model, corpus=first_texts(rows), seed=seed, **size, **task_kind(task)))
-    run = Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training)
-    return fitted(run, examples)
+    return fitted(Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training), examples)

@@ -165,7 +165,7 @@ def make_pool(
     # text files with a paragraph a line, patterns, folders or hub data sets; the built-in sample if not given
     corpus: list[str] | None = None,
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
-    n: int = 20_000,  # rows to make
+    n: int | None = None,  # rows to make (if not given: 20000, or as --effort says)
     kind: str = "wiki",  # wiki: task-shaped inputs from the text; random: random words, as a baseline
     recipe: str | None = None,  # JSON file with a recipe, in place of --kind, for example a pool's pool.json
     oversample: float | None = None,  # candidates per row, among which balancing chooses (if not given: the recipe's, 1.5)
@@ -174,12 +174,13 @@ def make_pool(
 ) -> Pool:
     "Make a pool and keep it, or read it if it is there. Raises `UserError` for bad text or too little of it."
     from zskd.corpora import load_corpus
-    from zskd.distillation import has_pool, kept_pool
+    from zskd.distillation import has_pool, kept_pool, rows_of
     from zskd.pools import Pool
 
     if has_pool(folder):
         return Pool.load(folder)
     text = load_corpus(corpus or "sample", column, skip_bad_lines=skip_bad_lines)
+    n = rows_of("standard") if n is None else n
     return kept_pool(folder, task, text, n, teacher, chosen_recipe(task, kind, recipe, oversample), seed, cache)
 
 # %% ../nbs/81_steps.ipynb #2f3fa9df
@@ -219,7 +220,7 @@ def training_settings(
     loss: str = "kl+0.1*logit_mse",  # names of losses, with weights and parameters
     # weight of the distance between the hidden states, 0 leaves it out (if not given: 1 for two texts, 0 for one)
     hidden: float | None = None,
-    epochs: float | None = None,  # passes over the pool (6 if neither this nor --steps is given)
+    epochs: float | None = None,  # passes over the pool (if neither this nor --steps is given: 6, or as --effort says)
     steps: int | None = None,  # number of steps, in place of --epochs
     batch_size: int | None = None,  # rows per step (if not given: a twentieth of the rows, but 32 to 256)
     lr: float = 3e-3,  # highest learning rate
