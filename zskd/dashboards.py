@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from difflib import SequenceMatcher
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,22 +19,26 @@ from markupsafe import Markup, escape
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
+from sklearn.preprocessing import normalize
 
 from .adversaries import class_order
 from .core import atomic_path
-from .errors import ZskdError, require
-from .metrics import Classifier, kl_rows, log_probabilities, reliability
+from .errors import UserError, ZskdError, require
+from .methods.hidden import last_states, piece_places, shows_states
+from .metrics import Classifier, log_probabilities, reliability
 from .pages import STUDENT, TEACHER, fill, render, with_alpha
 from .plots import agreement_fig, distribution_fig, empty_fig, probability_fig, reliability_fig, shift_fig, simplex_fig
 from .pools import Pool
+from .side_by_side import SLICERS, Answers, cases, slice_lines, slices
 from .students import Student
-from .tasks import Row, TextPool, as_rows, as_texts
+from .tasks import Row, as_rows
 from .teachers import Teacher
-from .widgets import Figure, debounce, go, widgets, with_menu, with_text, write_page
+from .tokens import encode_rows, truncated_share
+from .widgets import Figure, Table, debounce, diff_html, go, widgets, with_menu, with_text, write_page
 
 # %% auto #0
-__all__ = ['ORDERS', 'FIGURES', 'FORMULAS', 'word_effects', 'highlighted', 'SimilarTexts', 'Explorer', 'Answers', 'calibration',
-           'Comparison', 'without_formula', 'csv_name']
+__all__ = ['ORDERS', 'FIGURES', 'PATTERN', 'FORMULAS', 'word_effects', 'highlighted', 'mean_states', 'SimilarTexts',
+           'reading_hints', 'Explorer', 'calibration', 'Comparison', 'without_formula', 'csv_name']
 
 # %% ../nbs/71_dashboards.ipynb #a3770ef1
 def word_effects(
@@ -61,6 +65,16 @@ def highlighted(
     shades = [with_alpha(TEACHER if e > 0 else STUDENT, min(0.75, 0.1 + abs(e))) if abs(e) >= 0.02 else "" for e in effects]
     return render("highlight.html", words=list(zip(words, effects, shades, strict=True)))
 
+# %% ../nbs/71_dashboards.ipynb #71b00008
+def mean_states(
+    teacher: Teacher,  # with hidden states
+    rows: Sequence[Row],  # inputs
+) -> np.ndarray:  # float32 [n, D]
+    "The teacher's last states, averaged over the pieces of each input."
+    encoded = encode_rows(teacher.tokenizer, rows, cast(int, teacher.max_length))
+    states = last_states(teacher, encoded).numpy()
+    return np.stack([states[piece_places(encoded, [i])].mean(0) for i in range(len(rows))])
+
 # %% ../nbs/71_dashboards.ipynb #e1129e31
 class SimilarTexts:
     "Finds the inputs that are most like a given one."
@@ -69,26 +83,58 @@ class SimilarTexts:
         self,
         rows: Sequence[Row],  # to search in
         max_rows: int = 20_000,  # rows that are searched, evenly taken
+        teacher: Teacher | None = None,  # whose states say what is similar; None, or one without states: the words
     ):
         at = np.unique(np.linspace(0, len(rows) - 1, min(max_rows, len(rows))).astype(int)) if len(rows) else []
         self.rows = [rows[i] for i in at]
+        self.teacher = teacher if teacher is not None and shows_states(teacher) else None
 
     @cached_property
     def _index(self) -> tuple[TfidfVectorizer, csr_matrix]:
         vectorizer = TfidfVectorizer(sublinear_tf=True, token_pattern=r"\S+", dtype=np.float32)
         return vectorizer, vectorizer.fit_transform(" ".join(row) for row in self.rows)
 
+    @cached_property
+    def _states(self) -> tuple[np.ndarray, np.ndarray]:
+        states = mean_states(cast(Teacher, self.teacher), self.rows)
+        middle = states.mean(0)  # all states of a model lie in one direction; what they share says nothing
+        return middle, normalize(states - middle)
+
+    def prepare(self) -> None:
+        "Read the inputs now, and not at the first question."
+        if self.rows and self.teacher is not None:
+            self._states  # noqa: B018  computed once
+
     def __call__(
         self,
         row: Row,  # 1 or 2 texts
         n: int = 5,  # at most
-    ) -> list[tuple[float, Row]]:  # similarity (0 to 1) and input, the most similar first; only those that share a word
+    ) -> list[tuple[float, Row]]:  # similarity (0 to 1) and input, the most similar first
         "The inputs most like one."
         if not self.rows or not any(text.strip() for row in self.rows for text in row):
             return []
-        vectorizer, index = self._index
-        similarity = linear_kernel(vectorizer.transform([" ".join(row)]), index)[0]
+        if self.teacher is not None:
+            middle, index = self._states
+            similarity = index @ normalize(mean_states(self.teacher, [row]) - middle)[0]
+        else:
+            vectorizer, index = self._index
+            similarity = linear_kernel(vectorizer.transform([" ".join(row)]), index)[0]
         return [(float(similarity[i]), self.rows[i]) for i in np.argsort(-similarity, kind="stable")[:n] if similarity[i] > 0]
+
+# %% ../nbs/71_dashboards.ipynb #71b00005
+def reading_hints(
+    who: str,  # 'teacher' or 'student', for the sentences
+    model: Teacher | Student,  # that reads
+    row: Row,  # an input
+) -> list[str]:
+    "Sentences about pieces of an input that a model does not read or does not know; none for a teacher that is a function."
+    tokenizer, most = model.tokenizer, model.max_length
+    if tokenizer is None or most is None:
+        return []
+    hints = [f"The {who} reads only the first {most} pieces of this text."] if truncated_share(tokenizer, [row], most) else []
+    pieces = [i for text in row for i in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+    unknown = sum(i == tokenizer.unk_token_id for i in pieces)
+    return hints + ([f"The {who} does not know {unknown} of its {len(pieces)} pieces."] if unknown else [])
 
 # %% ../nbs/71_dashboards.ipynb #e2904d28
 class Explorer(widgets.VBox):
@@ -109,13 +155,21 @@ class Explorer(widgets.VBox):
         rows = pool.rows() if isinstance(pool, Pool) else pool
         self.similar = rows if isinstance(rows, SimilarTexts) else SimilarTexts(as_rows(rows))
         self.inputs = self._boxes(as_rows([text])[0])
-        self.history = widgets.Dropdown(options=[("", None)], description="history", layout={"width": "98%"})
-        self.summary, self.words, self.nearest = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.history = widgets.Dropdown(options=[("", None)], description="history", layout={"width": "80%"})
+        self.pin_button, self.pinned, self.pinned_row = (
+            widgets.Button(description="Pin this text"),
+            widgets.VBox(),
+            cast("Row | None", None),
+        )
+        self.summary, self.hints, self.words, self.nearest = (widgets.HTML() for _ in range(4))
         self.figure = Figure(self.describe())
         for box in self.inputs:
             box.observe(debounce(self.update, wait), "value")
         self.history.observe(self.restore, "value")
-        super().__init__([*self.inputs, self.history, with_text(self.figure), self.summary, self.words, self.nearest])
+        self.pin_button.on_click(lambda _: self.pin(None if self.pinned_row else tuple(box.value for box in self.inputs)))
+        chosen = widgets.HBox([self.history, self.pin_button], layout={"flex_flow": "row wrap"})
+        below = self.summary, self.hints, self.words, self.pinned, self.nearest
+        super().__init__([*self.inputs, chosen, with_text(self.figure), *below])
 
 # %% ../nbs/71_dashboards.ipynb #71a00001
 @patch
@@ -151,7 +205,7 @@ def figure_of(
 def describe(self: Explorer) -> go.Figure:
     "Ask about the text in the boxes, show what the figure does not, and return the figure."
     row = tuple(box.value for box in self.inputs)
-    self.summary.value, self.words.value, self.nearest.value = "", "", ""
+    self.summary.value = self.hints.value = self.words.value = self.nearest.value = ""
     if not any(text.strip() for text in row):
         return empty_fig("both answers", "type a text")
     try:
@@ -161,7 +215,11 @@ def describe(self: Explorer) -> go.Figure:
         self.summary.value = fill("<b>No answer.</b> {{ error }}", error=e)
         return empty_fig("both answers", "no answer")
     self.summary.value = escape(fig.layout.meta["summary"])
+    self.hints.value = render(
+        "hints.html", hints=[hint for who in ("teacher", "student") for hint in reading_hints(who, getattr(self, who), row)]
+    )
     self.words.value = self._words(row, answers) if self.effects else ""
+    self._compare_pinned(row)
     self.nearest.value = render("similar.html", found=self.similar(row))
     self._remember(row)
     return fig
@@ -203,57 +261,40 @@ def restore(
     for box, text in zip(self.inputs, change["new"] or (), strict=False):
         box.value = text
 
-# %% ../nbs/71_dashboards.ipynb #a6fc2c1c
-@dataclass
-class Answers:
-    "Inputs with the answers of teacher and student."
+# %% ../nbs/71_dashboards.ipynb #71b00002
+@patch
+def show_text(
+    self: Explorer,
+    row: Row,  # an input
+) -> None:
+    "Put an input into the boxes, and ask about it."
+    for box, text in zip(self.inputs, row, strict=False):
+        box.value = text
+    self.update()
 
-    rows: list[Row]
-    teacher_logits: np.ndarray  # [n, C], in the order of `labels`
-    student_logits: np.ndarray  # [n, C]
-    labels: tuple[str, ...]  # class names
-    truth: np.ndarray | None = None  # int [n], the right classes, if known
 
-    def __post_init__(self):
-        "Raises `UserError` for input that is not text, different lengths, and wrong classes."
-        self.rows, classes = as_rows(self.rows), len(self.labels)
-        given = {"rows": self.rows, "teacher_logits": self.teacher_logits, "student_logits": self.student_logits, "truth": self.truth}
-        lengths = {name: len(values) for name, values in given.items() if values is not None}
-        require(len(set(lengths.values())) == 1, f"must have one length, but have {list(lengths.values())}", **dict.fromkeys(lengths))
-        require(len(set(self.labels)) == classes, "must not hold a name twice", labels=list(self.labels))
-        for name in ("teacher_logits", "student_logits"):
-            shape = np.shape(given[name])
-            require(len(shape) == 2 and shape[1] == classes, f"has shape {shape}; must have {classes} columns, as labels", **{name: None})
-        if self.truth is not None:
-            self.truth = np.asarray(self.truth)
-            fits = self.truth.dtype.kind in "iu" and (not len(self.truth) or 0 <= self.truth.min() <= self.truth.max() < classes)
-            require(fits or not len(self.truth), f"must hold numbers of classes, from 0 to {classes - 1}", truth=None)
+@patch
+def pin(
+    self: Explorer,
+    row: Row | None,  # an input to keep on the page; None removes it
+) -> None:
+    "Keep an input and its answers on the page, to compare others with it."
+    self.pinned_row = row if row and any(text.strip() for text in row) else None
+    self.pin_button.description = "Unpin" if self.pinned_row else "Pin this text"
+    self.pinned.children = []
+    if self.pinned_row:
+        self.pinned_text = widgets.HTML()
+        self.pinned.children = [self.pinned_text, with_text(Figure(self.figure_of(self.pinned_row)))]
+        self._compare_pinned(tuple(box.value for box in self.inputs))
 
-    @cached_property
-    def log_probs(self) -> tuple[np.ndarray, np.ndarray]:  # float64 [n, C], teacher and student
-        "Log-probabilities."
-        return log_probabilities(self.teacher_logits), log_probabilities(self.student_logits)
-
-    @cached_property
-    def kl(self) -> np.ndarray:  # float64 [n], nats
-        "KL(teacher || student) of each input."
-        return kl_rows(self.teacher_logits, self.student_logits)
-
-# %% ../nbs/71_dashboards.ipynb #718d40e3
-@patch(cls_method=True)
-def ask(
-    cls: Answers,
-    teacher: Teacher,  # is asked about every input
-    student: Student,  # likewise
-    rows: Sequence[str | Row] | Pool,  # inputs; a pool's logits are used if this teacher gave them
-    truth: Sequence[int] | None = None,  # the right classes, in the student's order
-    cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
-) -> Answers:
-    "Ask both models. Raises `UserError` for other classes, and for input that is not text."
-    order, pool = class_order(teacher, student), as_texts(cast(TextPool, rows))
-    inputs = pool.rows()
-    t = np.asarray(teacher.logits(pool, cache=cache))[:, order]
-    return cast(type[Answers], cls)(inputs, t, student.logits(inputs), student.labels, cast("np.ndarray | None", truth))
+# %% ../nbs/71_dashboards.ipynb #71b00003
+@patch
+def _compare_pinned(self: Explorer, row: Row) -> None:
+    "Mark what an input changes in the pinned one."
+    if self.pinned_row:
+        alike = SequenceMatcher(None, " ".join(self.pinned_row).split(), " ".join(row).split(), autojunk=False).ratio()
+        changed = [diff_html(before, after) for before, after in zip(self.pinned_row, row, strict=False)] if 0.5 <= alike < 1 else []
+        self.pinned_text.value = render("pinned.html", pinned=self.pinned_row, changed=changed)
 
 # %% ../nbs/71_dashboards.ipynb #1afe9771
 ORDERS: dict[str, Callable[[Answers], np.ndarray]] = {  # sort keys, the largest first
@@ -294,35 +335,47 @@ class Comparison(widgets.VBox):
         sets: Mapping[str, Answers],  # by name
         per_page: int = 10,  # lines of the list
         folder: str | Path = ".",  # where lists are saved
+        actions: Mapping[str, Callable[[Row], object]] | None = None,  # for each text, by the name of the button
     ):
         "Raises `UserError` if there is nothing to compare."
         require(len(sets) > 0, "is empty; give at least one, as {'validation': Answers.ask(teacher, student, rows)}", sets=None)
         self.sets, self.per_page, self.folder = dict(sets), per_page, Path(folder)
+        self.list = Table({name: partial(self._act, act) for name, act in (actions or {}).items()})
+        self.slice_list, self.slice = Table({"list": self.click_slice}), cast("str | None", None)
         self._make_controls()
         self.answers = first = self.sets[self.set_menu.value]
         self.matrix = Figure(agreement_fig(first.teacher_logits, first.student_logits, first.labels), lambda x, y: self.click([x], [y]))
         self.second_figure = Figure(FIGURES[self.figure_menu.value](first))
         self._listen()
-        row = {"flex_flow": "row wrap"}
-        filters = widgets.HBox([self.by_teacher, self.by_student, self.disagreements], layout=row)
-        order = widgets.HBox([self.search, self.sort, self.page], layout=row)
-        saving = widgets.HBox([self.file, self.save, self.saved], layout=row)
+        filters = _line(self.by_teacher, self.by_student, self.by_label, self.by_case, self.disagreements)
+        order, saving = _line(self.search, self.sort, self.page), _line(self.file, self.save, self.saved)
+        parts = _line(self.slicer, self.pattern), self.slice_note, self.slice_list
         figures = with_text(self.matrix), with_text(self.second_figure)
-        super().__init__([self.set_menu, figures[0], filters, order, self.count, self.list, saving, self.figure_menu, figures[1]])
+        lists = filters, order, self.count, self.list, saving
+        super().__init__([self.set_menu, figures[0], *lists, *parts, self.figure_menu, figures[1]])
         self.show_set()
+
+
+def _line(*controls: widgets.Widget) -> widgets.HBox:
+    "Controls next to each other, as far as there is room."
+    return widgets.HBox(controls, layout={"flex_flow": "row wrap"})
 
 # %% ../nbs/71_dashboards.ipynb #71a00003
 @patch
 def _make_controls(self: Comparison) -> None:
     "The menus, boxes and buttons."
     self.set_menu = widgets.Dropdown(options=list(self.sets), description="texts")
-    self.by_teacher, self.by_student = (widgets.Dropdown(options=[("any", -1)], description=who) for who in ("teacher", "student"))
+    classes = ("teacher", "student", "label")
+    self.by_teacher, self.by_student, self.by_label = (widgets.Dropdown(options=[("any", -1)], description=who) for who in classes)
+    self.by_case = widgets.Dropdown(options=[("any", "")], description="case", layout={"width": "26rem"})
     self.disagreements = widgets.Checkbox(description="only disagreements", indent=False)
     self.search = widgets.Text(description="search", placeholder="one or more words", continuous_update=True)
     self.sort = widgets.Dropdown(options=list(ORDERS), description="sort by")
     self.page = widgets.BoundedIntText(value=1, min=1, max=1, description="page")
     self.file, self.save = widgets.Text("selection.csv", description="file"), widgets.Button(description="Save as CSV")
-    self.list, self.count, self.saved = widgets.HTML(), widgets.HTML(), widgets.HTML()
+    self.count, self.saved, self.slice_note = widgets.HTML(), widgets.HTML(), widgets.HTML()
+    self.slicer = widgets.Dropdown(options=["length"], description="slice by")
+    self.pattern = widgets.Text(description="pattern", placeholder="a word or a regular expression")
     self.figure_menu = widgets.Dropdown(options=list(FIGURES), description="second figure", style={"description_width": "initial"})
 
 # %% ../nbs/71_dashboards.ipynb #8f3068f9
@@ -331,8 +384,10 @@ def _listen(self: Comparison) -> None:
     "Have each control update what depends on it."
     self.set_menu.observe(lambda _: self.show_set(), "value")
     self.figure_menu.observe(lambda _: self.second_figure.show(FIGURES[self.figure_menu.value](self.answers)), "value")
-    for control in (self.by_teacher, self.by_student, self.disagreements, self.sort):
+    for control in (self.by_teacher, self.by_student, self.by_label, self.by_case, self.disagreements, self.sort):
         control.observe(lambda _: self.select(), "value")
+    self.slicer.observe(lambda _: self.show_slices(), "value")
+    self.pattern.observe(debounce(self.search_pattern, 0.3), "value")
     self.search.observe(debounce(self.select, 0.3), "value")
     self.page.observe(lambda _: self.show_list(), "value")
     self.save.on_click(lambda _: self._save())
@@ -345,10 +400,15 @@ def show_set(self: Comparison) -> None:
     fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
     self.matrix.show(fig)
     self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:]]  # classes of the matrix
-    for menu in (self.by_teacher, self.by_student):
+    for menu in (self.by_teacher, self.by_student, self.by_label):
         menu.options = [("any", -1), *((name, i) for i, name in enumerate(a.labels))]
+    self.by_case.options = [("any", ""), *((f"{name} ({mask.sum():,})", name) for name, mask in cases(a).items())]
+    for menu in (self.by_label, self.by_case):
+        menu.layout.display = "none" if a.truth is None else None
+    known = [by for by in SLICERS if a.truth is not None or by not in ("label", "case")]
+    self.slicer.options = [*known, *a.columns, PATTERN]
     self.second_figure.show(FIGURES[self.figure_menu.value](a))
-    self.select()
+    self.show_slices()
 
 # %% ../nbs/71_dashboards.ipynb #4fcb4efb
 @patch
@@ -367,10 +427,12 @@ def click(
 @patch
 def select(self: Comparison) -> None:
     "Find the inputs that match the controls."
-    a, t, s = self.answers, self.answers.teacher_logits.argmax(1), self.answers.student_logits.argmax(1)
-    keep = np.ones(len(a.rows), dtype=bool)
-    for menu, classes in ((self.by_teacher, t), (self.by_student, s)):
+    a, (t, s) = self.answers, self.answers.classes
+    keep = np.ones(len(a.rows), dtype=bool) if self.slice is None else self.masks[self.slice].copy()
+    for menu, classes in ((self.by_teacher, t), (self.by_student, s), (self.by_label, a.truth)):
         keep &= (classes == menu.value) | (menu.value == -1)
+    if self.by_case.value:
+        keep &= cases(a)[self.by_case.value]
     if self.disagreements.value:
         keep &= t != s
     if wanted := self.search.value.lower().split():
@@ -378,7 +440,8 @@ def select(self: Comparison) -> None:
     order = np.argsort(-ORDERS[self.sort.value](a), kind="stable") if len(a.rows) else np.zeros(0, dtype=int)
     self.selection = order[keep[order]]  # numbers of the inputs that are listed, in their order
     self.page.max = max(1, -(-len(self.selection) // self.per_page))
-    self.count.value = f"{len(self.selection):,} of {len(a.rows):,} texts"
+    where = "" if self.slice is None else f", slice: {self.slice}"
+    self.count.value = escape(f"{len(self.selection):,} of {len(a.rows):,} texts{where}")
     if self.page.value == 1:
         self.show_list()
     else:
@@ -411,7 +474,74 @@ def _record(self: Comparison, i: int) -> dict[str, str]:
 def show_list(self: Comparison) -> None:
     "Show the chosen page of the selected inputs."
     first = (self.page.value - 1) * self.per_page
-    self.list.value = render("answers.html", lines=self.records(self.selection[first : first + self.per_page]))
+    lines = self.records(self.selection[first : first + self.per_page])
+    self.list.show([{"": "=" if line["teacher"] == line["student"] else "≠", **line} for line in lines])
+
+
+@patch
+def _act(self: Comparison, act: Callable[[Row], object], line: int) -> None:
+    "What a button on a line does with its text."
+    act(self.answers.rows[self.selection[(self.page.value - 1) * self.per_page + line]])
+
+# %% ../nbs/71_dashboards.ipynb #71b00011
+PATTERN = "pattern"  # slices with and without what the box says
+
+
+@patch
+def show_slices(self: Comparison) -> None:
+    "Measure the slices that the menu asks for."
+    by = f"pattern: {self.pattern.value}" if self.slicer.value == PATTERN else self.slicer.value
+    self.slice, self.slice_note.value, self.masks = None, "", {}
+    if self.slicer.value == PATTERN and not self.pattern.value.strip():
+        self.slice_note.value = "type a word, or a regular expression such as not|n't|never"
+    else:
+        try:
+            self.masks = slices(self.answers, by)
+        except UserError as e:
+            self.slice_note.value = escape(e)
+    self.slice_list.show([_slice_record(line) for line in slice_lines(self.answers, self.masks)])
+    self.select()
+
+# %% ../nbs/71_dashboards.ipynb #71b00012
+def _slice_record(line: Mapping[str, Any]) -> dict[str, str]:
+    "A slice as a line of a table."
+    low, high = line["interval"]
+    shown = {"slice": line["slice"], "texts": f"{line['texts']:,}", "agreement": f"{line['agreement']:.1%}"}
+    shown |= {"95 % interval": f"{low:.0%} – {high:.0%}", "KL, nats": f"{line['KL']:.3f}"}
+    return shown | {f"{who} right": f"{line[who]:.1%}" for who in ("teacher", "student") if who in line}
+
+
+@patch
+def search_pattern(self: Comparison) -> None:
+    "Slice by what the box says."
+    if self.slicer.value == PATTERN:
+        self.show_slices()
+    else:
+        self.slicer.value = PATTERN  # shows them
+
+
+@patch
+def click_slice(
+    self: Comparison,
+    line: int,  # of the table of slices
+) -> None:
+    "List the texts of a slice, or all again."
+    name = self.slice_list.lines[line]["slice"]
+    self.slice = None if self.slice == name else name
+    self.select()
+
+# %% ../nbs/71_dashboards.ipynb #71b00016
+@patch
+def controls(self: Explorer) -> dict[str, widgets.Widget]:
+    "What a visitor chose, by name."
+    return {f"text{k}": box for k, box in enumerate(self.inputs, 1)}
+
+
+@patch
+def controls(self: Comparison) -> dict[str, widgets.Widget]:
+    "What a visitor chose, by name; the set of texts first, because the others depend on it."
+    names = ("set_menu", "by_teacher", "by_student", "by_label", "by_case", "disagreements", "search", "sort", "slicer", "pattern")
+    return {name: getattr(self, name) for name in (*names, "figure_menu", "page")}
 
 # %% ../nbs/71_dashboards.ipynb #9b1fd004
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet's formula may begin with

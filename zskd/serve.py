@@ -19,7 +19,7 @@ import time
 import warnings
 import webbrowser
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -29,25 +29,26 @@ from fastcore.basics import patch
 from markupsafe import Markup
 
 # %% auto #0
-__all__ = ['Message', 'Send', 'App', 'PAGES', 'SOLARA_SETTINGS', 'POLICY', 'Load', 'evenly_spaced', 'compared_sets',
+__all__ = ['Message', 'Send', 'App', 'SIMILAR', 'PAGES', 'SOLARA_SETTINGS', 'POLICY', 'Load', 'evenly_spaced', 'compared_sets',
            'LockedModel', 'RunData', 'check_run', 'RunDashboard', 'PageState', 'fill_box', 'made_or_error', 'Visits',
            'make_page', 'make_app', 'TokenGate', 'listen', 'serve', 'run_server']
 
 # %% ../nbs/73_serve.ipynb #5e0a3004
 from .adversaries import class_order
 from .core import home_path, read_object
-from .dashboards import Answers, Comparison, Explorer, SimilarTexts
+from .dashboards import Comparison, Explorer, SimilarTexts
 from .errors import UserError, require
 from .loss_explorer import ExplorerBatch, LossExplorer
 from .models import make_folder
 from .pages import fill, render
 from .pools import Pool
 from .run_views import Monitor, SearchViewer
+from .side_by_side import Answers
 from .stage2 import read_generated
 from .students import Student
-from .tasks import Examples, TextPool
+from .tasks import Examples, Row, TextPool
 from .teachers import Teacher, stored_logits
-from .widgets import PLOTLY_JS, widgets
+from .widgets import PLOTLY_JS, Address, widgets
 
 Message = MutableMapping[str, Any]  # of ASGI, the interface of web servers in Python
 Send = Callable[[Message], Awaitable[None]]
@@ -86,10 +87,11 @@ def compared_sets(
 # %% ../nbs/73_serve.ipynb #cf139935
 def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray, cache: str | Path | None) -> Answers:
     "Rows of a pool, with its logits if this teacher gave them."
-    rows = pool.rows(at)
+    rows, columns = pool.rows(at), {"builder": [str(pool.columns["builder"][i]) for i in at]}
     if (stored := stored_logits(cast(TextPool, pool), teacher)) is None:
-        return Answers.ask(teacher, student, rows, cache=cache)
-    return Answers(rows, np.asarray(stored)[at][:, class_order(teacher, student)], student.logits(rows), student.labels)
+        return replace(Answers.ask(teacher, student, rows, cache=cache), columns=columns)
+    logits = np.asarray(stored)[at][:, class_order(teacher, student)]
+    return Answers(rows, logits, student.logits(rows), student.labels, columns=columns)
 
 # %% ../nbs/73_serve.ipynb #9e0a53c5
 def _of_records(student: Student, records: list[Mapping[str, Any]]) -> Answers:
@@ -164,13 +166,18 @@ def check_run(
     return path
 
 # %% ../nbs/73_serve.ipynb #73a0d010
+SIMILAR = 1000  # rows of the pool among which similar texts are found
+
+
 @patch
 def compare(self: RunData) -> None:
     "Ask both models about the texts that there are."
     teacher, student, pool = cast(Teacher, self.teacher), cast(Student, self.student), self._pool()
     self.say(f"Asking teacher and student about up to {self.most:,} texts of each set.")
     self.sets = compared_sets(teacher, student, pool, self.generated, self.examples, self.most, self.folder / "logits")
-    self.similar = SimilarTexts([] if pool is None else pool.rows())
+    self.say("Reading some texts of the pool.")
+    self.similar = SimilarTexts([] if pool is None else pool.rows(), SIMILAR, teacher)
+    self.similar.prepare()
     self.rows = next((answers.rows for answers in self.sets.values() if answers.rows), [])
     if self.rows:
         self.say("Rewriting some texts.")
@@ -226,7 +233,8 @@ class RunDashboard(widgets.VBox):
             self.parts["Generated texts"] = SearchViewer.of_run(data.folder, data.generated)
         self.parts["Monitor"] = Monitor(data.folder, resume)
         self.tabs = widgets.Tab(list(self.parts.values()), titles=list(self.parts))
-        super().__init__([widgets.HTML(self.heading(data.teacher)), self.tabs])
+        self.address = Address(self._controls())
+        super().__init__([widgets.HTML(self.heading(data.teacher)), self.tabs, self.address])
 
 # %% ../nbs/73_serve.ipynb #897eb98c
 @patch
@@ -235,8 +243,35 @@ def _add_comparison(self: RunDashboard, data: RunData) -> None:
     teacher, student = cast(Teacher, data.teacher), cast(Student, data.student)
     self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "")
     if data.rows:
-        self.parts["Comparison"] = Comparison(data.sets, folder=data.folder)
+        self.parts["Comparison"] = Comparison(data.sets, folder=data.folder, actions={"open": self.open_text, "pin": self.pin_text})
         self.parts["Loss explorer"] = LossExplorer(teacher, student, data.batch)
+
+# %% ../nbs/73_serve.ipynb #73b00001
+@patch
+def open_text(
+    self: RunDashboard,
+    row: Row,  # an input
+) -> None:
+    "Show an input in the Explorer."
+    cast(Explorer, self.parts["Explorer"]).show_text(row)
+    self.tabs.selected_index = list(self.parts).index("Explorer")
+
+
+@patch
+def pin_text(
+    self: RunDashboard,
+    row: Row,  # an input
+) -> None:
+    "Pin an input in the Explorer, to compare others with it."
+    cast(Explorer, self.parts["Explorer"]).pin(row)
+    self.tabs.selected_index = list(self.parts).index("Explorer")
+
+# %% ../nbs/73_serve.ipynb #73b00002
+@patch
+def _controls(self: RunDashboard) -> dict[str, widgets.Widget]:
+    "What the address of the page keeps: the controls of explorer and comparison, then the tab."
+    parts = [part for part in self.parts.values() if isinstance(part, (Explorer, Comparison))]
+    return {name: control for part in parts for name, control in part.controls().items()} | {"tab": self.tabs}
 
 # %% ../nbs/73_serve.ipynb #690e0729
 @patch

@@ -30,10 +30,13 @@ except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['FIGURE_JS', 'PLOTLY_JS', 'Figure', 'with_text', 'debounce', 'diff_html', 'write_page', 'with_menu']
+__all__ = ['FIGURE_JS', 'ADDRESS_JS', 'TABLE_JS', 'TABLE_CSS', 'PLOTLY_JS', 'Figure', 'with_text', 'Table', 'said', 'repeat',
+           'Address', 'debounce', 'diff_html', 'write_page', 'with_menu']
 
 # %% ../nbs/70_widgets.ipynb #9b1fd001
 FIGURE_JS = (WEB / "figure.js").read_text(encoding="utf-8")  # the browser's half of a figure
+ADDRESS_JS = (WEB / "address.js").read_text(encoding="utf-8")  # and so on
+TABLE_JS, TABLE_CSS = ((WEB / f"table.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
 PLOTLY_JS = Path(cast(str, find_spec("plotly").origin)).parent / "package_data" / "plotly.min.js"
 
 # %% ../nbs/70_widgets.ipynb #d6b3cc3f
@@ -82,6 +85,110 @@ def with_text(
     text = widgets.HTML(as_html(on_screen.fig))
     on_screen.observe(lambda _: setattr(text, "value", as_html(on_screen.fig)), "spec")
     return widgets.VBox([on_screen, widgets.Accordion([text], titles=["as text"])])
+
+# %% ../nbs/70_widgets.ipynb #70b00021
+class Table(AnyWidget):
+    "A table on the screen, with buttons on its lines."
+
+    _esm, _css = TABLE_JS, TABLE_CSS
+    spec = traitlets.Dict().tag(sync=True)  # what the page draws
+
+    def __init__(
+        self,
+        actions: Mapping[str, Callable[[int], object]] | None = None,  # by the text of the button; get the number of the line, from 0
+    ):
+        super().__init__()
+        self.actions = dict(actions or {})
+        self.show([])
+        self.on_msg(lambda _, content, buffers: self.receive(content))
+
+    def show(
+        self,
+        lines: Sequence[Mapping[str, object]],  # with the same keys, which are the columns
+    ) -> None:
+        "Replace the lines."
+        self.lines = [{name: str(value) for name, value in line.items()} for line in lines]
+        columns = list(self.lines[0]) if self.lines else []
+        self.spec = {"columns": columns, "lines": [list(line.values()) for line in self.lines], "actions": list(self.actions)}
+
+# %% ../nbs/70_widgets.ipynb #70b00022
+@patch
+def receive(
+    self: Table,
+    content: Mapping[str, Any],  # of a message from the page
+) -> None:
+    "Do what a button asks for. Anything else that a page may send is ignored."
+    name, line = content.get("chosen") or (None, -1)
+    if name in self.actions and isinstance(line, int) and 0 <= line < len(self.lines):
+        self.actions[name](line)
+
+# %% ../nbs/70_widgets.ipynb #70b00031
+def said(
+    control: widgets.Widget,  # a menu, a box for text or numbers, a check box, or tabs
+) -> str:
+    "What a control says, as text."
+    if isinstance(control, widgets.Tab):
+        return str(control.selected_index)
+    if isinstance(control, widgets.Dropdown):
+        return control.value if isinstance(control.value, str) else control.label or ""
+    return str(int(control.value)) if isinstance(control, widgets.Checkbox) else str(control.value)
+
+
+def repeat(
+    control: widgets.Widget,  # as in `said`
+    text: str,  # what `said` returned for such a control
+) -> None:
+    "Have a control say something again. What it cannot say is ignored."
+    if isinstance(control, widgets.Tab):
+        control.selected_index = int(text) if text.isdecimal() and int(text) < len(control.children) else control.selected_index
+    elif isinstance(control, widgets.Dropdown):
+        pairs = [option if isinstance(option, tuple) else (option, option) for option in control.options]
+        choices = {value if isinstance(value, str) else name: value for name, value in pairs}
+        control.value = choices.get(text, control.value)
+    elif isinstance(control, widgets.Checkbox):
+        control.value = text == "1"
+    elif isinstance(control, widgets.BoundedIntText):
+        control.value = int(text) if text.isdecimal() else control.value
+    else:
+        control.value = text
+
+# %% ../nbs/70_widgets.ipynb #70b00032
+class Address(AnyWidget):
+    "Keeps what a visitor chose in the address of a served page."
+
+    _esm = ADDRESS_JS
+    state = traitlets.Dict().tag(sync=True)  # what the address says after its #
+    opened = traitlets.Dict().tag(sync=True)  # what it said when the page was opened
+
+    def __init__(
+        self,
+        controls: Mapping[str, widgets.Widget],  # by name, in the order in which they are set
+        wait: float = 0.3,  # seconds without a change before the address follows
+    ):
+        super().__init__()
+        self.controls, self.first = dict(controls), {name: said(control) for name, control in controls.items()}
+        follow = debounce(self.follow, wait)
+        for control in self.controls.values():
+            control.observe(follow, "selected_index" if isinstance(control, widgets.Tab) else "value")
+        self.observe(lambda change: self.restore(change["new"]), "opened")
+
+# %% ../nbs/70_widgets.ipynb #70b00033
+@patch
+def follow(self: Address) -> None:
+    "Say in the address what differs from the page at first."
+    now = {name: said(control) for name, control in self.controls.items()}
+    self.state = {name: text for name, text in now.items() if text != self.first[name]}
+
+
+@patch
+def restore(
+    self: Address,
+    state: Mapping[str, str],  # from an address
+) -> None:
+    "Set the controls as an address says. Names that are unknown are ignored."
+    for name, control in self.controls.items():
+        if isinstance(text := state.get(name), str):
+            repeat(control, text)
 
 # %% ../nbs/70_widgets.ipynb #bc530115
 def debounce(
