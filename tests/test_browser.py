@@ -243,6 +243,41 @@ def test_every_tab_of_a_served_run_moves(browser, dashboard, run, loops):
     assert said == []
 
 
+def test_where_the_student_fails(browser, dashboard):
+    "From a case to a slice, to one text in the Explorer, next to a pinned one; the address of the page says it all again."
+    with visitor(browser) as page:
+        opened(page, dashboard[0])
+        tab(page, "Comparison")
+        cases = page.get_by_label("case", exact=True).locator("visible=true")
+        wait_for(lambda: cases.locator("option").count() == 5)
+        names = [text.replace("\xa0", " ") for text in cases.locator("option").all_text_contents()]
+        name = next(text for text in names if text.startswith("teacher right, student wrong"))
+        n = int(re.search(r"\((\d+)\)", name)[1])
+        cases.select_option(name)
+        wait_for(lambda: page.get_by_text(f"{n} of 60 texts", exact=True).count())
+        page.get_by_label("pattern").fill("a|the")
+        page.get_by_role("button", name="list: with a|the", exact=True).click()
+        wait_for(lambda: page.get_by_text("slice: with a|the").count())
+        lines = page.locator(".zskd-table").locator("visible=true").first.locator("tbody tr")
+        first, second = (lines.nth(k).locator("td").nth(2).inner_text() for k in (0, 1))
+        page.get_by_role("button", name=f"pin: {first}", exact=True).click()
+        page.get_by_text("pinned:").locator("visible=true").wait_for()
+        tab(page, "Comparison")
+        page.get_by_role("button", name=f"open: {second}", exact=True).click()
+        box = page.get_by_label("text").locator("visible=true").first
+        wait_for(lambda: box.input_value() == second)
+        kept = lambda: all(part in page.evaluate("location.hash") for part in ("pattern=a%7Cthe", "by_case=", "text1="))  # noqa: E731
+        wait_for(kept)
+        address = page.evaluate("location.href")
+        page.goto("about:blank")
+        page.goto(address)
+        page.get_by_label("text").locator("visible=true").first.wait_for(timeout=60_000)
+        wait_for(lambda: page.get_by_label("text").locator("visible=true").first.input_value() == second)
+        tab(page, "Comparison")
+        wait_for(lambda: page.get_by_text(f"{n} of 60 texts", exact=True).count())
+        assert page.get_by_label("pattern").input_value() == "a|the"
+
+
 def test_figures_are_as_wide_as_the_page(browser, dashboard):
     with visitor(browser, viewport={"width": 1280, "height": 800}) as page:
         opened(page, dashboard[0])

@@ -926,6 +926,16 @@ def test_dashboard_as_pages(call, finished, models, tmp_path):
     code, out, err = call("dashboard", finished[0], "--pages", tmp_path / "pages", "--data", "demo", "--most", 30)
     assert (code, err) == (0, "")
     assert [Path(line).name for line in out.split()] == ["explorer.html", "comparison.html", "loss_explorer.html", "monitor.html"]
+    other = tmp_path / "other"
+    shutil.copytree(finished[0], other)
+    words = ["dashboard", finished[0], "--pages", tmp_path / "pages", "--data", "demo", "--most", 30]
+    code, out, err = call(*words, "--beside", other)
+    assert (code, err) == (0, "") and "students.html" in out
+    page = (tmp_path / "pages" / "students.html").read_text()
+    assert page.count("+0.0 ± 0.0 points") == 2 and "other" in page
+    code, _, err = call(*words, "--beside", tmp_path)
+    assert code == 2
+    one_line(err, "holds no run")
     code, _, err = call("dashboard", tmp_path, "--pages", tmp_path / "pages")
     assert code == 2
     one_line(err, "holds no run")

@@ -9,17 +9,17 @@ import math
 import os
 import shlex
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
 __all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'audit', 'introduction', 'check_distill',
            'with_effort', 'print_times', 'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate',
-           'options_shown', 'load_shown', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer', 'pretrain',
-           'make_pretrainer']
+           'options_shown', 'load_shown', 'serving', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer',
+           'pretrain', 'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
@@ -456,6 +456,7 @@ def load_shown(
     most: int = 2000,  # texts of each kind
     skip_bad_lines: bool = False,  # as the run was given it
     say: Callable[[str], None] = lambda words: None,  # gets a sentence before each step that takes long
+    beside: Sequence[str] = (),  # folders of other runs, whose students are shown too
     **options: Any,  # of `open_teacher`
 ) -> RunData:
     "Load what the dashboards of a run show. Raises `UserError` for what is missing."
@@ -465,16 +466,26 @@ def load_shown(
     check_run(run)
     rows = Pool.load(pool) if pool else None
     if teacher is None:
-        return RunData(run, None, rows, None, most, say)
+        return RunData(run, None, rows, None, most, say, beside)
     check_apart(teacher, f"{run}/student")
     say(f"Loading the teacher, {teacher}.")
     model, task = open_teacher(teacher, rows, **take(open_teacher, options))
-    return RunData(run, model, rows, read_data(data, task, skip_bad_lines), most, say)
+    return RunData(run, model, rows, read_data(data, task, skip_bad_lines), most, say, beside)
+
+# %% ../nbs/83_commands.ipynb #83b00010
+def serving() -> ModuleType:
+    "The module that serves dashboards. Raises `UserError` without the packages that it needs."
+    try:
+        from zskd import serve
+    except ImportError as e:
+        raise UserError(str(e)) from e
+    return serve
 
 # %% ../nbs/83_commands.ipynb #133da57b
 @command(
     "zskd dashboard runs/sst2",
     "zskd dashboard runs/sst2 --data GLUE --port 9000 --no-browser",
+    "zskd dashboard runs/sst2 --beside runs/smaller runs/longer",
     "zskd dashboard runs/sst2 --pages pages/sst2",
     steps=[open_teacher],
     by_place="run",
@@ -485,6 +496,7 @@ def dashboard(
     pool: str | None = None,  # folder of the run's pool (if not given: that of the run)
     # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to compare on as well (if not given: that of the run)
     data: str | None = None,
+    beside: list[str] | None = None,  # folders of other runs of the same teacher, whose students are compared with this one
     most: int = 2000,  # texts of each kind that are compared
     pages: str | None = None,  # write pages into this folder that need no server, and stop
     port: int = 8866,  # to listen on; the next free one if it is in use
@@ -496,21 +508,19 @@ def dashboard(
     "Show teacher and student of a run side by side, in a browser."
     if pages is None:
         print("starting; the address of the page follows", flush=True)
-    try:
-        from zskd.serve import check_run, serve
-    except ImportError as e:
-        raise UserError(str(e)) from e
+    server = serving()
     require(most >= 1, "must be at least 1", most=most)
-    named = {"teacher": teacher, "pool": pool, "data": data, **options}
+    named = {"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options}
     defaults = {name: o.default for name, o in options_of(open_teacher).items()}
-    shown = {**options_shown(run), **{name: value for name, value in named.items() if value != defaults.get(name)}}
+    shown = options_shown(run) | {name: value for name, value in named.items() if value != defaults.get(name)}
     check_data(shown.get("data"), shown.get("task"))
     if pages is not None:
-        write_pages(pages, run, {**shown, "most": most})
+        write_pages(pages, run, shown)
         return
-    check_run(run)  # a mistake shows before the page opens
-    load = partial(load_board, run, {**shown, "most": most}, resume_run(run, os.getcwd()))
-    serve(load, port, host, not no_token, not no_browser, Path(run).absolute().name)
+    for folder in (run, *(beside or ())):  # a mistake shows before the page opens
+        server.check_run(folder)
+    load = partial(load_board, run, shown, resume_run(run, os.getcwd()))
+    server.serve(load, port, host, not no_token, not no_browser, Path(run).absolute().name)
 
 # %% ../nbs/83_commands.ipynb #73bae9cb
 def write_pages(

@@ -100,11 +100,6 @@ class SimilarTexts:
         middle = states.mean(0)  # all states of a model lie in one direction; what they share says nothing
         return middle, normalize(states - middle)
 
-    def prepare(self) -> None:
-        "Read the inputs now, and not at the first question."
-        if self.rows and self.teacher is not None:
-            self._states  # noqa: B018  computed once
-
     def __call__(
         self,
         row: Row,  # 1 or 2 texts
@@ -120,6 +115,13 @@ class SimilarTexts:
             vectorizer, index = self._index
             similarity = linear_kernel(vectorizer.transform([" ".join(row)]), index)[0]
         return [(float(similarity[i]), self.rows[i]) for i in np.argsort(-similarity, kind="stable")[:n] if similarity[i] > 0]
+
+# %% ../nbs/71_dashboards.ipynb #71b00020
+@patch
+def prepare(self: SimilarTexts) -> None:
+    "Read the inputs now, and not at the first question."
+    if self.rows and self.teacher is not None:
+        self._states  # noqa: B018  computed once
 
 # %% ../nbs/71_dashboards.ipynb #71b00005
 def reading_hints(

@@ -104,6 +104,7 @@ PATHS = (
     "run",
     "pages",
     "audited",
+    "beside",
 )  # options that may name a file or folder
 METAVARS = {"columns": "COLUMN", "labels": "CLASS", "open_teacher labels": "NAME=CLASS"}  # what help calls a value, if not by its name
 

@@ -30,8 +30,8 @@ from markupsafe import Markup
 
 # %% auto #0
 __all__ = ['Message', 'Send', 'App', 'SIMILAR', 'PAGES', 'SOLARA_SETTINGS', 'POLICY', 'Load', 'evenly_spaced', 'compared_sets',
-           'LockedModel', 'RunData', 'check_run', 'RunDashboard', 'PageState', 'fill_box', 'made_or_error', 'Visits',
-           'make_page', 'make_app', 'TokenGate', 'listen', 'serve', 'run_server']
+           'LockedModel', 'RunData', 'check_run', 'short_names', 'in_order_of', 'RunDashboard', 'PageState', 'fill_box',
+           'made_or_error', 'Visits', 'make_page', 'make_app', 'TokenGate', 'listen', 'serve', 'run_server']
 
 # %% ../nbs/73_serve.ipynb #5e0a3004
 from .adversaries import class_order
@@ -43,10 +43,11 @@ from .models import make_folder
 from .pages import fill, render
 from .pools import Pool
 from .run_views import Monitor, SearchViewer
+from .several import Compared, Students
 from .side_by_side import Answers
 from .stage2 import read_generated
 from .students import Student
-from .tasks import Examples, Row, TextPool
+from .tasks import Examples, Row, TextPool, list_names
 from .teachers import Teacher, stored_logits
 from .widgets import PLOTLY_JS, Address, widgets
 
@@ -134,15 +135,18 @@ class RunData:
         examples: Examples | None = None,  # of the task, to compare on
         most: int = 2000,  # texts of each set that are compared
         say: Callable[[str], None] = lambda sentence: None,  # gets a sentence before each step that takes long
+        beside: Sequence[str | Path] = (),  # folders of other runs, whose students answer the same texts
     ):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
         self.folder, self.examples, self.most, self.say = check_run(folder), examples, most, say
+        self.beside = [check_run(other) for other in beside]
         self.teacher = teacher and cast(Teacher, LockedModel(teacher))
         require(most > 0, "must be at least 1", most=most)
         self.given_pool, self.written_at = pool, self.changes()
         self.generated = read_generated(self.folder) if (self.folder / "generated.jsonl").exists() else []
         self.student: Student | None = None
         self.sets: dict[str, Answers] = {}
+        self.others: list[Compared] = []
         if (self.folder / "student" / "config.json").exists():
             say("Loading the student.")
             self.student = cast(Student, LockedModel(Student.load(self.folder / "student")))
@@ -165,6 +169,27 @@ def check_run(
             warnings.warn(text, stacklevel=2)
     return path
 
+# %% ../nbs/73_serve.ipynb #73b00011
+def short_names(
+    folders: Sequence[Path],  # of runs
+) -> list[str]:
+    "The last part of each path, or the whole path where that is not enough to tell them apart."
+    last = [folder.absolute().name for folder in folders]
+    return [name if last.count(name) == 1 else str(folder) for name, folder in zip(last, folders, strict=True)]
+
+
+def in_order_of(
+    labels: Sequence[str],  # class names of the first student
+    answers: Answers,  # of another
+) -> Answers:  # with the classes in the same order
+    "Answers with the classes of the first student, in its order. Raises `UserError` for other classes."
+    known = set(labels) == set(answers.labels)
+    require(known, f"its classes are {list_names(answers.labels)}, not {list_names(labels)}", beside=None)
+    order = [answers.labels.index(name) for name in labels]
+    truth = None if answers.truth is None else np.argsort(order)[answers.truth]
+    t, s = answers.teacher_logits[:, order], answers.student_logits[:, order]
+    return Answers(answers.rows, t, s, tuple(labels), truth, answers.columns)
+
 # %% ../nbs/73_serve.ipynb #73a0d010
 SIMILAR = 1000  # rows of the pool among which similar texts are found
 
@@ -175,6 +200,11 @@ def compare(self: RunData) -> None:
     teacher, student, pool = cast(Teacher, self.teacher), cast(Student, self.student), self._pool()
     self.say(f"Asking teacher and student about up to {self.most:,} texts of each set.")
     self.sets = compared_sets(teacher, student, pool, self.generated, self.examples, self.most, self.folder / "logits")
+    for name, folder in zip(short_names(self.beside), self.beside, strict=True):
+        other = Student.load(folder / "student")
+        self.say(f"Asking the student of {name}.")
+        sets = compared_sets(teacher, other, pool, self.generated, self.examples, self.most, self.folder / "logits")
+        self.others.append(Compared(name, other.n_params, {key: in_order_of(student.labels, answers) for key, answers in sets.items()}))
     self.say("Reading some texts of the pool.")
     self.similar = SimilarTexts([] if pool is None else pool.rows(), SIMILAR, teacher)
     self.similar.prepare()
@@ -208,7 +238,7 @@ def fresh(self: RunData) -> RunData:
     "The same data, or newly loaded if the run has written more since."
     if self.changes() == self.written_at:
         return self
-    return RunData(self.folder, self.teacher, self.given_pool, self.examples, self.most, self.say)
+    return RunData(self.folder, self.teacher, self.given_pool, self.examples, self.most, self.say, self.beside)
 
 # %% ../nbs/73_serve.ipynb #4b892a39
 class RunDashboard(widgets.VBox):
@@ -226,7 +256,7 @@ class RunDashboard(widgets.VBox):
         "Raises `UserError` for a folder without a run, and for a teacher of other classes."
         self.data = data = run if isinstance(run, RunData) else RunData(run, teacher, pool, examples, most)
         self.folder, self.student = data.folder, data.student
-        self.parts: dict[str, Explorer | Comparison | LossExplorer | SearchViewer | Monitor] = {}  # by title
+        self.parts: dict[str, Explorer | Comparison | Students | LossExplorer | SearchViewer | Monitor] = {}  # by title
         if data.teacher is not None and data.student is not None:
             self._add_comparison(data)
         if data.generated:
@@ -243,7 +273,12 @@ def _add_comparison(self: RunDashboard, data: RunData) -> None:
     teacher, student = cast(Teacher, data.teacher), cast(Student, data.student)
     self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "")
     if data.rows:
-        self.parts["Comparison"] = Comparison(data.sets, folder=data.folder, actions={"open": self.open_text, "pin": self.pin_text})
+        others = {f"{name}, {s.name}": answers for s in data.others for name, answers in s.sets.items()}
+        actions = {"open": self.open_text, "pin": self.pin_text}
+        self.parts["Comparison"] = Comparison({**data.sets, **others}, folder=data.folder, actions=actions)
+        if data.others:
+            mine = Compared(data.folder.absolute().name, student.n_params, data.sets)
+            self.parts["Students"] = Students([mine, *data.others], self.show_student)
         self.parts["Loss explorer"] = LossExplorer(teacher, student, data.batch)
 
 # %% ../nbs/73_serve.ipynb #73b00001
@@ -265,6 +300,18 @@ def pin_text(
     "Pin an input in the Explorer, to compare others with it."
     cast(Explorer, self.parts["Explorer"]).pin(row)
     self.tabs.selected_index = list(self.parts).index("Explorer")
+
+# %% ../nbs/73_serve.ipynb #73b00012
+@patch
+def show_student(
+    self: RunDashboard,
+    texts: str,  # name of the set
+    student: str,  # name of the run
+) -> None:
+    "Compare a student and the teacher on a set of texts."
+    menu, name = cast(Comparison, self.parts["Comparison"]).set_menu, f"{texts}, {student}"
+    menu.value = name if name in menu.options else texts
+    self.tabs.selected_index = list(self.parts).index("Comparison")
 
 # %% ../nbs/73_serve.ipynb #73b00002
 @patch
@@ -301,6 +348,7 @@ def _teacher_digest(self: RunDashboard) -> str | None:
 PAGES = {  # file of each tab
     "Explorer": "explorer.html",
     "Comparison": "comparison.html",
+    "Students": "students.html",
     "Loss explorer": "loss_explorer.html",
     "Generated texts": "generated_texts.html",
     "Monitor": "monitor.html",

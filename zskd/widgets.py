@@ -30,8 +30,8 @@ except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['FIGURE_JS', 'ADDRESS_JS', 'TABLE_JS', 'TABLE_CSS', 'PLOTLY_JS', 'Figure', 'with_text', 'Table', 'said', 'repeat',
-           'Address', 'debounce', 'diff_html', 'write_page', 'with_menu']
+__all__ = ['FIGURE_JS', 'ADDRESS_JS', 'TABLE_JS', 'TABLE_CSS', 'PLOTLY_JS', 'Figure', 'with_text', 'Table', 'debounce', 'said',
+           'repeat', 'Address', 'diff_html', 'write_page', 'with_menu']
 
 # %% ../nbs/70_widgets.ipynb #9b1fd001
 FIGURE_JS = (WEB / "figure.js").read_text(encoding="utf-8")  # the browser's half of a figure
@@ -122,6 +122,26 @@ def receive(
     if name in self.actions and isinstance(line, int) and 0 <= line < len(self.lines):
         self.actions[name](line)
 
+# %% ../nbs/70_widgets.ipynb #bc530115
+def debounce(
+    call: Callable[[], None],  # what to do
+    wait: float,  # seconds without another change
+) -> Callable[..., None]:  # to observe a widget with
+    "Call once, after changes have stopped for a while."
+    pending: list[asyncio.TimerHandle] = []
+
+    def changed(_: object = None) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            call()
+            return
+        while pending:
+            pending.pop().cancel()
+        pending.append(loop.call_later(wait, call))
+
+    return changed
+
 # %% ../nbs/70_widgets.ipynb #70b00031
 def said(
     control: widgets.Widget,  # a menu, a box for text or numbers, a check box, or tabs
@@ -189,26 +209,6 @@ def restore(
     for name, control in self.controls.items():
         if isinstance(text := state.get(name), str):
             repeat(control, text)
-
-# %% ../nbs/70_widgets.ipynb #bc530115
-def debounce(
-    call: Callable[[], None],  # what to do
-    wait: float,  # seconds without another change
-) -> Callable[..., None]:  # to observe a widget with
-    "Call once, after changes have stopped for a while."
-    pending: list[asyncio.TimerHandle] = []
-
-    def changed(_: object = None) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            call()
-            return
-        while pending:
-            pending.pop().cancel()
-        pending.append(loop.call_later(wait, call))
-
-    return changed
 
 # %% ../nbs/70_widgets.ipynb #69a15eb7
 def diff_html(

@@ -15,18 +15,16 @@ function render({ model, el }) {
     if (!lines.length) return add(el, "p", "nothing to show");
     const table = add(el, "table"), head = add(add(table, "thead"), "tr"), body = add(table, "tbody");
     const kinds = columns.map((_, c) => kind(lines.map((line) => line[c])));
+    if (actions.length) add(head, "td");
     columns.forEach((name, c) => add(head, "th", name).classList.add(...kinds[c]));
-    if (actions.length) add(head, "th");
     lines.forEach((line, k) => {
-      const row = add(body, "tr");
-      line.forEach((text, c) => { const cell = add(row, "td"); cell.classList.add(...kinds[c]); add(cell, "bdi", text); });
-      if (!actions.length) return;
-      const cell = add(row, "td"), what = line.find((text) => text.length > 1) ?? "";
+      const row = add(body, "tr"), buttons = actions.length && add(row, "td"), what = line.find((text) => text.length > 1) ?? "";
       actions.forEach((name) => {
-        const button = add(cell, "button", name);
+        const button = add(buttons, "button", name);
         button.setAttribute("aria-label", `${name}: ${what}`);
         button.addEventListener("click", () => model.send({ chosen: [name, k] }));
       });
+      line.forEach((text, c) => { const cell = add(row, "td"); cell.classList.add(...kinds[c]); add(cell, "bdi", text); });
     });
   };
   model.on("change:spec", draw);
