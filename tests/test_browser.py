@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -384,3 +385,73 @@ def test_pages_fit_a_narrow_dark_screen(browser, finished, name):
             set(page.evaluate("Array.from(document.querySelectorAll('.js-plotly-plot'), d => d.layout.paper_bgcolor)")) == {DARK["paper"]}
         )
     )
+
+
+PAGE = """
+import json
+from zskd import cli
+from zskd.students import Student
+words = ["dashboard", "run", "--teacher", TEACHER, "--task", "sst2", "--data", "demo", "--most", "200", "--pages", "web", "--web"]
+assert cli.main(words) == 0
+texts = [row[0] for row in TASKS["sst2"].validation("demo").rows[:200]] + ["Émile's café, 北京 ok?", "long " * 300, "don't! (3.14)"]
+probabilities = Student.load("run/student").predict_proba(texts)
+json.dump([texts, probabilities.tolist()], open("wanted.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def web(finished):
+    "A server for a folder of pages on which the student runs."
+    if shutil.which("npm") is None:
+        pytest.skip("no npm on this machine")
+    process = Command(("-c", "from zskd.tasks import TASKS\n" + PAGE.replace("TEACHER", repr(str(ASSETS / "teacher")))), finished)
+    _, errors = process.communicate()
+    process.close()
+    if "try again with a network" in errors:
+        pytest.skip("npm has no network")
+    assert process.returncode == 0, errors[-2000:]
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *words):
+            super().__init__(*words, directory=finished / "web")
+
+        def log_message(self, *words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/"
+    server.shutdown()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (400, "dark")])
+def test_the_student_in_the_page_answers_as_in_python(browser, web, finished, width, scheme):
+    texts, wanted = json.loads((finished / "wanted.json").read_text())
+    asked, said = [], []
+    with visitor(browser, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
+        page.on("request", lambda r: asked.append(r.url))
+        page.on("console", lambda m: said.append(m.text) if m.type in ("error", "warning") else None)
+        page.goto(web)
+        page.wait_for_function("globalThis.zskd && document.getElementById('examples').rows.length == 20", timeout=60_000)
+        got = page.evaluate(
+            "async texts => { const p = []; for (const t of texts) p.push(await zskd.probabilities([t])); return p; }", texts
+        )
+        assert max(abs(a - b) for p, q in zip(got, wanted, strict=True) for a, b in zip(p, q, strict=True)) < 1e-3
+        page.locator("textarea").fill("a moving film")
+        page.locator("textarea").press("!")
+        wait_for(lambda: re.search(r"answered in ([\d.]+) ms", page.inner_text("#state")))
+        assert float(re.search(r"answered in ([\d.]+) ms", page.inner_text("#state"))[1]) < 50
+        page.locator("#examples button").first.click()
+        wait_for(lambda: page.locator(".bar.teacher").count() == 2)  # its answer to this text is stored
+        widths = [float(bar.evaluate("e => parseFloat(e.style.width)")) for bar in page.locator(".bar.teacher").all()]
+        assert abs(sum(widths) - 100) < 0.1
+        page.locator("textarea").fill("long " * 300)
+        wait_for(lambda: "reads only the first" in page.inner_text("#state"))
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_role("link", name="Comparison").click()
+        page.wait_for_url("**/comparison.html")
+    assert {url.split("/")[2] for url in asked if url.startswith("http")} == {web.split("/")[2]} and said == []
+    own = sum(
+        f.stat().st_size for f in (finished / "web").rglob("*") if f.is_file() and f.name in ("index.html", "live.js", "live_page.js")
+    )
+    assert own + sum(f.stat().st_size for f in (finished / "web" / "student").rglob("*") if f.is_file()) < 3e6

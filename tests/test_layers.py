@@ -7,7 +7,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 HIGHER = {"__init__"}  # offers names of modules above it, and loads them when they are used
-LATE = {"steps", "folders", "commands", "student_commands", "demo", "cli", "_site"}  # load what they need when a command runs
+LATE = {
+    "steps",
+    "folders",
+    "commands",
+    "student_commands",
+    "dashboard_command",
+    "demo",
+    "cli",
+    "_site",
+}  # load what they need when a command runs
 
 
 def rooms() -> list[str]:

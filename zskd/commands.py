@@ -6,20 +6,16 @@
 from __future__ import annotations
 
 import math
-import os
 import shlex
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
 __all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'audit', 'introduction', 'check_distill',
            'with_effort', 'print_times', 'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate',
-           'options_shown', 'load_shown', 'serving', 'dashboard', 'write_pages', 'load_board', 'write', 'make_writer',
-           'pretrain', 'make_pretrainer']
+           'write', 'make_writer', 'pretrain', 'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
@@ -43,15 +39,14 @@ from zskd.steps import (
 )
 
 from .errors import UserError, require
-from .folders import claim, resume_run, run_options
-from .options import command, first_given, options_of, spell, take
+from .folders import claim
+from .options import command, first_given, spell, take
 from .processes import team
 
 if TYPE_CHECKING:
     from zskd.callbacks import Callback
     from zskd.pools import Pool
     from zskd.pretraining import Pretrainer
-    from zskd.serve import RunDashboard, RunData
     from zskd.tasks import Examples, Task
     from zskd.teachers import Teacher
     from zskd.training import Distiller
@@ -433,130 +428,6 @@ def check_evaluate(
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     check_apart(teacher, student)
-
-# %% ../nbs/83_commands.ipynb #a2a45c8d
-def options_shown(
-    run: str,  # folder of a run
-) -> dict[str, Any]:  # by name; empty for a run that no command made
-    "The options of a run that its dashboards need: teacher, task, pool and data."
-    from zskd.core import ASSETS
-
-    name, kept = run_options(run)
-    if name == "demo":
-        return {"teacher": str(ASSETS / "teacher"), "task": "sst2", "data": kept.get("data") or "demo"}
-    names = ("teacher", "pool", "data", "skip_bad_lines", *options_of(open_teacher)) if name == "distill" else ()
-    return {name: kept[name] for name in names if kept.get(name) is not None}
-
-# %% ../nbs/83_commands.ipynb #b07bfbe4
-def load_shown(
-    run: str,  # folder of a run
-    teacher: str | None = None,  # folder or hub name
-    pool: str | None = None,  # folder of the pool, if it is not in that of the run
-    data: str | None = None,  # to compare on, as for `zskd evaluate`
-    most: int = 2000,  # texts of each kind
-    skip_bad_lines: bool = False,  # as the run was given it
-    say: Callable[[str], None] = lambda words: None,  # gets a sentence before each step that takes long
-    beside: Sequence[str] = (),  # folders of other runs, whose students are shown too
-    **options: Any,  # of `open_teacher`
-) -> RunData:
-    "Load what the dashboards of a run show. Raises `UserError` for what is missing."
-    from zskd.pools import Pool
-    from zskd.serve import RunData, check_run
-
-    check_run(run)
-    rows = Pool.load(pool) if pool else None
-    if teacher is None:
-        return RunData(run, None, rows, None, most, say, beside)
-    check_apart(teacher, f"{run}/student")
-    say(f"Loading the teacher, {teacher}.")
-    model, task = open_teacher(teacher, rows, **take(open_teacher, options))
-    return RunData(run, model, rows, read_data(data, task, skip_bad_lines), most, say, beside)
-
-# %% ../nbs/83_commands.ipynb #83b00010
-def serving() -> ModuleType:
-    "The module that serves dashboards. Raises `UserError` without the packages that it needs."
-    try:
-        from zskd import serve
-    except ImportError as e:
-        raise UserError(str(e)) from e
-    return serve
-
-# %% ../nbs/83_commands.ipynb #133da57b
-@command(
-    "zskd dashboard runs/sst2",
-    "zskd dashboard runs/sst2 --data GLUE --port 9000 --no-browser",
-    "zskd dashboard runs/sst2 --beside runs/smaller runs/longer",
-    "zskd dashboard runs/sst2 --pages pages/sst2",
-    steps=[open_teacher],
-    by_place="run",
-)
-def dashboard(
-    run: str,  # folder of a run, finished or not
-    teacher: str | None = None,  # folder or hub name (if not given: that of the run)
-    pool: str | None = None,  # folder of the run's pool (if not given: that of the run)
-    # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to compare on as well (if not given: that of the run)
-    data: str | None = None,
-    beside: list[str] | None = None,  # folders of other runs of the same teacher, whose students are compared with this one
-    most: int = 2000,  # texts of each kind that are compared
-    pages: str | None = None,  # write pages into this folder that need no server, and stop
-    port: int = 8866,  # to listen on; the next free one if it is in use
-    host: str = "127.0.0.1",  # address to listen on; the default is for this machine only
-    no_token: bool = False,  # let in everybody who can reach the address
-    no_browser: bool = False,  # do not open a browser
-    **options: Any,
-) -> None:
-    "Show teacher and student of a run side by side, in a browser."
-    if pages is None:
-        print("starting; the address of the page follows", flush=True)
-    server = serving()
-    require(most >= 1, "must be at least 1", most=most)
-    named = {"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options}
-    defaults = {name: o.default for name, o in options_of(open_teacher).items()}
-    shown = options_shown(run) | {name: value for name, value in named.items() if value != defaults.get(name)}
-    check_data(shown.get("data"), shown.get("task"))
-    if pages is not None:
-        write_pages(pages, run, shown)
-        return
-    for folder in (run, *(beside or ())):  # a mistake shows before the page opens
-        server.check_run(folder)
-    load = partial(load_board, run, shown, resume_run(run, os.getcwd()))
-    server.serve(load, port, host, not no_token, not no_browser, Path(run).absolute().name)
-
-# %% ../nbs/83_commands.ipynb #73bae9cb
-def write_pages(
-    pages: str,  # folder to write to
-    run: str,  # folder of a run
-    shown: dict[str, Any],  # options of `load_shown`
-) -> None:
-    "Write the dashboards of a run as pages that need no server."
-    from zskd.serve import RunDashboard
-
-    check_out(pages, "pages")
-    board = RunDashboard(load_shown(run, **shown))
-    print("\n".join(str(page) for page in board.to_html(pages)))
-    if "Comparison" not in board.parts:
-        print(
-            "no page compares: "
-            + ("the run has no student yet" if board.student is None else "there is no teacher; name it with --teacher")
-        )
-
-# %% ../nbs/83_commands.ipynb #b0693014
-def load_board(
-    run: str,  # folder of a run
-    shown: dict[str, Any],  # options of `load_shown`
-    resume: Callable[[], None] | None,  # what the monitor's button does
-    say: Callable[[str], None],  # gets a sentence before each step that takes long
-) -> Callable[[], RunDashboard]:  # makes the widgets of a visitor
-    "Load a run once for all visitors; each new one sees its present state."
-    from zskd.serve import RunDashboard
-
-    data = [load_shown(run, **shown, say=say)]
-
-    def make() -> RunDashboard:
-        data[0] = data[0].fresh()
-        return RunDashboard(data[0], resume=resume)
-
-    return make
 
 # %% ../nbs/83_commands.ipynb #f368b9e6
 @command(

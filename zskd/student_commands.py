@@ -5,6 +5,7 @@
 # %% ../nbs/84_student_commands.ipynb #84b00004
 from __future__ import annotations
 
+import shlex
 import sys
 from itertools import islice
 
@@ -16,18 +17,19 @@ from .steps import check_out
 __all__ = ['export', 'sentence_rows', 'predict']
 
 # %% ../nbs/84_student_commands.ipynb #14a21a42
-@command("zskd export runs/sst2/student --out onnx/sst2 --int8", by_place="student")
+@command("zskd export runs/sst2/student --out onnx/sst2 --int8", "zskd export runs/sst2/student --out page/sst2 --web", by_place="student")
 def export(
     student: str,  # folder of a student
     out: str,  # folder for the export; the student's own will do
     int8: bool = False,  # also write it with weights of eight bits
+    web: bool = False,  # write a page on which the student runs in the reader's browser, and all that it needs (needs npm once)
     # text to compare the answers on: files, patterns, folders or hub data sets; the built-in sample if not given
     corpus: list[str] | None = None,
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
     n: int = 500,  # texts to compare on
     skip_bad_lines: bool = False,  # skip lines of --corpus that cannot be read, and report how many
 ) -> None:
-    "Write a student as ONNX, and compare the export's answers with the student's."
+    "Write a student as ONNX, and compare the export's answers with the student's; or as a page on which it runs."
     from zskd.core import home_path
     from zskd.students import Student
 
@@ -39,7 +41,13 @@ def export(
     require(n >= 1, "must be at least 1", n=n)
     if not list(home_path(student).glob("*.safetensors")) and (home_path(student) / "model.onnx").exists():
         raise UserError(f"{student}: is an export already; give the student's folder")
+    require(not (int8 and web), "has no effect on a page; leave one of them out", int8=None, web=None)
     small = Student.load(student)
+    if web:
+        from zskd.web_export import export_web
+
+        print(f"{export_web(small, out)}: look at it with a web server, for example: python -m http.server --directory {shlex.quote(out)}")
+        return
     rows = sentence_rows(corpus, column, n, small.notes.get("n_texts") or 1, skip_bad_lines)
     exports = export_onnx(small, out, int8)
     print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")

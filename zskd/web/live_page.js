@@ -1,0 +1,55 @@
+// The page around a student that runs in the browser.
+import { Student } from "./live.js";
+
+const at = (id) => document.getElementById(id), boxes = [...document.querySelectorAll("[data-text]")];
+const stored = JSON.parse(at("stored").textContent), key = (row) => row.join("\n");
+const teacher = new Map(stored.map(({ row, teacher }) => [key(row), teacher]));
+const add = (parent, tag, text, of = "") => {
+  const it = document.createElement(tag);
+  it.textContent = text;
+  it.className = of;
+  parent.append(it);
+  return it;
+};
+const percent = (p) => `${(100 * p).toFixed(1)} %`;
+
+function draw(labels, answers) {
+  at("bars").replaceChildren();
+  labels.forEach((label, c) => {
+    Object.entries(answers).forEach(([who, p], k) => {
+      add(at("bars"), "span", k ? "" : label);
+      add(at("bars"), "span", who, "faint");
+      add(add(at("bars"), "div", ""), "div", "", `bar ${who}`).style.width = `${100 * p[c]}%`;
+      add(at("bars"), "span", percent(p[c]));
+    });
+  });
+}
+
+async function start() {
+  const student = globalThis.zskd = await Student.load(), { labels } = student.about;
+  let turn = 0;
+  const answer = async () => {
+    const row = boxes.map((box) => box.value), mine = ++turn;
+    if (row.every((text) => !text.trim())) {
+      at("bars").replaceChildren();
+      return at("state").textContent = "Type a text.";
+    }
+    const began = performance.now(), p = await student.probabilities(row), took = performance.now() - began;
+    if (mine !== turn) return;
+    const cut = student.encode(row).cut ? ` It reads only the first ${student.about.max_length} pieces of this text.` : "";
+    at("state").textContent = `The student answered in ${took.toFixed(1)} ms.${cut}`;
+    const known = teacher.get(key(row));
+    draw(labels, known ? { teacher: known, student: p } : { student: p });
+  };
+  boxes.forEach((box) => box.addEventListener("input", answer));
+  const name = (p) => { const c = p.indexOf(Math.max(...p)); return `${labels[c]}, ${percent(p[c])}`; };
+  for (const { row, teacher } of stored) {
+    const line = add(at("examples"), "tr", ""), button = add(add(line, "td", ""), "button", row.join(" | "));
+    button.addEventListener("click", () => { boxes.forEach((box, k) => box.value = row[k]); answer(); scrollTo({ top: 0, behavior: "smooth" }); });
+    add(line, "td", name(teacher));
+    add(line, "td", name(await student.probabilities(row)));
+  }
+  if (stored.length && !boxes[0].value) boxes.forEach((box, k) => box.value = stored[0].row[k]);
+  await answer();
+}
+start().catch((error) => at("state").textContent = `The student cannot be loaded: ${error.message}. The page needs a web server; python -m http.server will do.`);
