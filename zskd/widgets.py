@@ -30,8 +30,8 @@ except ImportError as e:
     raise ImportError("dashboards need ipywidgets, anywidget and plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['FIGURE_JS', 'ADDRESS_JS', 'TABLE_JS', 'TABLE_CSS', 'PLOTLY_JS', 'Figure', 'with_text', 'Table', 'debounce', 'said',
-           'repeat', 'Address', 'diff_html', 'write_page', 'with_menu']
+__all__ = ['FIGURE_JS', 'ADDRESS_JS', 'TABLE_JS', 'TABLE_CSS', 'PLOTLY_JS', 'Figure', 'with_text', 'Table', 'debounce', 'Choice',
+           'said', 'repeat', 'Address', 'diff_html', 'write_page', 'with_menu']
 
 # %% ../nbs/70_widgets.ipynb #9b1fd001
 FIGURE_JS = (WEB / "figure.js").read_text(encoding="utf-8")  # the browser's half of a figure
@@ -141,6 +141,34 @@ def debounce(
         pending.append(loop.call_later(wait, call))
 
     return changed
+
+# %% ../nbs/70_widgets.ipynb #70b00041
+class Choice(widgets.VBox):
+    "Menus, and below them what a function makes of the chosen values."
+
+    def __init__(
+        self,
+        make: Callable[..., go.Figure | str],  # gets the chosen values by name; returns a figure, or HTML as `render` returns it
+        **options: Sequence[Any],  # values to choose among, by name; the first ones are chosen at first
+    ):
+        self.make = make
+        self.menus = {name: widgets.Dropdown(options=list(values), description=name) for name, values in options.items()}
+        first = self.chosen()
+        self.shown = Figure(first) if isinstance(first, go.Figure) else widgets.HTML(first)
+        for menu in self.menus.values():
+            menu.observe(lambda _: self.update(), "value")
+        super().__init__([widgets.HBox([*self.menus.values()], layout={"flex_flow": "row wrap"}), self.shown])
+
+    def chosen(self) -> go.Figure | str:
+        "What the function makes of the chosen values."
+        return self.make(**{name: menu.value for name, menu in self.menus.items()})
+
+    def update(self) -> None:
+        "Show it."
+        if isinstance(self.shown, Figure):
+            self.shown.show(cast(go.Figure, self.chosen()))
+        else:
+            self.shown.value = self.chosen()
 
 # %% ../nbs/70_widgets.ipynb #70b00031
 def said(
