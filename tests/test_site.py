@@ -456,6 +456,13 @@ def test_links_lead_somewhere(path):
     assert broken(path, prose(path)) == []
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_papers_are_links(path):
+    "Numbers of arXiv in the text, outside of code, lead to the paper."
+    text = re.sub(r"```.*?```|`[^`]*`|\[[^\]]*\]\([^)]*\)|https?://\S+", "", prose(path), flags=re.DOTALL)
+    assert re.findall(r"(?<![\d./\w-])\d{4}\.\d{5}(?!\d)", text) == []
+
+
 def test_a_broken_link_is_found():
     page = NBS / "10_tasks.ipynb"
     assert broken(page, "[a](20_corpora.ipynb) [b](https://x.org) `[c](c.ipynb)`") == []
