@@ -23,11 +23,12 @@ from pathlib import Path
 from zskd.adversaries import MaxDivergenceSearch
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
-from zskd.dashboards import Answers, Comparison, Explorer
+from zskd.dashboards import Comparison, Explorer
 from zskd.loss_explorer import LossExplorer
 from zskd.pools import ood_pool
 from zskd.run_views import Monitor, SearchViewer
 from zskd.serve import RunDashboard, serve
+from zskd.side_by_side import Answers
 from zskd.stage2 import Stage2
 from zskd.students import Student
 from zskd.tasks import TASKS
@@ -43,8 +44,9 @@ run = lambda: Distiller(teacher, student, pool, "run", resume=Path("run").exists
 VIEWS = {  # what is shown, and the height of the picture
     "explorer": ('Explorer(teacher, Student.load("run/student"), pool, "a moving film , never dull")', 640),
     "comparison": (
-        'Comparison({"film reviews": Answers.ask(teacher, Student.load("run/student"), (e := task.validation("demo")).rows, e.labels)})',
-        1000,
+        'Comparison({"film reviews": Answers.ask(teacher, Student.load("run/student"), (e := task.validation("demo")).rows, e.labels)}, '
+        'per_page=4, actions={"open": print, "pin": print})',
+        1150,
     ),
     "search_viewer": ('SearchViewer.of_run("run")', 760),
     "monitor": ('Monitor("run")', 900),

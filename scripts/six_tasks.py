@@ -383,8 +383,7 @@ def run(task: Task, teacher: Teacher, variant: str, seed: int, args: argparse.Na
         *(["--news", *args.news] if learned == "news" else []),
         "--tasks",
         task.name,
-        "--variants",
-        variant,
+        *(["--variants", variant] if not hasattr(args, "methods") else ["--methods", extra or "base"]),
         "--seeds",
         str(seed),
     ]

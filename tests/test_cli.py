@@ -888,7 +888,7 @@ def test_efforts(call, models, tmp_path, monkeypatch):
     assert re.match(r"expected on this machine: quick \d+ seconds \(this run\), standard ", out)
     code, out, err = call(*words, "--out", tmp_path / "more", "--rows", 200, "--steps", 4)
     assert code == 0 and "200 rows" in out and "of 4)" in out
-    assert re.match(r"expected on this machine: quick \d+ seconds, standard ", out)
+    assert re.match(r"expected on this machine: with these settings \d+ seconds \(this run\), quick ", out)
     assert call(*words, "--out", tmp_path / "quick", "--resume")[0] == 0
     for more, named in (
         (["--effort", "much"], ["--effort much", "unknown"]),
@@ -914,8 +914,9 @@ def test_predict(call, finished, tmp_path):
     for words, named in (
         (["--data", tmp_path / "none.csv"], ["none.csv", "cannot be read"]),
         (["--data", texts, "--columns", "body"], ["no column 'body'"]),
-        (["--data", texts, "--columns", "n", "text"], ["--columns n text", "reads 1 at a time"]),
+        (["--data", texts, "--columns", "n", "text"], ["--columns n text", "reads 1 text(s)"]),
         (["--data", texts, "--out", tmp_path / "answers.xlsx"], ["--out", "must end in"]),
+        (["--data", texts, "--out", texts], ["--out", "would be lost"]),
     ):
         code, out, err = call("predict", student, *words)
         assert (code, out) == (2, ""), (words, out, err)
@@ -932,7 +933,7 @@ def test_dashboard_as_pages(call, finished, models, tmp_path):
     code, out, err = call(*words, "--beside", other)
     assert (code, err) == (0, "") and "students.html" in out
     page = (tmp_path / "pages" / "students.html").read_text()
-    assert page.count("+0.0 ± 0.0 points") == 2 and "other" in page
+    assert page.count("+0.0 ± 0.0 points") == 2 and "other" in page and "one standard error" in page
     code, _, err = call(*words, "--beside", tmp_path)
     assert code == 2
     one_line(err, "holds no run")

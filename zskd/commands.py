@@ -275,6 +275,7 @@ def print_times(
     from zskd.corpora import load_corpus
     from zskd.distillation import has_pool
     from zskd.efforts import EFFORTS, Effort, about, measure, seconds_of, some_rows
+    from zskd.settings import default_batch_size
 
     if rows is not None or has_pool(Path(given["out"]) / "pool") or model.model is None or given["init"] not in ("auto", "teacher"):
         return
@@ -282,8 +283,10 @@ def print_times(
     size = {name: settings[name] for name in ("ratio", "n_params", "preset", "family", "vocab_size")}
     rates, settled = measure(model, task, some_rows(task, corpus), **size), with_effort(given)
     how = {"oversample": given["oversample"] or 1.5, "states": task.n_texts == 2 and given["hidden"] != 0}
-    mine = None if settled["epochs"] is None else Effort(settled["n"], settled["epochs"])
-    efforts = EFFORTS if mine in (None, *EFFORTS.values()) else {"custom": cast(Effort, mine), **EFFORTS}
+    n, steps = settled["n"], settled["steps"]
+    epochs = settled["epochs"] if steps is None else steps * (settled["batch_size"] or default_batch_size(n)) / n
+    mine = Effort(n, epochs)
+    efforts = EFFORTS if mine in EFFORTS.values() else {"with these settings": mine, **EFFORTS}
     times = [
         f"{name} {about(seconds_of(effort, rates, **how))}{' (this run)' if effort == mine else ''}" for name, effort in efforts.items()
     ]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from zskd.serve import RunDashboard, RunData
 
 # %% auto #0
-__all__ = ['options_shown', 'load_shown', 'serving', 'chosen', 'dashboard', 'write_pages', 'write_live_page', 'load_board']
+__all__ = ['options_shown', 'load_shown', 'serving', 'live_pages', 'chosen', 'check_teacher_of', 'dashboard', 'write_pages',
+           'write_live_page', 'load_board']
 
 # %% ../nbs/84_dashboard_command.ipynb #a2a45c8d
 def options_shown(
@@ -70,6 +72,15 @@ def serving() -> ModuleType:
         raise UserError(str(e)) from e
     return serve
 
+# %% ../nbs/84_dashboard_command.ipynb #84d00021
+def live_pages() -> ModuleType:
+    "The module that writes pages on which a student runs. Raises `UserError` without the packages that it needs."
+    try:
+        from zskd import web_export
+    except ImportError as e:
+        raise UserError(str(e)) from e
+    return web_export
+
 # %% ../nbs/84_dashboard_command.ipynb #84d00011
 def chosen(
     named: dict[str, Any],  # options by name
@@ -77,6 +88,18 @@ def chosen(
     "Those that differ from their defaults."
     defaults = {name: option.default for name, option in options_of(open_teacher).items()}
     return {name: value for name, value in named.items() if value != defaults.get(name)}
+
+# %% ../nbs/84_dashboard_command.ipynb #84d00020
+def check_teacher_of(
+    run: str,  # folder of a run
+    given: str | None,  # the teacher on the command line
+    teacher: str | None,  # the teacher that will be loaded
+) -> None:
+    "Raise `UserError` if the run names a teacher by a path that leads nowhere from this folder."
+    from zskd.core import home_path
+
+    if given is None and teacher and teacher.count("/") > 1 and not home_path(teacher).exists():
+        raise UserError(f"{run}/command.json: its teacher, {teacher}, is not there from this folder; give --teacher")
 
 # %% ../nbs/84_dashboard_command.ipynb #133da57b
 @command(
@@ -104,19 +127,19 @@ def dashboard(
     **options: Any,
 ) -> None:
     "Show teacher and student of a run side by side, in a browser."
+    require(pages is not None or not web, "has no effect without --pages; leave it out", web=None)
     if pages is None:
         print("starting; the address of the page follows", flush=True)
     server = serving()
     require(most >= 1, "must be at least 1", most=most)
-    named = {"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options}
-    shown = options_shown(run) | chosen(named)
+    shown = options_shown(run) | chosen({"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options})
     check_data(shown.get("data"), shown.get("task"))
+    check_teacher_of(run, teacher, shown.get("teacher"))
+    for folder in (run, *(beside or ())):  # a mistake shows before the page opens
+        server.check_run(folder)
     if pages is not None:
         write_pages(pages, run, shown, web)
         return
-    require(not web, "has no effect without --pages; leave it out", web=None)
-    for folder in (run, *(beside or ())):  # a mistake shows before the page opens
-        server.check_run(folder)
     load = partial(load_board, run, shown, resume_run(run, os.getcwd()))
     server.serve(load, port, host, not no_token, not no_browser, Path(run).absolute().name)
 
@@ -131,11 +154,15 @@ def write_pages(
     from zskd.serve import RunDashboard
 
     check_out(pages, "pages")
+    if web:
+        live_pages().check_npm()
     board = RunDashboard(load_shown(run, **shown))
     written = board.to_html(pages)
     if web:
         written.insert(0, write_live_page(board, pages, written))
     print("\n".join(map(str, written)))
+    if web:
+        print(f"index.html needs a web server, for example: python -m http.server --directory {shlex.quote(pages)}")
     if "Comparison" not in board.parts:
         print(
             "no page compares: "
@@ -154,17 +181,14 @@ def write_live_page(
     from zskd.serve import PAGES, evenly_spaced
     from zskd.students import Student
 
-    try:
-        from zskd.web_export import export_web, stored_examples
-    except ImportError as e:
-        raise UserError(str(e)) from e
+    web = live_pages()
     require(board.student is not None, "has no effect, because the run has no student yet; leave it out", web=None)
     titles, examples = {file: title for title, file in PAGES.items()}, []
     for answers in list(board.data.sets.values())[:1]:
         at = evenly_spaced(len(answers.rows), 20)
-        examples = stored_examples([answers.rows[i] for i in at], np.exp(answers.log_probs[0][at]))
+        examples = web.stored_examples([answers.rows[i] for i in at], np.exp(answers.log_probs[0][at]))
     links = [{"file": page.name, "title": titles[page.name]} for page in pages]
-    return export_web(Student.load(board.folder / "student"), folder, examples, board.folder.absolute().name, links)
+    return web.export_web(Student.load(board.folder / "student"), folder, examples, board.folder.absolute().name, links)
 
 # %% ../nbs/84_dashboard_command.ipynb #b0693014
 def load_board(

@@ -150,6 +150,7 @@ class Explorer(widgets.VBox):
         text: str | Row = "",  # to begin with; two for models of pairs
         wait: float = 0.3,  # seconds without typing before the models are asked
         effects: bool | None = None,  # also ask without each word; None: unless the teacher is a function
+        others: Mapping[str, Student] | None = None,  # more students to choose, by name
     ):
         "Raises `UserError` for models of other classes, and for input that is not text."
         self.teacher, self.student, self.order = teacher, student, class_order(teacher, student)
@@ -157,6 +158,10 @@ class Explorer(widgets.VBox):
         rows = pool.rows() if isinstance(pool, Pool) else pool
         self.similar = rows if isinstance(rows, SimilarTexts) else SimilarTexts(as_rows(rows))
         self.inputs = self._boxes(as_rows([text])[0])
+        self.students = {"this run": student, **(others or {})}
+        self.student_menu = widgets.Dropdown(options=list(self.students), description="student")
+        self.student_menu.layout.display = None if others else "none"
+        self.student_menu.observe(lambda change: self.use(change["new"]), "value")
         self.history = widgets.Dropdown(options=[("", None)], description="history", layout={"width": "80%"})
         self.pin_button, self.pinned, self.pinned_row = (
             widgets.Button(description="Pin this text"),
@@ -169,7 +174,7 @@ class Explorer(widgets.VBox):
             box.observe(debounce(self.update, wait), "value")
         self.history.observe(self.restore, "value")
         self.pin_button.on_click(lambda _: self.pin(None if self.pinned_row else tuple(box.value for box in self.inputs)))
-        chosen = widgets.HBox([self.history, self.pin_button], layout={"flex_flow": "row wrap"})
+        chosen = widgets.HBox([self.history, self.pin_button, self.student_menu], layout={"flex_flow": "row wrap"})
         below = self.summary, self.hints, self.words, self.pinned, self.nearest
         super().__init__([*self.inputs, chosen, with_text(self.figure), *below])
 
@@ -273,6 +278,18 @@ def show_text(
     for box, text in zip(self.inputs, row, strict=False):
         box.value = text
     self.update()
+
+
+@patch
+def use(
+    self: Explorer,
+    name: str,  # in the menu
+) -> None:
+    "Ask another student, also about the pinned text."
+    self.student = self.students[name]
+    self.order = class_order(self.teacher, self.student)
+    self.update()
+    self.pin(self.pinned_row)
 
 
 @patch
@@ -536,7 +553,7 @@ def click_slice(
 @patch
 def controls(self: Explorer) -> dict[str, widgets.Widget]:
     "What a visitor chose, by name."
-    return {f"text{k}": box for k, box in enumerate(self.inputs, 1)}
+    return {"student": self.student_menu, **{f"text{k}": box for k, box in enumerate(self.inputs, 1)}}
 
 
 @patch

@@ -217,7 +217,7 @@ def rows_of(
 ) -> int:  # for a pool that is to be made
     "How many rows an effort takes. Raises `UserError` for an unknown effort, and for one other than standard with a pool that is there."
     found = effort_of(effort)
-    require(pool is None or effort == "standard", "has no effect on a pool that is given; give `epochs` instead", effort=effort)
+    require(pool is None or effort == "standard", "says how many rows to make, but a pool is given; leave one of them out", effort=effort)
     return found.n
 
 

@@ -111,8 +111,8 @@ def measure(
     )
 
 # %% ../nbs/46_efforts.ipynb #46b00012
-EVALUATED = 20 * 0.05  # evaluations of the held-out rows, in passes over the pool
-FORWARD = 1 / 3  # of a step, without the way back
+EVALUATED = 20 * 0.05  # some twenty evaluations of a twentieth of the rows, in passes over the pool
+FORWARD = 1 / 3  # share of a step without its backward pass
 
 
 def seconds_of(

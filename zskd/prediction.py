@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -38,8 +39,13 @@ def forms(
     folder: str | Path,  # of a student, perhaps with its export
 ) -> dict[str, Classifier]:  # by name, the student in PyTorch first
     "All forms of a student that can be loaded. Raises the errors of `Student.load`."
-    student, there = Student.load(folder), [precision for precision, file in FILES.items() if (home_path(folder) / file).exists()]
-    return {"PyTorch": student, **{f"ONNX {precision}": OnnxStudent(folder, precision) for precision in there}}
+    found: dict[str, Classifier] = {"PyTorch": Student.load(folder)}
+    for precision in [precision for precision, file in FILES.items() if (home_path(folder) / file).exists()]:
+        try:
+            found[f"ONNX {precision}"] = OnnxStudent(folder, precision)
+        except UserError as e:  # the student itself is there
+            warnings.warn(f"an export is left out: {e}", stacklevel=2)
+    return found
 
 # %% ../nbs/62_prediction.ipynb #e93c1837
 def seconds(
@@ -62,9 +68,12 @@ def fastest(
     sample: int = SAMPLE,  # rows to time, spread evenly
 ) -> tuple[Classifier, dict[str, float]]:  # the fastest form, and microseconds per row for each with the same answers
     "The form of a student that answers fastest here. Raises the errors of `Student.load`, and `UserError` for rows that are not text."
-    every, rows = forms(folder), as_rows(rows)
+    rows = as_rows(rows)
+    if len(rows) < sample:
+        return Student.load(folder), {}
+    every = forms(folder)
     student = every["PyTorch"]
-    if len(every) == 1 or len(rows) < sample:
+    if len(every) == 1:
         return student, {}
     timed = [rows[i] for i in np.linspace(0, len(rows) - 1, sample).astype(int)]
     answers = student.logits(timed)
@@ -86,7 +95,7 @@ def text_columns(
     "The columns that hold the texts. Raises `UserError` if there are none of the usual names, or none of the given ones."
     if columns:
         if n_texts not in (None, len(columns)):
-            raise UserError(f"are {len(columns)}, but this student reads {n_texts} at a time", columns=" ".join(columns))
+            raise UserError(f"this student reads {n_texts} text(s); name as many columns", columns=" ".join(columns))
         if missing := [c for c in columns if c not in header]:
             raise no_column(path, missing[0], header, table_kind(path))
         return tuple(columns)
@@ -112,11 +121,13 @@ def read_texts(
         rows: list[Row] = [(repair_surrogates(line.strip()),) for line in read_lines(path)]
     else:
         header = table_header(path, kind)
+        if not header:
+            raise UserError(f"{path}: holds no texts; give a file with at least one")
         found = text_columns(path, header, columns, n_texts)
         rows = []
         for where, values in table_rows(path, found, notices=notices, kind=kind):
             if any(not isinstance(v, (str, type(None))) for v in values):
-                raise UserError(f"{path}: {where}: {', '.join(found)} must be text; choose another column", columns=None)
+                raise UserError(f"{path}: {where}: column {' or '.join(found)} holds something other than text; choose another one")
             rows.append(tuple((v or "").strip() for v in values))
         notices.report(path)
     if not rows:

@@ -201,10 +201,11 @@ def compare(self: RunData) -> None:
     self.say(f"Asking teacher and student about up to {self.most:,} texts of each set.")
     self.sets = compared_sets(teacher, student, pool, self.generated, self.examples, self.most, self.folder / "logits")
     for name, folder in zip(short_names(self.beside), self.beside, strict=True):
-        other = Student.load(folder / "student")
+        other = cast(Student, LockedModel(Student.load(folder / "student")))
         self.say(f"Asking the student of {name}.")
         sets = compared_sets(teacher, other, pool, self.generated, self.examples, self.most, self.folder / "logits")
-        self.others.append(Compared(name, other.n_params, {key: in_order_of(student.labels, answers) for key, answers in sets.items()}))
+        ordered = {key: in_order_of(student.labels, answers) for key, answers in sets.items()}
+        self.others.append(Compared(name, other.n_params, ordered, other))
     self.say("Reading some texts of the pool.")
     self.similar = SimilarTexts([] if pool is None else pool.rows(), SIMILAR, teacher)
     self.similar.prepare()
@@ -271,7 +272,8 @@ class RunDashboard(widgets.VBox):
 def _add_comparison(self: RunDashboard, data: RunData) -> None:
     "Add the tabs that ask both models."
     teacher, student = cast(Teacher, data.teacher), cast(Student, data.student)
-    self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "")
+    more = {s.name: s.student for s in data.others}
+    self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "", others=more)
     if data.rows:
         others = {f"{name}, {s.name}": answers for s in data.others for name, answers in s.sets.items()}
         actions = {"open": self.open_text, "pin": self.pin_text}
@@ -287,8 +289,10 @@ def open_text(
     self: RunDashboard,
     row: Row,  # an input
 ) -> None:
-    "Show an input in the Explorer."
-    cast(Explorer, self.parts["Explorer"]).show_text(row)
+    "Show an input in the Explorer, with the student whose list it is from."
+    explorer, shown = cast(Explorer, self.parts["Explorer"]), cast(Comparison, self.parts["Comparison"]).set_menu.value
+    explorer.student_menu.value = next((s.name for s in self.data.others if shown.endswith(f", {s.name}")), "this run")
+    explorer.show_text(row)
     self.tabs.selected_index = list(self.parts).index("Explorer")
 
 
@@ -299,7 +303,7 @@ def pin_text(
 ) -> None:
     "Pin an input in the Explorer, to compare others with it."
     cast(Explorer, self.parts["Explorer"]).pin(row)
-    self.tabs.selected_index = list(self.parts).index("Explorer")
+    cast(Comparison, self.parts["Comparison"]).count.value = fill("pinned: {{ text }}", text=" | ".join(row))
 
 # %% ../nbs/73_serve.ipynb #73b00012
 @patch

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .errors import require
-from .pages import render
+from .pages import fill, render
 from .side_by_side import Answers, wilson
 from .widgets import Table, widgets, write_page
 
 # %% auto #0
-__all__ = ['hits', 'gain', 'Compared', 'records', 'Students']
+__all__ = ['NOTE', 'POOL_NOTE', 'hits', 'gain', 'Compared', 'records', 'Students']
 
 # %% ../nbs/71_several.ipynb #71c00005
 def hits(
@@ -47,6 +48,7 @@ class Compared:
     name: str
     n_params: int
     sets: Mapping[str, Answers]  # by the name of the texts
+    student: Any = None  # the model, for views that ask it more
 
 
 def records(
@@ -64,10 +66,14 @@ def records(
             line["right"] = "" if a.truth is None else f"{hits(a).mean():.1%}"
             points, error = gain(first, a)
             better = f"{100 * points:+.1f} ± {100 * error:.1f} points"
-            lines.append({**line, "better than the first": "" if student is students[0] else better})
+            lines.append({**line, "difference from the first": "" if student is students[0] else better})
     return lines
 
 # %% ../nbs/71_several.ipynb #71c00012
+NOTE = "The difference is in right classes, or in the teacher's classes where the right ones are unknown; ± is one standard error."
+POOL_NOTE = " Mind that the first student learned from texts of this pool, and the others perhaps not."
+
+
 class Students(widgets.VBox):
     "Several students of one teacher in a table."
 
@@ -81,13 +87,14 @@ class Students(widgets.VBox):
         self.students, self.lines = list(students), records(students)
         self.table = Table({"show": lambda k: show(self.lines[k]["texts"], self.lines[k]["student"])} if show else {})
         self.table.show(self.lines)
-        text = "“Better” counts right classes, or the teacher's where those are unknown; ± is one standard error of the difference."
-        text += " Texts of the pool are what the first one learned from." if "pool" in students[0].sets else ""
-        super().__init__([widgets.HTML(text), self.table])
+        self.note = NOTE + (POOL_NOTE if "pool" in students[0].sets else "")
+        super().__init__([widgets.HTML(self.note), self.table])
 
     def to_html(
         self,
         path: str | Path,  # of the page
     ) -> Path:
         "Write the table as a page. Raises `RunError` if it cannot be written."
-        return write_page(path, "Students side by side", [render("lines.html", lines=self.lines)])
+        return write_page(
+            path, "Students side by side", [fill("<p>{{ note }}</p>", note=self.note), render("lines.html", lines=self.lines)]
+        )

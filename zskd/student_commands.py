@@ -8,13 +8,14 @@ from __future__ import annotations
 import shlex
 import sys
 from itertools import islice
+from typing import Any
 
 from .errors import UserError, require
 from .options import command
 from .steps import check_out
 
 # %% auto #0
-__all__ = ['export', 'sentence_rows', 'predict']
+__all__ = ['export', 'export_page', 'sentence_rows', 'predict']
 
 # %% ../nbs/84_student_commands.ipynb #14a21a42
 @command("zskd export runs/sst2/student --out onnx/sst2 --int8", "zskd export runs/sst2/student --out page/sst2 --web", by_place="student")
@@ -41,13 +42,10 @@ def export(
     require(n >= 1, "must be at least 1", n=n)
     if not list(home_path(student).glob("*.safetensors")) and (home_path(student) / "model.onnx").exists():
         raise UserError(f"{student}: is an export already; give the student's folder")
-    require(not (int8 and web), "has no effect on a page; leave one of them out", int8=None, web=None)
-    small = Student.load(student)
     if web:
-        from zskd.web_export import export_web
-
-        print(f"{export_web(small, out)}: look at it with a web server, for example: python -m http.server --directory {shlex.quote(out)}")
+        export_page(student, out, {"int8": int8, "corpus": corpus, "skip_bad_lines": skip_bad_lines})
         return
+    small = Student.load(student)
     rows = sentence_rows(corpus, column, n, small.notes.get("n_texts") or 1, skip_bad_lines)
     exports = export_onnx(small, out, int8)
     print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")
@@ -55,6 +53,26 @@ def export(
         difference, size = f"{line['largest_difference']:35.4f}", f"{line['bytes'] / 1000:9,.0f}"
         print(f"{line['model']:12}  {line['agreement']:11.1%}  {difference}  {size}  {line['latency_ms']:15.2f}")
     print("\n" + "\n".join(str(model.file) for model in exports.values()))
+
+# %% ../nbs/84_student_commands.ipynb #84b00020
+def export_page(
+    student: str,  # this and the next as in `export`
+    out: str,
+    idle: dict[str, Any],  # options of `export` that a page does not have, by name
+) -> None:
+    "Write a page on which a student runs. Raises `UserError` for options that have no effect, for a student's folder, and without npm."
+    from zskd.core import home_path
+    from zskd.students import Student
+    from zskd.web_export import check_npm, export_web
+
+    given = dict.fromkeys(name for name, value in idle.items() if value)
+    require(not given, "has no effect on a page; leave it out", **given)
+    if list(home_path(out).glob("*.safetensors")):
+        raise UserError("holds a student; choose a folder of its own for the page", out=out)
+    check_npm()
+    title = f"Student: {home_path(student).absolute().parent.name}"
+    page = export_web(Student.load(student), out, title=title)
+    print(f"{page}: look at it with a web server, for example: python -m http.server --directory {shlex.quote(out)}")
 
 # %% ../nbs/84_student_commands.ipynb #3954a733
 def sentence_rows(
@@ -92,13 +110,16 @@ def predict(
 
     if out:
         check_answers_file(out)
+        if home_path(out).resolve() == home_path(data).resolve():
+            raise UserError("is the file with the texts, which would be lost; choose another name", out=out)
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     rows = read_texts(data, columns, Student.load(student).notes.get("n_texts"))
     model, times = fastest(student, rows)
     probabilities = model.predict_proba(rows)
     for name, microseconds in times.items():
-        print(f"{name}: {microseconds:,.0f} microseconds a text", file=sys.stderr)
+        chosen = " (used)" if microseconds == min(times.values()) else ""
+        print(f"{name}: {microseconds:,.0f} microseconds a text{chosen}", file=sys.stderr)
     if out:
         save_answers(rows, probabilities, model.labels, out)
         print(f"{out}: {len(rows):,} answers")

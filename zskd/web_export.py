@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import shutil
 import subprocess
 import tarfile
@@ -29,8 +30,8 @@ from .students import Student
 from .tasks import Row
 
 # %% auto #0
-__all__ = ['PACKAGES', 'HALVED', 'WebPackage', 'check_integrity', 'fetch', 'runtime_folder', 'web_runtime', 'frame', 'halve',
-           'write_web_student', 'stored_examples', 'export_web']
+__all__ = ['PACKAGES', 'HALVED', 'WebPackage', 'check_integrity', 'check_npm', 'fetch', 'runtime_folder', 'web_runtime', 'frame',
+           'halve', 'write_web_student', 'stored_examples', 'export_web']
 
 # %% ../nbs/62_web.ipynb #62c00006
 @dataclass(frozen=True)
@@ -66,13 +67,19 @@ def check_integrity(
         raise RunError(f"{package.name}: npm delivered another archive than the one that was tested; nothing of it is used")
 
 
+def check_npm(
+    cache: Path | None = None,  # as in `runtime_folder`
+) -> None:
+    "Raise `UserError` if packages have to be fetched, and npm is missing."
+    if not runtime_folder(cache).exists() and shutil.which("npm") is None:
+        raise UserError("npm is needed once, to fetch what runs a student in a browser; install Node.js, which brings it")
+
+
 def fetch(
     package: WebPackage,
     folder: Path,  # for its files
 ) -> None:
-    "Get the files of a package from npm. Raises `UserError` without npm, `RunError` if it fails or delivers something else."
-    if shutil.which("npm") is None:
-        raise UserError("npm is needed once, to fetch what runs a student in a browser; install Node.js, which brings it")
+    "Get the files of a package from npm, and its licence. Raises `RunError` if npm fails or delivers something else."
     with tempfile.TemporaryDirectory() as tmp:
         done = subprocess.run(["npm", "pack", "--silent", package.name], cwd=tmp, capture_output=True, text=True)
         archives = list(Path(tmp).glob("*.tgz"))
@@ -86,6 +93,10 @@ def fetch(
                 if member is None:
                     raise RunError(f"{package.name}: holds no {name}")
                 (folder / Path(name).name).write_bytes(member.read())
+            about = json.load(tar.extractfile("package/package.json"))  # type: ignore[arg-type]
+            own = [tar.extractfile(m).read().decode() for m in tar.getmembers() if m.name == "package/LICENSE"]  # type: ignore[union-attr]
+            said = f"{package.name}, by {about.get('author') or 'its authors'}: licence {about['license']}\n\n"
+            (folder / f"LICENSE-{about['name'].rpartition('/')[2]}.txt").write_text(said + "".join(own), encoding="utf-8")
 
 # %% ../nbs/62_web.ipynb #62c00008
 def runtime_folder(
@@ -101,6 +112,7 @@ def web_runtime(
 ) -> Path:  # a folder with the files of all packages
     "What runs a student in a browser, fetched once. Raises the errors of `fetch`."
     folder = runtime_folder(cache)
+    check_npm(cache)
     if not folder.exists():
         with atomic_path(folder) as tmp:
             shutil.rmtree(tmp, ignore_errors=True)
@@ -196,7 +208,8 @@ def export_web(
     n_texts = student.notes.get("n_texts") or (len(examples[0]["row"]) if examples else 1)
     boxes = ["text"] if n_texts == 1 else ["first text", "second text"]
     size = (folder / "student" / "onnx" / "model_fp16.onnx").stat().st_size
-    about = f"A student of {student.n_params:,} parameters in {size / 1e6:.1f} MB."
+    engine = sum(file.stat().st_size for file in runtime.iterdir())
+    about = f"A student of {student.n_params:,} parameters in {size / 1e6:.1f} MB, run by an engine of {engine / 1e6:.0f} MB."
     with atomic_path(folder / "index.html") as tmp:
         page = render("live.html", title=title, about=about, boxes=boxes, examples=list(examples), links=list(links))
         tmp.write_text(page, encoding="utf-8")
