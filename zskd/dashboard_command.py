@@ -9,6 +9,7 @@ import os
 import shlex
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from zskd.serve import RunDashboard, RunData
 
 # %% auto #0
-__all__ = ['options_shown', 'load_shown', 'serving', 'live_pages', 'chosen', 'check_teacher_of', 'dashboard', 'write_pages',
+__all__ = ['options_shown', 'load_shown', 'with_extra', 'chosen', 'check_teacher_of', 'dashboard', 'write_pages',
            'write_live_page', 'load_board']
 
 # %% ../nbs/84_dashboard_command.ipynb #a2a45c8d
@@ -64,22 +65,14 @@ def load_shown(
     return RunData(run, model, rows, read_data(data, task, skip_bad_lines), most, say, beside)
 
 # %% ../nbs/84_dashboard_command.ipynb #83b00010
-def serving() -> ModuleType:
-    "The module that serves dashboards. Raises `UserError` without the packages that it needs."
+def with_extra(
+    name: str,  # of a module of this package
+) -> ModuleType:
+    "A module that needs an extra. Raises `UserError` without the packages of the extra."
     try:
-        from zskd import serve
+        return import_module(f"zskd.{name}")
     except ImportError as e:
         raise UserError(str(e)) from e
-    return serve
-
-# %% ../nbs/84_dashboard_command.ipynb #84d00021
-def live_pages() -> ModuleType:
-    "The module that writes pages on which a student runs. Raises `UserError` without the packages that it needs."
-    try:
-        from zskd import web_export
-    except ImportError as e:
-        raise UserError(str(e)) from e
-    return web_export
 
 # %% ../nbs/84_dashboard_command.ipynb #84d00011
 def chosen(
@@ -130,7 +123,7 @@ def dashboard(
     require(pages is not None or not web, "has no effect without --pages; leave it out", web=None)
     if pages is None:
         print("starting; the address of the page follows", flush=True)
-    server = serving()
+    server = with_extra("serve")
     require(most >= 1, "must be at least 1", most=most)
     shown = options_shown(run) | chosen({"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options})
     check_data(shown.get("data"), shown.get("task"))
@@ -155,7 +148,7 @@ def write_pages(
 
     check_out(pages, "pages")
     if web:
-        live_pages().check_npm()
+        with_extra("web_export").check_npm()
     board = RunDashboard(load_shown(run, **shown))
     written = board.to_html(pages)
     if web:
@@ -181,7 +174,7 @@ def write_live_page(
     from zskd.serve import PAGES, evenly_spaced
     from zskd.students import Student
 
-    web = live_pages()
+    web = with_extra("web_export")
     require(board.student is not None, "has no effect, because the run has no student yet; leave it out", web=None)
     titles, examples = {file: title for title, file in PAGES.items()}, []
     for answers in list(board.data.sets.values())[:1]:
