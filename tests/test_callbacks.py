@@ -182,7 +182,7 @@ OWN = {
 }
 ALL = SHIPPED | OWN
 ADVERSARIES = {"infill", "search", "generator", "gradient"}
-ONE_OF = [ADVERSARIES, {"selection", "chosen"}, {"classifier", "head"}]  # those that exclude each other
+ONE_OF = [ADVERSARIES, {"selection", "chosen"}, {"classifier", "head"}, {"classifier", "skeptical"}]  # those that exclude each other
 PAIRS = [pair for pair in itertools.combinations(ALL, 2) if all(len(group & set(pair)) < 2 for group in ONE_OF)]
 QUICK = [
     ("relations", "rows"),
@@ -540,6 +540,12 @@ def test_the_loss_of_the_run_reads_other_answers_and_callbacks_read_the_teachers
     run = distiller(tmp_path / "run", (), more=(First(), After()), steps=40)
     run.fit()
     assert After.seen[0] < 0.5 and After.seen[-1] > 2  # it gives every text the first class
+
+
+def test_answers_without_a_loss_are_refused(tmp_path):
+    with pytest.raises(UserError, match="SharedClassifier replaces the loss of the answers, so Skeptical would change them in vain") as e:
+        distiller(tmp_path / "run", (), more=(SharedClassifier(kl=False), Skeptical("hard")))
+    assert "\n" not in str(e.value)
 
 
 def test_mixtures_need_shared_pieces(tmp_path):

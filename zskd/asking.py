@@ -129,6 +129,14 @@ def heaviest(self: Mixture) -> torch.Tensor:  # int64 [n, L], the student's numb
     return self.ids.gather(2, self.weights.argmax(2, keepdim=True))[..., 0]
 
 
+@patch(as_prop=True)
+def plain(self: Mixture) -> torch.Tensor:  # bool [n]
+    "Whether an input is an ordinary text: one piece has all the weight in each place, and nothing is added."
+    moved = [offset.abs().amax((1, 2)) > 0 for offset in (self.offset, self.teacher_offset) if offset is not None]
+    whole = (self.weights.amax(2) == 1) | ~self.mask.bool()
+    return whole.all(1) & ~torch.stack([torch.zeros(len(self), dtype=torch.bool, device=whole.device), *moved]).any(0)
+
+
 @patch
 def free_places(
     self: Mixture,

@@ -137,8 +137,11 @@ def _complete_callbacks(self: PreparedRun, adversary: Adversary | Stage2 | None)
     "Add the callbacks that the settings need, and check all."
     for c in self.callbacks:
         require(isinstance(c, Callback), "is not an object of a subclass of Callback", callbacks=c)
-    if replacing := [name for name, c in named_callbacks(self.callbacks).items() if c.replaces_loss]:
-        self.about_loss = [f"{' + '.join(replacing)}: in place of the loss of the answers"]
+    named = named_callbacks(self.callbacks)
+    if replacing := " + ".join(name for name, c in named.items() if c.replaces_loss):
+        if other := [name for name, c in named.items() if type(c).answers is not Callback.answers]:
+            raise UserError(f"{replacing} replaces the loss of the answers, so {other[0]} would change them in vain; leave one out", callbacks=None)
+        self.about_loss = [f"{replacing}: in place of the loss of the answers"]
     self._add_hidden()
     stage2 = self._add_stage2(adversary)
     self._check_callbacks()

@@ -376,8 +376,8 @@ def loss(
     "The mean squared distance of the last states on the changed texts, times the weight."
     if not self.matches(run) or not len(self.changed.states) or not weight_at(run, self.share):
         return None
-    plain = {} if batch.mixture is not None else batch.new_texts
-    found = [(i, self.numbers[row]) for i, row in sorted(plain.items()) if row in self.numbers]
+    plain = [True] * len(batch) if batch.mixture is None else batch.mixture.plain.tolist()
+    found = [(i, self.numbers[row]) for i, row in sorted(batch.new_texts.items()) if plain[i] and row in self.numbers]
     mine = batch.hidden_states[-1][[i for i, _ in found]]
     if found:
         mine = mine[batch.mask[[i for i, _ in found]].bool()]

@@ -90,8 +90,9 @@ def sizes(
     world: int = 1,  # processes, which share the result equally
 ) -> tuple[int, int]:
     "How many rows are learned, and how many of them stay pure."
-    kept = max(world, int(self.keep * n) // world * world)
-    return kept, min(kept, int(self.pure * n))
+    keep, pure = (math.floor(share * n + 1e-9) for share in (self.keep, self.pure))  # 0.29 * 100 is a little less than 29
+    kept = max(world, keep // world * world)
+    return kept, min(kept, pure)
 
 # %% ../../nbs/50_uncertainty.ipynb #4a7ef70e
 @patch
