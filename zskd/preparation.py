@@ -140,7 +140,9 @@ def _complete_callbacks(self: PreparedRun, adversary: Adversary | Stage2 | None)
     named = named_callbacks(self.callbacks)
     if replacing := " + ".join(name for name, c in named.items() if c.replaces_loss):
         if other := [name for name, c in named.items() if type(c).answers is not Callback.answers]:
-            raise UserError(f"{replacing} replaces the loss of the answers, so {other[0]} would change them in vain; leave one out", callbacks=None)
+            raise UserError(
+                f"{replacing} replaces the loss of the answers, so {other[0]} would change them in vain; leave one out", callbacks=None
+            )
         self.about_loss = [f"{replacing}: in place of the loss of the answers"]
     self._add_hidden()
     stage2 = self._add_stage2(adversary)
