@@ -91,7 +91,7 @@ def relinked(
     markdown: str,  # made from the notebook by either tool
 ) -> str:  # for the top of the repository
     "Make all links start at the top of the repository, except text in code that looks like one."
-    return LINK.sub(lambda m: m["head"] + from_root(m["target"]) if m["head"] else m[0], markdown)
+    return LINK.sub(lambda m: m["head"] + from_root(m["target"]) if m["head"] else m[0], re.sub(r"<object[\s\S]*?</object>", "", markdown))
 
 
 def readme(

@@ -2,7 +2,7 @@
 
     python scripts/screenshots.py [NAME ...]     all of them if none is named
 
-This needs Chromium and writes nbs/images/NAME.png.
+This needs Chromium and writes nbs/images/NAME.png. The picture `live` is of the page that scripts/live_student.py made.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 IMAGES = Path(__file__).parents[1] / "nbs" / "images"
 RUN = """
@@ -50,18 +53,33 @@ VIEWS = {  # what is shown, and the height of the picture
     ),
     "search_viewer": ('SearchViewer.of_run("run")', 760),
     "monitor": ('Monitor("run")', 900),
-    "method": ('LossExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
+    "loss_explorer": ('LossExplorer(teacher, Student.load("run/student"), task.validation("demo").rows[:12])', 800),
     "run": ('RunDashboard("run", teacher, pool, task.validation("demo"))', 820),
 }
+
+
+def take_live(browser: Browser) -> None:
+    """The page in which the student runs, with a text that the teacher answered, too."""
+    server = ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=IMAGES.parent / "live"))
+    Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(viewport={"width": 800, "height": 330})
+    page.goto(f"http://localhost:{server.server_port}")
+    page.wait_for_function("globalThis.zskd")
+    page.locator("td button").nth(2).click()
+    time.sleep(1)
+    page.screenshot(path=IMAGES / "live.png")
+    server.shutdown()
 
 
 def main() -> None:
     """Make the run, then serve each view and take its picture."""
     IMAGES.mkdir(exist_ok=True)
-    views = {name: VIEWS[name] for name in sys.argv[1:] or VIEWS}
+    names = sys.argv[1:] or [*VIEWS, "live"]
+    views = {name: VIEWS[name] for name in names if name != "live"}
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
-        subprocess.run([sys.executable, "-c", RUN + "run()"], cwd=folder, check=True)
+        if views:
+            subprocess.run([sys.executable, "-c", RUN + "run()"], cwd=folder, check=True)
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name, (code, height) in views.items():
             words = f"{RUN}serve(lambda say: lambda: {code}, browser=False, token=False)"
@@ -78,6 +96,8 @@ def main() -> None:
             finally:
                 server.terminate()
                 server.wait(20)
+        if "live" in names:
+            take_live(browser)
         browser.close()
 
 

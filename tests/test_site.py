@@ -12,7 +12,10 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import yaml
@@ -184,6 +187,9 @@ def environment(distributions, folder):
     (folder / "zskd.dist-info" / "entry_points.txt").write_text(ours.read_text("entry_points.txt"), "utf-8")
 
 
+LIVE = "<body>a student"
+
+
 def copy_of_sources(folder):
     "What git knows of the project."
     kept = subprocess.run(
@@ -193,6 +199,8 @@ def copy_of_sources(folder):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    (folder / "nbs" / "live").mkdir()
+    (folder / "nbs" / "live" / "index.html").write_text(LIVE)  # in place of a student, which takes minutes
 
 
 def prepare(folder, command, **env):
@@ -212,7 +220,8 @@ def prepare(folder, command, **env):
     )
     assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
     project = yaml.safe_load((folder / "_proc" / "_quarto.yml").read_text("utf-8"))["project"]
-    subprocess.run([*command, project["pre-render"]], cwd=folder / "_proc", env=env, check=True)
+    for script in project["pre-render"]:
+        subprocess.run([*command, script], cwd=folder / "_proc", env=env, check=True)
     return folder / "_proc"
 
 
@@ -231,9 +240,9 @@ def test_the_extra_docs_makes_every_page(made):
         made / "64_training.ipynb"
     ).read_text("utf-8")
     project = yaml.safe_load((made / "_quarto.yml").read_text("utf-8"))
-    assert all(
-        (made / name).exists() for name in [*project["project"]["resources"], *project["metadata-files"], "styles.css", "colab.html"]
-    )
+    files = [*project["project"]["resources"], *project["metadata-files"], "styles.css", "colab.html"]
+    assert all((made / name.removesuffix("/**")).exists() for name in files)
+    assert (made / "live" / "index.html").read_text() == LIVE
 
 
 def markdown(path):
@@ -376,6 +385,48 @@ def browser():
         browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+# Quarto's page, in short: bars at the top and the side, a title, a column of text.
+PAGE = """<!doctype html><meta name="viewport" content="width=device-width"><style>body { margin: 0; font: 17px/1.5 sans-serif }
+header { height: 60px } nav { float: left; width: 250px; height: 1px } main { max-width: 800px; margin: auto; padding: 0 12px }
+h1 { font-size: 2rem } @media (max-width: 990px) { nav { display: none } }</style>"""
+
+
+def first_screen(made) -> str:
+    "What the first page shows before its first heading, as HTML."
+    shown = []
+    for cell in json.loads((made / "index.ipynb").read_text("utf-8"))["cells"]:
+        if "## What it does" in "".join(cell["source"]):
+            break
+        data = [output["data"] for output in cell.get("outputs", []) if "data" in output]
+        html = ["".join(d["text/html"]) if "text/html" in d else "".join(d.get("text/markdown", "")) for d in data]
+        shown += ["".join(cell["source"])] if cell["cell_type"] == "markdown" else html
+    return f"{PAGE}<link rel=stylesheet href=styles.css><header></header><nav></nav><main><p>{'<p>'.join(shown)}</main>"
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_first_page_opens_with_a_live_student(made, browser, tmp_path, width, there):
+    "All on one screen; where there is no student, a picture takes its place."
+    for name in ("images", "live") if there else ("images",):
+        shutil.copytree(made / name, tmp_path / name)
+    shutil.copy(made / "styles.css", tmp_path)
+    (tmp_path / "index.html").write_text(first_screen(made), encoding="utf-8")
+    server = ThreadingHTTPServer(("localhost", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    Thread(target=server.serve_forever, daemon=True).start()
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(f"http://localhost:{server.server_port}", wait_until="networkidle")
+    box, picture, said = page.locator("object").bounding_box(), page.locator("object img"), page.inner_text("main")
+    assert box["y"] + box["height"] <= 800 and box["x"] + box["width"] <= width
+    assert "pip install" in said and re.search(r"\d+ to \d+ % of the teacher", said)
+    assert picture.is_visible() != there
+    if there:
+        assert page.frames[1].inner_text("body") == "a student"
+    else:
+        assert picture.evaluate("image => image.naturalWidth") > 500
+    server.shutdown()
+    page.close()
 
 
 # The colours of Quarto's themes cosmo and darkly, and its own rules for code within a line.
