@@ -42,12 +42,11 @@ def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor,
         raise UserError(f"logits {ours}: a loss needs at least one text and two classes")
     return _at_least_float32(student_logits), _at_least_float32(teacher_logits)
 
-# %% ../nbs/40_losses.ipynb #88eff4a1
+# %% ../nbs/40_losses.ipynb #0c3a2621
 def _check_positive(**params: float) -> None:
     for name, value in params.items():
         require(math.isfinite(value) and value > 0, "must be a number above 0", **{name: value})
 
-# %% ../nbs/40_losses.ipynb #0c3a2621
 def _check_weights(fixed: bool = False, **params: float) -> None:
     "Check the weights of the terms of a loss. All may be 0 if another term has a `fixed` weight."
     for name, weight in params.items():
