@@ -47,6 +47,7 @@ def _check_positive(**params: float) -> None:
     for name, value in params.items():
         require(math.isfinite(value) and value > 0, "must be a number above 0", **{name: value})
 
+
 def _check_weights(fixed: bool = False, **params: float) -> None:
     "Check the weights of the terms of a loss. All may be 0 if another term has a `fixed` weight."
     for name, weight in params.items():
