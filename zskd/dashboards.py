@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import SequenceMatcher
@@ -163,17 +164,15 @@ class Explorer(widgets.VBox):
         self.student_menu.layout.display = None if others else "none"
         self.student_menu.observe(lambda change: self.use(change["new"]), "value")
         self.history = widgets.Dropdown(options=[("", None)], description="history", layout={"width": "80%"})
-        self.pin_button, self.pinned, self.pinned_row = (
-            widgets.Button(description="Pin this text"),
-            widgets.VBox(),
-            cast("Row | None", None),
-        )
+        self.pin_button, self.pinned = widgets.Button(description="Pin this text"), widgets.VBox()
+        self.pinned_row, self.pinned_json = cast("Row | None", None), widgets.Text()  # as the address has it
         self.summary, self.hints, self.words, self.nearest = (widgets.HTML() for _ in range(4))
         self.figure = Figure(self.describe())
         for box in self.inputs:
             box.observe(debounce(self.update, wait), "value")
         self.history.observe(self.restore, "value")
         self.pin_button.on_click(lambda _: self.pin(None if self.pinned_row else tuple(box.value for box in self.inputs)))
+        self.pinned_json.observe(lambda change: self.pin_again(change["new"]), "value")
         chosen = widgets.HBox([self.history, self.pin_button, self.student_menu], layout={"flex_flow": "row wrap"})
         below = self.summary, self.hints, self.words, self.pinned, self.nearest
         super().__init__([*self.inputs, chosen, with_text(self.figure), *below])
@@ -299,12 +298,28 @@ def pin(
 ) -> None:
     "Keep an input and its answers on the page, to compare others with it."
     self.pinned_row = row if row and any(text.strip() for text in row) else None
+    self.pinned_json.value = json.dumps(self.pinned_row, ensure_ascii=False) if self.pinned_row else ""
     self.pin_button.description = "Unpin" if self.pinned_row else "Pin this text"
     self.pinned.children = []
     if self.pinned_row:
         self.pinned_text = widgets.HTML()
         self.pinned.children = [self.pinned_text, with_text(Figure(self.figure_of(self.pinned_row)))]
         self._compare_pinned(tuple(box.value for box in self.inputs))
+
+# %% ../nbs/71_dashboards.ipynb #71b00040
+@patch
+def pin_again(
+    self: Explorer,
+    text: str,  # a list of texts as JSON, from an address; anything else pins nothing
+) -> None:
+    "Pin what an address says."
+    try:
+        row = tuple(json.loads(text or "[]"))
+    except (ValueError, TypeError):
+        row = ()
+    row = row if len(row) == len(self.inputs) and all(isinstance(t, str) for t in row) else ()
+    if row != (self.pinned_row or ()):
+        self.pin(row)
 
 # %% ../nbs/71_dashboards.ipynb #71b00003
 @patch
@@ -355,14 +370,15 @@ class Comparison(widgets.VBox):
         per_page: int = 10,  # lines of the list
         folder: str | Path = ".",  # where lists are saved
         actions: Mapping[str, Callable[[Row], object]] | None = None,  # for each text, by the name of the button
+        others: Mapping[str, Mapping[str, Answers]] | None = None,  # sets of other students of the same teacher, by their names
     ):
         "Raises `UserError` if there is nothing to compare."
         require(len(sets) > 0, "is empty; give at least one, as {'validation': Answers.ask(teacher, student, rows)}", sets=None)
-        self.sets, self.per_page, self.folder = dict(sets), per_page, Path(folder)
+        self.sets, self.per_page, self.folder = {"this run": dict(sets), **(others or {})}, per_page, Path(folder)
         self.list = Table({name: partial(self._act, act) for name, act in (actions or {}).items()})
-        self.slice_list, self.slice = Table({"list": self.click_slice}), cast("str | None", None)
+        self.slice_list, self.slice = Table({"list": self.click_slice}), widgets.Text()  # the name of the chosen slice, for the address
         self._make_controls()
-        self.answers = first = self.sets[self.set_menu.value]
+        self.answers = first = self.sets["this run"][self.set_menu.value]
         self.matrix = Figure(agreement_fig(first.teacher_logits, first.student_logits, first.labels), lambda x, y: self.click([x], [y]))
         self.second_figure = Figure(FIGURES[self.figure_menu.value](first))
         self._listen()
@@ -371,7 +387,7 @@ class Comparison(widgets.VBox):
         parts = _line(self.slicer, self.pattern), self.slice_note, self.slice_list
         figures = with_text(self.matrix), with_text(self.second_figure)
         lists = filters, order, self.count, self.list, saving
-        super().__init__([self.set_menu, figures[0], *lists, *parts, self.figure_menu, figures[1]])
+        super().__init__([_line(self.set_menu, self.student_menu), figures[0], *lists, *parts, self.figure_menu, figures[1]])
         self.show_set()
 
 
@@ -383,7 +399,9 @@ def _line(*controls: widgets.Widget) -> widgets.HBox:
 @patch
 def _make_controls(self: Comparison) -> None:
     "The menus, boxes and buttons."
-    self.set_menu = widgets.Dropdown(options=list(self.sets), description="texts")
+    self.set_menu = widgets.Dropdown(options=list(self.sets["this run"]), description="texts")
+    self.student_menu = widgets.Dropdown(options=list(self.sets), description="compared")
+    self.student_menu.layout.display = None if len(self.sets) > 1 else "none"
     classes = ("teacher", "student", "label")
     self.by_teacher, self.by_student, self.by_label = (widgets.Dropdown(options=[("any", -1)], description=who) for who in classes)
     self.by_case = widgets.Dropdown(options=[("any", "")], description="case", layout={"width": "26rem"})
@@ -402,6 +420,8 @@ def _make_controls(self: Comparison) -> None:
 def _listen(self: Comparison) -> None:
     "Have each control update what depends on it."
     self.set_menu.observe(lambda _: self.show_set(), "value")
+    self.student_menu.observe(lambda _: self.show_student(), "value")
+    self.slice.observe(lambda _: self.select(), "value")
     self.figure_menu.observe(lambda _: self.second_figure.show(FIGURES[self.figure_menu.value](self.answers)), "value")
     for control in (self.by_teacher, self.by_student, self.by_label, self.by_case, self.disagreements, self.sort):
         control.observe(lambda _: self.select(), "value")
@@ -413,9 +433,18 @@ def _listen(self: Comparison) -> None:
 
 # %% ../nbs/71_dashboards.ipynb #19cb0f42
 @patch
+def show_student(self: Comparison) -> None:
+    "Show the chosen student, on the same texts if it has answered them."
+    names, chosen = list(self.sets[self.student_menu.value]), self.set_menu.value
+    self.set_menu.options = names  # chooses the first one
+    self.set_menu.value = chosen if chosen in names else names[0]
+    self.show_set()
+
+
+@patch
 def show_set(self: Comparison) -> None:
     "Show the chosen set."
-    self.answers = a = self.sets[self.set_menu.value]
+    self.answers = a = self.sets[self.student_menu.value].get(self.set_menu.value, self.answers)
     fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
     self.matrix.show(fig)
     self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:]]  # classes of the matrix
@@ -447,7 +476,7 @@ def click(
 def select(self: Comparison) -> None:
     "Find the inputs that match the controls."
     a, (t, s) = self.answers, self.answers.classes
-    keep = np.ones(len(a.rows), dtype=bool) if self.slice is None else self.masks[self.slice].copy()
+    keep = self.masks.get(self.slice.value, np.ones(len(a.rows), dtype=bool)).copy()
     for menu, classes in ((self.by_teacher, t), (self.by_student, s), (self.by_label, a.truth)):
         keep &= (classes == menu.value) | (menu.value == -1)
     if self.by_case.value:
@@ -459,7 +488,7 @@ def select(self: Comparison) -> None:
     order = np.argsort(-ORDERS[self.sort.value](a), kind="stable") if len(a.rows) else np.zeros(0, dtype=int)
     self.selection = order[keep[order]]  # numbers of the inputs that are listed, in their order
     self.page.max = max(1, -(-len(self.selection) // self.per_page))
-    where = "" if self.slice is None else f", slice: {self.slice}"
+    where = f", slice: {self.slice.value}" if self.slice.value in self.masks else ""
     self.count.value = escape(f"{len(self.selection):,} of {len(a.rows):,} texts{where}")
     if self.page.value == 1:
         self.show_list()
@@ -510,7 +539,7 @@ PATTERN = "pattern"  # slices with and without what the box says
 def show_slices(self: Comparison) -> None:
     "Measure the slices that the menu asks for."
     by = f"pattern: {self.pattern.value}" if self.slicer.value == PATTERN else self.slicer.value
-    self.slice, self.slice_note.value, self.masks = None, "", {}
+    self.slice_note.value, self.masks = "", {}
     if self.slicer.value == PATTERN and not self.pattern.value.strip():
         self.slice_note.value = "type a word, or a regular expression such as not|n't|never"
     else:
@@ -519,6 +548,8 @@ def show_slices(self: Comparison) -> None:
         except UserError as e:
             self.slice_note.value = escape(e)
     self.slice_list.show([_slice_record(line) for line in slice_lines(self.answers, self.masks)])
+    if self.masks and self.slice.value not in self.masks:
+        self.slice.value = ""
     self.select()
 
 # %% ../nbs/71_dashboards.ipynb #71b00012
@@ -546,21 +577,20 @@ def click_slice(
 ) -> None:
     "List the texts of a slice, or all again."
     name = self.slice_list.lines[line]["slice"]
-    self.slice = None if self.slice == name else name
-    self.select()
+    self.slice.value = "" if self.slice.value == name else name
 
 # %% ../nbs/71_dashboards.ipynb #71b00016
 @patch
 def controls(self: Explorer) -> dict[str, widgets.Widget]:
     "What a visitor chose, by name."
-    return {"student": self.student_menu, **{f"text{k}": box for k, box in enumerate(self.inputs, 1)}}
+    return {"student": self.student_menu, **{f"text{k}": box for k, box in enumerate(self.inputs, 1)}, "pinned": self.pinned_json}
 
 
 @patch
 def controls(self: Comparison) -> dict[str, widgets.Widget]:
-    "What a visitor chose, by name; the set of texts first, because the others depend on it."
-    names = ("set_menu", "by_teacher", "by_student", "by_label", "by_case", "disagreements", "search", "sort", "slicer", "pattern")
-    return {name: getattr(self, name) for name in (*names, "figure_menu", "page")}
+    "What a visitor chose, by name; the student and the set of texts first, because the others depend on them."
+    names = ("set_menu", "by_teacher", "by_student", "by_label", "by_case", "disagreements", "search", "sort", "slicer", "pattern", "slice")
+    return {"compared": self.student_menu, **{name: getattr(self, name) for name in (*names, "figure_menu", "page")}}
 
 # %% ../nbs/71_dashboards.ipynb #9b1fd004
 FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # what a spreadsheet's formula may begin with

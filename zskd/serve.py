@@ -275,9 +275,8 @@ def _add_comparison(self: RunDashboard, data: RunData) -> None:
     more = {s.name: s.student for s in data.others}
     self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "", others=more)
     if data.rows:
-        others = {f"{name}, {s.name}": answers for s in data.others for name, answers in s.sets.items()}
         actions = {"open": self.open_text, "pin": self.pin_text}
-        self.parts["Comparison"] = Comparison({**data.sets, **others}, folder=data.folder, actions=actions)
+        self.parts["Comparison"] = Comparison(data.sets, folder=data.folder, actions=actions, others={s.name: s.sets for s in data.others})
         if data.others:
             mine = Compared(data.folder.absolute().name, student.n_params, data.sets)
             self.parts["Students"] = Students([mine, *data.others], self.show_student)
@@ -290,8 +289,8 @@ def open_text(
     row: Row,  # an input
 ) -> None:
     "Show an input in the Explorer, with the student whose list it is from."
-    explorer, shown = cast(Explorer, self.parts["Explorer"]), cast(Comparison, self.parts["Comparison"]).set_menu.value
-    explorer.student_menu.value = next((s.name for s in self.data.others if shown.endswith(f", {s.name}")), "this run")
+    explorer = cast(Explorer, self.parts["Explorer"])
+    explorer.student_menu.value = cast(Comparison, self.parts["Comparison"]).student_menu.value
     explorer.show_text(row)
     self.tabs.selected_index = list(self.parts).index("Explorer")
 
@@ -313,8 +312,9 @@ def show_student(
     student: str,  # name of the run
 ) -> None:
     "Compare a student and the teacher on a set of texts."
-    menu, name = cast(Comparison, self.parts["Comparison"]).set_menu, f"{texts}, {student}"
-    menu.value = name if name in menu.options else texts
+    comparison = cast(Comparison, self.parts["Comparison"])
+    comparison.student_menu.value = student if student in comparison.sets else "this run"
+    comparison.set_menu.value = texts
     self.tabs.selected_index = list(self.parts).index("Comparison")
 
 # %% ../nbs/73_serve.ipynb #73b00002
