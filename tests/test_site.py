@@ -542,6 +542,27 @@ def test_stored_outputs(path):
             assert set(re.findall(r'src=\\"([^"]*plotly[^"]*)\\"', text)) <= {script}, source[:200]
 
 
+def is_figure(cell, source):
+    return "![" in source if cell["cell_type"] == "markdown" else "plotly-graph-div" in json.dumps(cell["outputs"])
+
+
+@pytest.mark.parametrize("path", sorted((NBS / "benchmarks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_benchmarks_open_with_a_chart(path):
+    "Before any heading or table, and without the code that draws it."
+    for cell, source in cells(path)[1:]:
+        assert not source.startswith("##") and "| --- |" not in json.dumps(cell.get("outputs", ""))
+        if is_figure(cell, source):
+            assert source.startswith("#| echo: false")
+            break
+    for _, source in cells(path, "code"):
+        assert re.match(r"#\| (echo: false|code-fold: true|hide)|.*nbdev_export", source), source[:200]
+
+
+@pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_tutorials_have_a_figure(path):
+    assert any(is_figure(cell, source) for cell, source in cells(path))
+
+
 @pytest.mark.parametrize("path", sorted((NBS / "tutorials").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_tutorials_show_what_each_cell_gives(path):
     silent = [
