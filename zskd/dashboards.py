@@ -400,7 +400,7 @@ def _line(*controls: widgets.Widget) -> widgets.HBox:
 def _make_controls(self: Comparison) -> None:
     "The menus, boxes and buttons."
     self.set_menu = widgets.Dropdown(options=list(self.sets["this run"]), description="texts")
-    self.student_menu = widgets.Dropdown(options=list(self.sets), description="compared")
+    self.student_menu = widgets.Dropdown(options=list(self.sets), description="student of")
     self.student_menu.layout.display = None if len(self.sets) > 1 else "none"
     classes = ("teacher", "student", "label")
     self.by_teacher, self.by_student, self.by_label = (widgets.Dropdown(options=[("any", -1)], description=who) for who in classes)

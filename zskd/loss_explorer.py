@@ -61,7 +61,7 @@ def gradient_fig(
     names, largest = [as_label(name, 24) for name in labels], max(1e-9, float(np.abs(gradient).max()))
     numbers, at = [f"{v:+.3f}" for v in gradient], list(range(len(names)))
     fig = go.Figure(go.Bar(x=gradient, y=at, orientation="h", marker={"color": STUDENT}, text=numbers, textposition="outside"))
-    fig.update_traces(cliponaxis=False).update_xaxes(range=[-1.3 * largest, 1.3 * largest], title_text="negative gradient, by logit")
+    fig.update_traces(cliponaxis=False).update_xaxes(range=[-1.6 * largest, 1.6 * largest], title_text="negative gradient, by logit")
     fig.update_yaxes(tickvals=at, ticktext=names, autorange="reversed")
     k = int(np.abs(gradient).argmax())
     summary = f"{loss} is {value:.3f} on this text; its negative gradient is largest for {labels[k]}: {numbers[k]}."

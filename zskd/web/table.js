@@ -24,7 +24,7 @@ function render({ model, el }) {
         button.setAttribute("aria-label", `${name}: ${what}`);
         button.addEventListener("click", () => model.send({ chosen: [name, k] }));
       });
-      line.forEach((text, c) => { const cell = add(row, "td"); cell.classList.add(...kinds[c]); cell.dataset.label = columns[c]; add(cell, "bdi", text); });
+      line.forEach((text, c) => { const cell = add(row, "td"); cell.classList.add(...kinds[c]); if (text) cell.dataset.label = columns[c]; add(cell, "bdi", text); });
     });
   };
   model.on("change:spec", draw);
