@@ -374,11 +374,12 @@ class Comparison(widgets.VBox):
     ):
         "Raises `UserError` if there is nothing to compare."
         require(len(sets) > 0, "is empty; give at least one, as {'validation': Answers.ask(teacher, student, rows)}", sets=None)
-        self.sets, self.per_page, self.folder = {"this run": dict(sets), **(others or {})}, per_page, Path(folder)
+        self.sets, self.per_page, self.folder = dict(sets), per_page, Path(folder)
+        self.answered = {"this run": self.sets, **(others or {})}
         self.list = Table({name: partial(self._act, act) for name, act in (actions or {}).items()})
         self.slice_list, self.slice = Table({"list": self.click_slice}), widgets.Text()  # the name of the chosen slice, for the address
         self._make_controls()
-        self.answers = first = self.sets["this run"][self.set_menu.value]
+        self.answers = first = self.sets[self.set_menu.value]
         self.matrix = Figure(agreement_fig(first.teacher_logits, first.student_logits, first.labels), lambda x, y: self.click([x], [y]))
         self.second_figure = Figure(FIGURES[self.figure_menu.value](first))
         self._listen()
@@ -399,9 +400,9 @@ def _line(*controls: widgets.Widget) -> widgets.HBox:
 @patch
 def _make_controls(self: Comparison) -> None:
     "The menus, boxes and buttons."
-    self.set_menu = widgets.Dropdown(options=list(self.sets["this run"]), description="texts")
-    self.student_menu = widgets.Dropdown(options=list(self.sets), description="student of")
-    self.student_menu.layout.display = None if len(self.sets) > 1 else "none"
+    self.set_menu = widgets.Dropdown(options=list(self.sets), description="texts")
+    self.student_menu = widgets.Dropdown(options=list(self.answered), description="student of")
+    self.student_menu.layout.display = None if len(self.answered) > 1 else "none"
     classes = ("teacher", "student", "label")
     self.by_teacher, self.by_student, self.by_label = (widgets.Dropdown(options=[("any", -1)], description=who) for who in classes)
     self.by_case = widgets.Dropdown(options=[("any", "")], description="case", layout={"width": "26rem"})
@@ -435,7 +436,7 @@ def _listen(self: Comparison) -> None:
 @patch
 def show_student(self: Comparison) -> None:
     "Show the chosen student, on the same texts if it has answered them."
-    names, chosen = list(self.sets[self.student_menu.value]), self.set_menu.value
+    names, chosen = list(self.answered[self.student_menu.value]), self.set_menu.value
     self.set_menu.options = names  # chooses the first one
     self.set_menu.value = chosen if chosen in names else names[0]
     self.show_set()
@@ -444,7 +445,7 @@ def show_student(self: Comparison) -> None:
 @patch
 def show_set(self: Comparison) -> None:
     "Show the chosen set."
-    self.answers = a = self.sets[self.student_menu.value].get(self.set_menu.value, self.answers)
+    self.answers = a = self.answered[self.student_menu.value].get(self.set_menu.value, self.answers)
     fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
     self.matrix.show(fig)
     self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:]]  # classes of the matrix

@@ -313,7 +313,7 @@ def show_student(
 ) -> None:
     "Compare a student and the teacher on a set of texts."
     comparison = cast(Comparison, self.parts["Comparison"])
-    comparison.student_menu.value = student if student in comparison.sets else "this run"
+    comparison.student_menu.value = student if student in comparison.answered else "this run"
     comparison.set_menu.value = texts
     self.tabs.selected_index = list(self.parts).index("Comparison")
 
