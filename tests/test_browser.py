@@ -51,6 +51,7 @@ from zskd.stage2 import Stage2
 settings = {"steps": 20, "batch_size": 32, "evaluate_every": 10, "precision": "fp32"}
 Distiller(teacher, student, pool, "run", adversary=Stage2(RandomInfill(), start=0.5), **settings).fit()
 pool.save("run/pool")
+Distiller(teacher, student, pool, "longer", **{**settings, "steps": 60}).fit()
 board = RunDashboard("run", teacher, pool, TASKS["sst2"].validation("demo"), most=60)
 board.to_html("pages")
 Explorer(teacher, student).to_html("pages/long.html", ["a moving film, " * 20, "a dull mess"])
@@ -259,6 +260,7 @@ def test_where_the_student_fails(browser, dashboard):
         page.get_by_label("pattern").fill("a|the")
         page.get_by_role("button", name="list: with a|the", exact=True).click()
         wait_for(lambda: page.get_by_text("slice: with a|the").count())
+        count = page.get_by_text("slice: with a|the").inner_text()
         lines = page.locator(".zskd-table").locator("visible=true").first.locator("tbody tr")
         first, second = (lines.nth(k).locator("td").nth(2).inner_text() for k in (0, 1))
         page.get_by_role("button", name=f"pin: {first}", exact=True).click()
@@ -266,16 +268,39 @@ def test_where_the_student_fails(browser, dashboard):
         page.get_by_role("button", name=f"open: {second}", exact=True).click()
         box = page.get_by_label("text").locator("visible=true").first
         wait_for(lambda: box.input_value() == second)
-        kept = lambda: all(part in page.evaluate("location.hash") for part in ("pattern=a%7Cthe", "by_case=", "text1="))  # noqa: E731
-        wait_for(kept)
+        parts = ("pattern=a%7Cthe", "slice=", "by_case=", "text1=", "pinned=")
+        wait_for(lambda: all(part in page.evaluate("location.hash") for part in parts))
         address = page.evaluate("location.href")
         page.goto("about:blank")
         page.goto(address)
         page.get_by_label("text").locator("visible=true").first.wait_for(timeout=60_000)
         wait_for(lambda: page.get_by_label("text").locator("visible=true").first.input_value() == second)
+        wait_for(
+            lambda: page.get_by_role("button", name="Unpin").count() and page.get_by_text(first, exact=True).locator("visible=true").count()
+        )
         tab(page, "Comparison")
-        wait_for(lambda: page.get_by_text(f"{n} of 60 texts", exact=True).count())
+        wait_for(lambda: page.get_by_text(count, exact=True).count())
         assert page.get_by_label("pattern").input_value() == "a|the"
+
+
+def test_would_a_second_student_be_better(browser, finished):
+    "From the table of students to the texts of one of them, and to one text in the Explorer."
+    words = ["dashboard", finished / "run", "--teacher", ASSETS / "teacher", "--task", "sst2", "--data", "demo", "--most", 60]
+    with served([*words, "--beside", finished / "longer", "--no-browser"], finished) as (address, _), visitor(browser) as page:
+        opened(page, address)
+        page.get_by_role("tab", name="Students").click()
+        lines = page.locator(".zskd-table").locator("visible=true").first.locator("tbody tr")
+        wait_for(lambda: lines.count() >= 4)
+        found = [[cell.replace("\xa0", " ") for cell in line.locator("td").all_inner_texts()] for line in lines.all()]
+        of_task = [cells for cells in found if "validation" in cells[1]]
+        assert [cells[2] for cells in of_task] == ["run", "longer"] and re.fullmatch(r"[+-]\d+\.\d ± \d+\.\d points", of_task[1][-1])
+        page.get_by_role("button", name="show: ", exact=False).nth(found.index(of_task[1])).click()
+        wait_for(lambda: page.get_by_label("student of").locator("visible=true").input_value() == "longer")
+        agreement = page.get_by_text(f"the same class for {of_task[1][4]} of 60 inputs").locator("visible=true")
+        wait_for(agreement.count)
+        page.get_by_role("button", name="open: ", exact=False).first.click()
+        chosen = page.get_by_label("student", exact=True).locator("visible=true").first
+        wait_for(lambda: chosen.count() and chosen.input_value() == "longer")
 
 
 def test_figures_are_as_wide_as_the_page(browser, dashboard):
