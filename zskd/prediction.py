@@ -20,7 +20,7 @@ from .errors import UserError
 from .metrics import Classifier, agreement
 from .students import Student
 from .tables import Notices, no_column, read_lines, repair_surrogates, table_header, table_kind, table_rows
-from .tasks import Row, as_rows
+from .tasks import PAIR_COLUMNS, Row, as_rows
 
 try:
     from zskd.export import FILES, OnnxStudent
@@ -28,8 +28,8 @@ except ImportError:  # the extra is not installed
     FILES = {}
 
 # %% auto #0
-__all__ = ['SAMPLE', 'PAIRS', 'SINGLE', 'forms', 'seconds', 'fastest', 'text_columns', 'read_texts', 'answer_lines',
-           'write_lines', 'check_answers_file', 'save_answers']
+__all__ = ['SAMPLE', 'SINGLE', 'forms', 'seconds', 'fastest', 'text_columns', 'read_texts', 'answer_lines', 'write_lines',
+           'check_answers_file', 'save_answers']
 
 # %% ../nbs/62_prediction.ipynb #1f814629
 SAMPLE = 128  # rows to time; with fewer there is nothing to gain
@@ -82,7 +82,6 @@ def fastest(
     return same[min(found, key=found.__getitem__)], found
 
 # %% ../nbs/62_prediction.ipynb #3fd15a85
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
 SINGLE = (("text",), ("sentence",))
 
 
@@ -99,7 +98,7 @@ def text_columns(
         if missing := [c for c in columns if c not in header]:
             raise no_column(path, missing[0], header, table_kind(path))
         return tuple(columns)
-    choices = {1: SINGLE, 2: PAIRS, None: SINGLE + PAIRS}[n_texts]
+    choices = {1: SINGLE, 2: PAIR_COLUMNS, None: SINGLE + PAIR_COLUMNS}[n_texts]
     found = next((names for names in choices if set(names) <= set(header)), None)
     if found is None:
         names = " or ".join(" and ".join(c) for c in choices)

@@ -25,9 +25,9 @@ from .errors import RunError, UserError, require
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0
-__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'HUB_GLUE', 'as_rows', 'Texts', 'TextPool', 'as_texts',
-           'Task', 'list_names', 'plain_name', 'get_task', 'match_labels', 'Examples', 'read_examples', 'score',
-           'majority']
+__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'PAIR_COLUMNS', 'HUB_GLUE', 'as_rows', 'Texts', 'TextPool',
+           'as_texts', 'Task', 'list_names', 'plain_name', 'get_task', 'match_labels', 'Examples', 'read_examples',
+           'score', 'majority']
 
 # %% ../nbs/10_tasks.ipynb #50f276c7
 Row = tuple[str, ...]  # one text, or two
@@ -343,7 +343,7 @@ def _repr_html_(self: Examples) -> str:
     return f"<p>{html.escape(repr(self))}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 # %% ../nbs/10_tasks.ipynb #48d98d48
-_PAIR_COLUMNS = (
+PAIR_COLUMNS = (  # usual names of the two texts of a pair
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
@@ -355,7 +355,7 @@ _LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality")
 # %% ../nbs/10_tasks.ipynb #e713d016
 def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[str]:
     "The text columns and the label column."
-    texts = [task.columns, *(_PAIR_COLUMNS if task.glue and task.n_texts == 2 else ())]
+    texts = [task.columns, *(PAIR_COLUMNS if task.glue and task.n_texts == 2 else ())]
     labels = (task.label_column,) if task.label_column else _LABEL_COLUMNS if task.glue else _LABEL_COLUMNS[:1]
     for choices, what in ((texts, "text"), ([(c,) for c in labels], "label")):
         if not any(set(c) <= set(header) for c in choices):
