@@ -92,7 +92,7 @@ def check_teacher_of(
     from zskd.core import home_path
 
     if given is None and teacher and teacher.count("/") > 1 and not home_path(teacher).exists():
-        raise UserError(f"{run}/command.json: its teacher, {teacher}, is not there from this folder; give --teacher")
+        raise UserError(f"{run}/command.json: its teacher, {teacher}, cannot be found from this folder; give --teacher")
 
 # %% ../nbs/84_dashboard_command.ipynb #133da57b
 @command(
@@ -120,19 +120,19 @@ def dashboard(
     **options: Any,
 ) -> None:
     "Show teacher and student of a run side by side, in a browser."
-    require(pages is not None or not web, "has no effect without --pages; leave it out", web=None)
-    if pages is None:
-        print("starting; the address of the page follows", flush=True)
+    require(pages is not None or not web, "needs a folder for the page; add --pages FOLDER", web=None)
     server = with_extra("serve")
     require(most >= 1, "must be at least 1", most=most)
     shown = options_shown(run) | chosen({"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options})
     check_data(shown.get("data"), shown.get("task"))
     check_teacher_of(run, teacher, shown.get("teacher"))
     for folder in (run, *(beside or ())):  # a mistake shows before the page opens
-        server.check_run(folder)
+        found = server.check_run(folder)
+        require(folder == run or (found / "student").exists(), f"{folder} has no student yet; leave it out", beside=None)
     if pages is not None:
         write_pages(pages, run, shown, web)
         return
+    print("starting; the address of the page follows", flush=True)
     load = partial(load_board, run, shown, resume_run(run, os.getcwd()))
     server.serve(load, port, host, not no_token, not no_browser, Path(run).absolute().name)
 

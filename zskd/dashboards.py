@@ -38,8 +38,8 @@ from .tokens import encode_rows, truncated_share
 from .widgets import Figure, Table, debounce, diff_html, go, widgets, with_menu, with_text, write_page
 
 # %% auto #0
-__all__ = ['ORDERS', 'FIGURES', 'PATTERN', 'FORMULAS', 'word_effects', 'highlighted', 'mean_states', 'SimilarTexts',
-           'reading_hints', 'Explorer', 'calibration', 'Comparison', 'without_formula', 'csv_name']
+__all__ = ['NOTABLE', 'SHOWN', 'ORDERS', 'FIGURES', 'PATTERN', 'FORMULAS', 'word_effects', 'highlighted', 'mean_states',
+           'SimilarTexts', 'reading_hints', 'Explorer', 'calibration', 'Comparison', 'without_formula', 'csv_name']
 
 # %% ../nbs/71_dashboards.ipynb #a3770ef1
 def word_effects(
@@ -58,13 +58,17 @@ def word_effects(
     return [[next(falls) if i < max_words else 0.0 for i in range(len(of_text))] for of_text in words]
 
 # %% ../nbs/71_dashboards.ipynb #9320beb7
+NOTABLE = 0.02  # effects below this are not marked
+SHOWN = 150  # words of a text
+
+
 def highlighted(
     words: Sequence[str],  # of one text
     effects: Sequence[float],  # one for each word, -1 to 1
 ) -> Markup:
-    "Words for a class on blue with a plus, words against it on vermilion with a minus; the others as they are."
-    shades = [with_alpha(TEACHER if e > 0 else STUDENT, min(0.75, 0.1 + abs(e))) if abs(e) >= 0.02 else "" for e in effects]
-    return render("highlight.html", words=list(zip(words, effects, shades, strict=True)))
+    "Words for a class on blue with a plus, words against it on vermilion with a minus. A long text is cut."
+    shades = [with_alpha(TEACHER if e > 0 else STUDENT, min(0.75, 0.1 + abs(e))) if abs(e) >= NOTABLE else "" for e in effects]
+    return render("highlight.html", words=list(zip(words, effects, shades, strict=True))[:SHOWN], cut=len(words) > SHOWN)
 
 # %% ../nbs/71_dashboards.ipynb #71b00008
 def mean_states(
@@ -246,7 +250,8 @@ def _words(self: Explorer, row: Row, answers: tuple[np.ndarray, np.ndarray]) -> 
         label = int(logits.argmax())
         effects = word_effects(model, row, order[label])
         texts = [highlighted(text.split(), e) for text, e in zip(row, effects, strict=True)]
-        lines.append({"who": who, "label": self.student.labels[label], "texts": texts})
+        some = any(abs(effect) >= NOTABLE for of_text in effects for effect in of_text)
+        lines.append({"who": who, "label": self.student.labels[label], "texts": texts, "some": some})
     return render("word_effects.html", lines=lines)
 
 # %% ../nbs/71_dashboards.ipynb #71a00002
@@ -384,10 +389,10 @@ class Comparison(widgets.VBox):
         self.second_figure = Figure(FIGURES[self.figure_menu.value](first))
         self._listen()
         filters = _line(self.by_teacher, self.by_student, self.by_label, self.by_case, self.disagreements)
-        order, saving = _line(self.search, self.sort, self.page), _line(self.file, self.save, self.saved)
+        order, saving = _line(self.search, self.sort, self.page, self.reset), _line(self.file, self.save, self.saved)
         parts = _line(self.slicer, self.pattern), self.slice_note, self.slice_list
         figures = with_text(self.matrix), with_text(self.second_figure)
-        lists = filters, order, self.count, self.list, saving
+        lists = filters, order, self.count, self.pinned_note, self.list, saving
         super().__init__([_line(self.set_menu, self.student_menu), figures[0], *lists, *parts, self.figure_menu, figures[1]])
         self.show_set()
 
@@ -411,7 +416,8 @@ def _make_controls(self: Comparison) -> None:
     self.sort = widgets.Dropdown(options=list(ORDERS), description="sort by")
     self.page = widgets.BoundedIntText(value=1, min=1, max=1, description="page")
     self.file, self.save = widgets.Text("selection.csv", description="file"), widgets.Button(description="Save as CSV")
-    self.count, self.saved, self.slice_note = widgets.HTML(), widgets.HTML(), widgets.HTML()
+    self.count, self.pinned_note, self.saved, self.slice_note = (widgets.HTML() for _ in range(4))
+    self.reset = widgets.Button(description="Show all texts")
     self.slicer = widgets.Dropdown(options=["length"], description="slice by")
     self.pattern = widgets.Text(description="pattern", placeholder="a word or a regular expression")
     self.figure_menu = widgets.Dropdown(options=list(FIGURES), description="second figure", style={"description_width": "initial"})
@@ -431,6 +437,7 @@ def _listen(self: Comparison) -> None:
     self.search.observe(debounce(self.select, 0.3), "value")
     self.page.observe(lambda _: self.show_list(), "value")
     self.save.on_click(lambda _: self._save())
+    self.reset.on_click(lambda _: self.show_all())
 
 # %% ../nbs/71_dashboards.ipynb #19cb0f42
 @patch
@@ -454,7 +461,7 @@ def show_set(self: Comparison) -> None:
     self.by_case.options = [("any", ""), *((f"{name} ({mask.sum():,})", name) for name, mask in cases(a).items())]
     for menu in (self.by_label, self.by_case):
         menu.layout.display = "none" if a.truth is None else None
-    known = [by for by in SLICERS if a.truth is not None or by not in ("label", "case")]
+    known = [by for by in SLICERS if by != "case" and (a.truth is not None or by != "label")]  # the agreement of a case is 0 or 1
     self.slicer.options = [*known, *a.columns, PATTERN]
     self.second_figure.show(FIGURES[self.figure_menu.value](a))
     self.show_slices()
@@ -490,13 +497,23 @@ def select(self: Comparison) -> None:
     self.selection = order[keep[order]]  # numbers of the inputs that are listed, in their order
     self.page.max = max(1, -(-len(self.selection) // self.per_page))
     where = f", slice: {self.slice.value}" if self.slice.value in self.masks else ""
-    self.count.value = escape(f"{len(self.selection):,} of {len(a.rows):,} texts{where}")
+    pages = f", on {self.page.max:,} pages" if self.page.max > 1 else ""
+    self.count.value = escape(f"{len(self.selection):,} of {len(a.rows):,} texts{where}{pages}")
     if self.page.value == 1:
         self.show_list()
     else:
         self.page.value = 1  # shows it
 
 # %% ../nbs/71_dashboards.ipynb #a0a7dcc7
+@patch
+def show_all(self: Comparison) -> None:
+    "Undo all filters."
+    self.by_teacher.value = self.by_student.value = self.by_label.value = -1
+    self.by_case.value = self.search.value = self.slice.value = ""
+    self.disagreements.value = False
+    self.select()
+
+
 @patch
 def records(
     self: Comparison,
@@ -540,7 +557,7 @@ PATTERN = "pattern"  # slices with and without what the box says
 def show_slices(self: Comparison) -> None:
     "Measure the slices that the menu asks for."
     by = f"pattern: {self.pattern.value}" if self.slicer.value == PATTERN else self.slicer.value
-    self.slice_note.value, self.masks = "", {}
+    self.slice_note.value, self.masks = "slices of all texts, whatever is chosen above", {}
     if self.slicer.value == PATTERN and not self.pattern.value.strip():
         self.slice_note.value = "type a word, or a regular expression such as not|n't|never"
     else:

@@ -136,6 +136,12 @@ def _make_controls(self: LossExplorer) -> None:
     self.share = widgets.FloatSlider(0.3, min=0.05, max=0.8, step=0.05, description="masked share", continuous_update=False, style=wide)
     self.summary, self.rewriting = widgets.HTML(), widgets.HTML()
 
+# %% ../nbs/72_loss_explorer.ipynb #72d00001
+@patch
+def controls(self: LossExplorer) -> dict[str, widgets.Widget]:
+    "What a visitor chose, by name."
+    return {"loss_text": self.text, "loss": self.loss, "temperature": self.temperature, "masked": self.share}
+
 # %% ../nbs/72_loss_explorer.ipynb #26d0be95
 @patch
 def loss_line(self: LossExplorer) -> str:

@@ -83,13 +83,19 @@ def show_turn(self: SearchViewer) -> None:
     else:
         self.rank.value = 1  # shows it
 
+# %% ../nbs/71_run_views.ipynb #71d00001
+@patch
+def controls(self: SearchViewer) -> dict[str, widgets.Widget]:
+    "What a visitor chose, by name."
+    return {"step": self.step, "text_number": self.rank}
+
 # %% ../nbs/71_run_views.ipynb #1f39aa0e
 @patch
 def describe(self: SearchViewer) -> None:
     "Show what the figures do not."
     turn, r = self.turns[self.step.value], self.chosen()
-    mean = np.mean([x["divergence"] for x in turn])
-    self.summary.value = f"{len(turn):,} texts at step {self.step.value:,}, mean KL {mean:.3f} nats; this one {r['divergence']:.3f} nats"
+    mean, own = np.mean([x["divergence"] for x in turn]), max(0.0, r["divergence"])
+    self.summary.value = f"{len(turn):,} texts at step {self.step.value:,}, mean KL {mean:.3f} nats; this one {own:.3f} nats"
     self.text.value = self.diff(r)
 
 # %% ../nbs/71_run_views.ipynb #27587d4c

@@ -163,7 +163,8 @@ def check_run(
         raise UserError(f"{folder}: is the folder of a student; give that of its run, {path.absolute().parent}")
     if not (path / "log.jsonl").exists():
         if not (path / "config.json").exists():
-            raise UserError(f"{folder}: holds no run; give the folder that a run was written to")
+            text = "holds no run; give the folder that a run was written to" if path.exists() else "there is no such folder"
+            raise UserError(f"{folder}: {text}")
         if (path / "student").exists():
             text = f"{folder}/log.jsonl: is missing, so the monitor cannot show the training; restore that file if you have it"
             warnings.warn(text, stacklevel=2)
@@ -300,9 +301,11 @@ def pin_text(
     self: RunDashboard,
     row: Row,  # an input
 ) -> None:
-    "Pin an input in the Explorer, to compare others with it."
-    cast(Explorer, self.parts["Explorer"]).pin(row)
-    cast(Comparison, self.parts["Comparison"]).count.value = fill("pinned: {{ text }}", text=" | ".join(row))
+    "Pin an input in the Explorer, with the student whose list it is from, to compare others with it."
+    explorer, comparison = cast(Explorer, self.parts["Explorer"]), cast(Comparison, self.parts["Comparison"])
+    explorer.student_menu.value = comparison.student_menu.value
+    explorer.pin(row)
+    comparison.pinned_note.value = fill("pinned in the Explorer: {{ text }}", text=" | ".join(row))
 
 # %% ../nbs/73_serve.ipynb #73b00012
 @patch
@@ -320,8 +323,8 @@ def show_student(
 # %% ../nbs/73_serve.ipynb #73b00002
 @patch
 def _controls(self: RunDashboard) -> dict[str, widgets.Widget]:
-    "What the address of the page keeps: the controls of explorer and comparison, then the tab."
-    parts = [part for part in self.parts.values() if isinstance(part, (Explorer, Comparison))]
+    "What the address of the page keeps: the controls of every tab that has some, then the tab."
+    parts = [part for part in self.parts.values() if isinstance(part, (Explorer, Comparison, LossExplorer, SearchViewer))]
     return {name: control for part in parts for name, control in part.controls().items()} | {"tab": self.tabs}
 
 # %% ../nbs/73_serve.ipynb #690e0729

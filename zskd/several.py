@@ -65,13 +65,17 @@ def records(
             line |= {"95 % interval": f"{low:.0%} – {high:.0%}", "KL, nats": f"{a.kl.mean() if n else 0:.3f}"}
             line["right"] = "" if a.truth is None else f"{hits(a).mean():.1%}"
             points, error = gain(first, a)
-            better = f"{100 * points:+.1f} ± {100 * error:.1f} points"
+            verdict = "can't tell" if abs(points) < 2 * error or not points else "better" if points > 0 else "worse"
+            better = f"{100 * points:+.1f} ± {100 * error:.1f} points: {verdict}"
             lines.append({**line, "difference from the first": "" if student is students[0] else better})
     return lines
 
 # %% ../nbs/71_several.ipynb #71c00012
-NOTE = "The difference is in right classes, or in the teacher's classes where the right ones are unknown; ± is one standard error."
-POOL_NOTE = " Mind that the first student learned from texts of this pool, and the others perhaps not."
+NOTE = (
+    "The difference is in right classes, or in the teacher's classes where the right ones are unknown; ± is one standard error, and less "
+    "than two can be chance."
+)
+POOL_NOTE = " The first student learned from the pool and from its adversary, so only texts of the task compare it fairly with the others."
 
 
 class Students(widgets.VBox):

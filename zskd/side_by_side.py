@@ -134,7 +134,7 @@ def by_pattern(
         search = lambda text: compiled.search(text, timeout=max(0.001, until - time.monotonic()))  # noqa: E731
         there = np.array([any(search(text) for text in row) for row in answers.rows], dtype=bool)
     except regex.error as e:
-        raise UserError(f"the pattern {pattern} is no regular expression: {e}") from e
+        raise UserError(f"the pattern {pattern} is not a regular expression: {e}") from e
     except TimeoutError as e:
         raise UserError(f"the pattern {pattern} takes too long; try a simpler one") from e
     return {f"with {pattern}": there, f"without {pattern}": ~there}

@@ -172,12 +172,12 @@ class Choice(widgets.VBox):
 
 # %% ../nbs/70_widgets.ipynb #70b00031
 def said(
-    control: widgets.Widget,  # a menu, a box for text or numbers, a check box, or tabs
+    control: widgets.Widget,  # a menu, a slider, a box for text or numbers, a check box, or tabs
 ) -> str:
     "What a control says, as text."
     if isinstance(control, widgets.Tab):
         return str(control.selected_index)
-    if isinstance(control, widgets.Dropdown):
+    if isinstance(control, (widgets.Dropdown, widgets.SelectionSlider)):
         return control.value if isinstance(control.value, str) else control.label or ""
     return str(int(control.value)) if isinstance(control, widgets.Checkbox) else str(control.value)
 
@@ -189,14 +189,16 @@ def repeat(
     "Have a control say something again. What it cannot say is ignored."
     if isinstance(control, widgets.Tab):
         control.selected_index = int(text) if text.isdecimal() and int(text) < len(control.children) else control.selected_index
-    elif isinstance(control, widgets.Dropdown):
+    elif isinstance(control, (widgets.Dropdown, widgets.SelectionSlider)):
         pairs = [option if isinstance(option, tuple) else (option, option) for option in control.options]
-        choices = {value if isinstance(value, str) else name: value for name, value in pairs}
+        choices = {value if isinstance(value, str) else str(name): value for name, value in pairs}
         control.value = choices.get(text, control.value)
     elif isinstance(control, widgets.Checkbox):
         control.value = text == "1"
     elif isinstance(control, widgets.BoundedIntText):
         control.value = int(text) if text.isdecimal() else control.value
+    elif isinstance(control, (widgets.FloatSlider, widgets.FloatLogSlider)):
+        control.value = float(text) if text.replace(".", "", 1).isdecimal() else control.value
     else:
         control.value = text
 

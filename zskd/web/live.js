@@ -25,7 +25,8 @@ export class Student {
   static async load() {
     const [about, model, settings] = await Promise.all(["student/web.json", "student/tokenizer.json", "student/tokenizer_config.json"].map(json));
     const session = await ort.InferenceSession.create(here("student/onnx/model_fp16.onnx").href, { executionProviders: ["wasm"] });
-    return Object.assign(new Student(), { about, session, tokenizer: new Tokenizer(model, settings) });
+    const unknown = model.model.vocab?.[model.model.unk_token];  // what takes the place of a piece that it does not know
+    return Object.assign(new Student(), { about, session, unknown, tokenizer: new Tokenizer(model, settings) });
   }
   pieces(text) {
     return this.tokenizer.encode(text, { add_special_tokens: false }).ids;
@@ -44,7 +45,8 @@ export class Student {
         types.push(...Array(lengths[k]).fill(k === 0 ? single[0].text_type : pair[1].text_type));
       }
     });
-    return { ids, types, cut: texts.some((text, k) => lengths[k] < text.length) };
+    const unknown = texts.flat().filter((id) => id === this.unknown).length;
+    return { ids, types, unknown, cut: texts.some((text, k) => lengths[k] < text.length) };
   }
   async probabilities(row) {
     const { ids, types } = this.encode(row), long = (values) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);

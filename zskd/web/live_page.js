@@ -36,8 +36,12 @@ async function start() {
     }
     const began = performance.now(), p = await student.probabilities(row), took = performance.now() - began;
     if (mine !== turn) return;
-    const cut = student.encode(row).cut ? ` It reads only the first ${student.about.max_length} pieces of this text.` : "";
-    at("state").textContent = `The student answered in ${took.toFixed(1)} ms.${cut}`;
+    const { cut, unknown } = student.encode(row);
+    const hints = [
+      cut && `It reads only the first ${student.about.max_length} pieces of this text.`,
+      unknown && `It does not know ${unknown} of its pieces.`,
+    ];
+    at("state").textContent = [`The student answered in ${took.toFixed(1)} ms.`, ...hints.filter(Boolean)].join(" ");
     const known = teacher.get(key(row));
     draw(labels, known ? { teacher: known, student: p } : { student: p });
   };
@@ -46,8 +50,8 @@ async function start() {
   for (const { row, teacher } of stored) {
     const line = add(at("examples"), "tr", ""), button = add(add(line, "td", ""), "button", row.join(" | "));
     button.addEventListener("click", () => { boxes.forEach((box, k) => box.value = row[k]); answer(); scrollTo({ top: 0, behavior: "smooth" }); });
-    add(line, "td", name(teacher));
-    add(line, "td", name(await student.probabilities(row)));
+    add(line, "td", name(teacher)).dataset.who = "teacher";
+    add(line, "td", name(await student.probabilities(row))).dataset.who = "student";
   }
   if (stored.length && !boxes[0].value) boxes.forEach((box, k) => box.value = stored[0].row[k]);
   await answer();
