@@ -264,7 +264,7 @@ def test_where_the_student_fails(browser, dashboard):
         lines = page.locator(".zskd-table").locator("visible=true").first.locator("tbody tr")
         first, second = (lines.nth(k).locator("td").nth(2).inner_text() for k in (0, 1))
         page.get_by_role("button", name=f"pin: {first}", exact=True).click()
-        page.get_by_text("pinned:").locator("visible=true").wait_for()  # and the list stays
+        page.get_by_text("pinned in the Explorer:").locator("visible=true").wait_for()  # and the list stays
         page.get_by_role("button", name=f"open: {second}", exact=True).click()
         box = page.get_by_label("text").locator("visible=true").first
         wait_for(lambda: box.input_value() == second)
