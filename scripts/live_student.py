@@ -10,18 +10,17 @@ import sys
 import tempfile
 from pathlib import Path
 
-from zskd.core import atomic_path
-
 KEPT = Path(__file__).resolve().parent.parent / "nbs" / "live"
 RUN = "The student of zskd demo"  # the page's title
 
 
 def make() -> None:
     "Distil the demo's student, and write the pages of its run."
-    with tempfile.TemporaryDirectory() as tmp, atomic_path(KEPT) as folder:
+    with tempfile.TemporaryDirectory(dir=KEPT.parent, prefix=".live.", suffix=".tmp") as tmp:
         zskd = [sys.executable, "-m", "zskd"]
         subprocess.run([*zskd, "demo", "--out", f"{tmp}/{RUN}"], check=True)
-        subprocess.run([*zskd, "dashboard", f"{tmp}/{RUN}", "--pages", str(folder), "--web"], check=True)
+        subprocess.run([*zskd, "dashboard", f"{tmp}/{RUN}", "--pages", f"{tmp}/pages", "--web"], check=True)
+        Path(tmp, "pages").rename(KEPT)
 
 
 if __name__ == "__main__":

@@ -554,6 +554,8 @@ def test_benchmarks_open_with_a_chart(path):
         if is_figure(cell, source):
             assert source.startswith("#| echo: false")
             break
+    else:
+        pytest.fail("no chart")
     for _, source in cells(path, "code"):
         assert re.match(r"#\| (echo: false|code-fold: true|hide)|.*nbdev_export", source), source[:200]
 

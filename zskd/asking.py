@@ -132,9 +132,9 @@ def heaviest(self: Mixture) -> torch.Tensor:  # int64 [n, L], the student's numb
 @patch(as_prop=True)
 def plain(self: Mixture) -> torch.Tensor:  # bool [n]
     "Whether an input is an ordinary text: one piece has all the weight in each place, and nothing is added."
-    moved = [offset.abs().amax((1, 2)) > 0 for offset in (self.offset, self.teacher_offset) if offset is not None]
-    whole = (self.weights.amax(2) == 1) | ~self.mask.bool()
-    return whole.all(1) & ~torch.stack([torch.zeros(len(self), dtype=torch.bool, device=whole.device), *moved]).any(0)
+    whole = ((self.weights.amax(2) == 1) | ~self.mask.bool()).all(1)
+    still = [x.abs().amax((1, 2)) == 0 for x in (self.offset, self.teacher_offset) if x is not None]
+    return torch.stack([whole, *still]).all(0)
 
 
 @patch

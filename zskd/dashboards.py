@@ -444,15 +444,16 @@ def _listen(self: Comparison) -> None:
 def show_student(self: Comparison) -> None:
     "Show the chosen student, on the same texts if it has answered them."
     names, chosen = list(self.answered[self.student_menu.value]), self.set_menu.value
-    self.set_menu.options = names  # chooses the first one
-    self.set_menu.value = chosen if chosen in names else names[0]
+    if list(self.set_menu.options) != names:
+        self.set_menu.options = names  # chooses the first one
+        self.set_menu.value = chosen if chosen in names else names[0]
     self.show_set()
 
 
 @patch
 def show_set(self: Comparison) -> None:
     "Show the chosen set."
-    self.answers = a = self.answered[self.student_menu.value].get(self.set_menu.value, self.answers)
+    self.answers = a = self.answered[self.student_menu.value][self.set_menu.value]
     fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
     self.matrix.show(fig)
     self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:]]  # classes of the matrix
@@ -566,9 +567,10 @@ def show_slices(self: Comparison) -> None:
         except UserError as e:
             self.slice_note.value = escape(e)
     self.slice_list.show([_slice_record(line) for line in slice_lines(self.answers, self.masks)])
-    if self.masks and self.slice.value not in self.masks:
-        self.slice.value = ""
-    self.select()
+    if self.masks and self.slice.value not in ("", *self.masks):
+        self.slice.value = ""  # selects
+    else:
+        self.select()
 
 # %% ../nbs/71_dashboards.ipynb #71b00012
 def _slice_record(line: Mapping[str, Any]) -> dict[str, str]:

@@ -49,7 +49,10 @@ export class Student {
     return { ids, types, unknown, cut: texts.some((text, k) => lengths[k] < text.length) };
   }
   async probabilities(row) {
-    const { ids, types } = this.encode(row), long = (values) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
+    return this.answer(this.encode(row));
+  }
+  async answer({ ids, types }) {
+    const long = (values) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, values.length]);
     const tensors = { input_ids: long(ids), attention_mask: long(ids.map(() => 1)), token_type_ids: long(types) };
     const asked = Object.fromEntries(this.session.inputNames.map((name) => [name, tensors[name]]));
     const { logits } = await this.session.run(asked);

@@ -34,9 +34,9 @@ async function start() {
       at("bars").replaceChildren();
       return at("state").textContent = "Type a text.";
     }
-    const began = performance.now(), p = await student.probabilities(row), took = performance.now() - began;
+    const began = performance.now(), encoded = student.encode(row), p = await student.answer(encoded), took = performance.now() - began;
     if (mine !== turn) return;
-    const { cut, unknown } = student.encode(row);
+    const { cut, unknown } = encoded;
     const hints = [
       cut && `It reads only the first ${student.about.max_length} pieces of this text.`,
       unknown && `It does not know ${unknown} of its pieces.`,
