@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -59,3 +61,10 @@ def test_modules_notebooks_and_cells_are_short():
     assert not {p.name: n for p in modules if (n := len(p.read_text(encoding="utf-8").splitlines())) > 700}
     assert not {p.name: len(cells) for p, cells in books.items() if len(cells) > 120}
     assert len(exported) > 300 and not {cell: n for cell, n in exported.items() if n > 40}
+
+
+def test_what_needs_an_extra_is_known_and_says_so():
+    "Everything else must import in a plain installation."
+    script = ROOT / "scripts" / "check_imports.py"
+    done = subprocess.run([sys.executable, str(script), "--hide"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]

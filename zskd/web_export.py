@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 from .core import atomic_path, write_json
 from .errors import RunError, UserError
@@ -28,6 +26,10 @@ from .models import make_folder
 from .pages import WEB, render
 from .students import Student
 from .tasks import Row
+
+# isort: split
+import onnx  # after `zskd.export`, which says what to install if onnx is missing
+from onnx import TensorProto, helper, numpy_helper
 
 # %% auto #0
 __all__ = ['PACKAGES', 'HALVED', 'WebPackage', 'check_integrity', 'check_npm', 'fetch', 'runtime_folder', 'web_runtime', 'frame',
