@@ -173,6 +173,7 @@ def write_live_page(
 
     from zskd.serve import PAGES, evenly_spaced
     from zskd.students import Student
+    from zskd.widgets import link_pages
 
     web = with_extra("web_export")
     require(board.student is not None, "has no effect, because the run has no student yet; leave it out", web=None)
@@ -181,7 +182,9 @@ def write_live_page(
         at = evenly_spaced(len(answers.rows), 20)
         examples = web.stored_examples([answers.rows[i] for i in at], np.exp(answers.log_probs[0][at]))
     links = [{"file": page.name, "title": titles[page.name]} for page in pages]
-    return web.export_web(Student.load(board.folder / "student"), folder, examples, board.folder.absolute().name, links)
+    live = web.export_web(Student.load(board.folder / "student"), folder, examples, board.folder.absolute().name, links)
+    link_pages({"The student in the browser": live} | {titles[page.name]: page for page in pages})
+    return live
 
 # %% ../nbs/84_dashboard_command.ipynb #b0693014
 def load_board(

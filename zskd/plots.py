@@ -468,7 +468,7 @@ def training_fig(
     fig = make_subplots(len(curves), 1, shared_xaxes=True, vertical_spacing=0.08, subplot_titles=[name for name, *_ in curves])
     for k, (name, x, y) in enumerate(curves, 1):
         mode, line = "lines" if len(x) > 60 else "lines+markers", {"color": STUDENT, "dash": "solid"}
-        fig.add_scatter(x=x, y=y, mode=mode, name=name, showlegend=False, line=line, row=k, col=1)
+        fig.add_scatter(x=x, y=y, mode=mode, name=name, showlegend=False, line=line, cliponaxis=False, row=k, col=1)
     steps = next((e["steps"] for e in reversed(events) if "steps" in e), None)
     fig.update_xaxes(range=[0, steps] if steps else None).update_xaxes(title_text="step", row=len(curves), col=1)
     last = {name: (x[-1], y[-1]) for name, x, y in curves}

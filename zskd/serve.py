@@ -49,7 +49,7 @@ from .stage2 import read_generated
 from .students import Student
 from .tasks import Examples, Row, TextPool, list_names
 from .teachers import Teacher, stored_logits
-from .widgets import PLOTLY_JS, Address, widgets
+from .widgets import PLOTLY_JS, Address, link_pages, widgets
 
 Message = MutableMapping[str, Any]  # of ASGI, the interface of web servers in Python
 Send = Callable[[Message], Awaitable[None]]
@@ -371,13 +371,14 @@ def to_html(
     folder = make_folder(home_path(folder))
     answers = self.parts["Comparison"].answers if "Comparison" in self.parts else None
     texts = [answers.rows[i] for i in evenly_spaced(len(answers.rows), 20)] if answers else []  # nobody can type into a page
-    pages = []
+    pages = {}
     for title, part in self.parts.items():
-        if isinstance(part, Explorer):
-            pages += [part.to_html(folder / PAGES[title], texts)] if texts else []
-        else:
-            pages.append(part.to_html(folder / PAGES[title]))
-    return pages
+        if not isinstance(part, Explorer):
+            pages[title] = part.to_html(folder / PAGES[title])
+        elif texts:
+            pages[title] = part.to_html(folder / PAGES[title], texts)
+    link_pages(pages)
+    return list(pages.values())
 
 # %% ../nbs/73_serve.ipynb #73a0d005
 @dataclass

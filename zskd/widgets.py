@@ -31,7 +31,7 @@ except ImportError as e:
 
 # %% auto #0
 __all__ = ['FIGURE_JS', 'ADDRESS_JS', 'TABLE_JS', 'TABLE_CSS', 'PLOTLY_JS', 'Figure', 'with_text', 'Table', 'debounce', 'Choice',
-           'said', 'repeat', 'Address', 'diff_html', 'write_page', 'with_menu']
+           'said', 'repeat', 'Address', 'diff_html', 'write_page', 'link_pages', 'with_menu']
 
 # %% ../nbs/70_widgets.ipynb #9b1fd001
 FIGURE_JS = (WEB / "figure.js").read_text(encoding="utf-8")  # the browser's half of a figure
@@ -210,6 +210,8 @@ class Address(AnyWidget):
     state = traitlets.Dict().tag(sync=True)  # what the address says after its #
     opened = traitlets.Dict().tag(sync=True)  # what it said when the page was opened
 
+    longest = 2000  # characters of one control; a longer text is left out, because not everything takes such an address
+
     def __init__(
         self,
         controls: Mapping[str, widgets.Widget],  # by name, in the order in which they are set
@@ -227,7 +229,7 @@ class Address(AnyWidget):
 def follow(self: Address) -> None:
     "Say in the address what differs from the page at first."
     now = {name: said(control) for name, control in self.controls.items()}
-    self.state = {name: text for name, text in now.items() if text != self.first[name]}
+    self.state = {name: text for name, text in now.items() if text != self.first[name] and len(text) <= self.longest}
 
 
 @patch
@@ -266,6 +268,19 @@ def write_page(
     with atomic_path(path) as tmp:
         tmp.write_text(render("page.html", title=title, parts=body, dark=dark), encoding="utf-8")
     return Path(path)
+
+# %% ../nbs/70_widgets.ipynb #70b00052
+def link_pages(
+    pages: Mapping[str, Path],  # by title, all in one folder; those of `write_page` get the links
+) -> None:
+    "Link pages with each other, in place of earlier links. Raises `RunError` if one cannot be written."
+    files = {title: path.name for title, path in pages.items()}
+    for path in pages.values():
+        page, links = path.read_text(encoding="utf-8"), str(render("page_links.html", links=files, here=path.name)).strip()
+        if "<nav>" in page:
+            before, after = page[: page.index("<nav>")], page[page.index("</nav>") + len("</nav>") :]
+            with atomic_path(path) as tmp:
+                tmp.write_text(before + links + after, encoding="utf-8")
 
 # %% ../nbs/70_widgets.ipynb #a2daedba
 def with_menu(
