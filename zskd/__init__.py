@@ -7,6 +7,7 @@ __all__ = ['Callback', 'Distiller', 'MaskedLMGenerator', 'Pool', 'Recipe', 'Stag
            'distill', 'evaluate', 'load_corpus', 'ood_pool']
 
 # %% ../nbs/01_init.ipynb #355b0843
+import os
 import sys
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -63,6 +64,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOMES])
+
+# %% ../nbs/01_init.ipynb #01b00012
+if "OMP_WAIT_POLICY" not in os.environ:  # threads of PyTorch that wait soon give their core to other processes
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # %% ../nbs/01_init.ipynb #01b00002
 _KINDS = {  # transformers' tables of models, and what adds zskd's own kind to each
