@@ -380,6 +380,7 @@ serve(lambda say: lambda: Monitor("run", fit, every=0.5), browser=False)
 
 
 PAGES = {"explorer": 1, "long": 1, "comparison": 5, "loss_explorer": 2, "generated_texts": 2, "monitor": 1}  # figures of each
+MENUS = {"explorer": 1, "long": 1, "loss_explorer": 2, "generated_texts": 1}  # of these figures; two with the same choices share one
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -391,6 +392,11 @@ def test_pages_need_no_network(browser, finished, name):
     page.goto((finished / "pages" / f"{name}.html").as_uri())
     page.wait_for_selector(".js-plotly-plot .main-svg")
     assert page.locator(".js-plotly-plot").count() == PAGES[name]
+    assert page.locator("select").count() == MENUS.get(name, 0)
+    bottoms = page.evaluate(
+        "Array.from(document.querySelectorAll('figure'), f => [f, f.querySelector('.main-svg')].map(e => e.getBoundingClientRect().bottom))"
+    )
+    assert all(svg <= figure for figure, svg in bottoms)
     assert said == [] and [u for u in asked if not u.startswith(("file:", "data:", "blob:"))] == []
     if name == "long":
         page.wait_for_selector("select")
