@@ -124,7 +124,7 @@ def main() -> None:
             )
             try:
                 address = next(found[0] for line in server.stdout if (found := re.search(r"http://\S+", line)))
-                page = browser.new_page(viewport={"width": 800, "height": height})
+                page = browser.new_page(viewport={"width": 900, "height": height})
                 page.goto(address, timeout=60_000)
                 page.wait_for_selector(".js-plotly-plot .main-svg", timeout=180_000)
                 time.sleep(2)

@@ -283,6 +283,12 @@ def test_where_the_student_fails(browser, dashboard):
         assert page.get_by_label("pattern").input_value() == "a|the"
 
 
+CELLS_FIT = """
+Array.from(document.querySelectorAll(".zskd-table td")).filter(cell => cell.offsetParent)
+     .every(cell => cell.getBoundingClientRect().right <= cell.closest(".zskd-table").getBoundingClientRect().right + 1)
+"""
+
+
 def test_would_a_second_student_be_better(browser, finished):
     "From the table of students to the texts of one of them, and to one text in the Explorer."
     words = ["dashboard", finished / "run", "--teacher", ASSETS / "teacher", "--task", "sst2", "--data", "demo", "--most", 60]
@@ -296,6 +302,9 @@ def test_would_a_second_student_be_better(browser, finished):
         assert [cells[2] for cells in of_task] == ["run", "longer"] and re.fullmatch(
             r"[+-]\d+\.\d ± \d+\.\d points: (better|worse|can't tell)", of_task[1][-1]
         )
+        page.set_viewport_size({"width": 400, "height": 800})
+        wait_for(lambda: page.evaluate(CELLS_FIT))
+        page.set_viewport_size({"width": 1280, "height": 800})
         page.get_by_role("button", name="show: ", exact=False).nth(found.index(of_task[1])).click()
         wait_for(lambda: page.get_by_label("student of").locator("visible=true").input_value() == "longer")
         agreement = page.get_by_text(f"the same class for {of_task[1][4]} of 60 inputs").locator("visible=true")
