@@ -27,7 +27,7 @@ from .processes import team
 from .settings import Settings, default_batch_size
 from .shapes import PRESETS, best_shape, check_family
 from .stage2 import Stage2
-from .students import Student
+from .students import MADE, Student
 from .tasks import Examples, Task, get_task
 from .teachers import Teacher
 from .training import Distiller
@@ -69,7 +69,7 @@ def check_size(
     given = {name: value for name, value in {"ratio": ratio, "n_params": n_params, "preset": preset}.items() if value is not None}
     if len(given) > 1:
         raise UserError("contradict each other; give one of them", **dict.fromkeys(given))
-    ready = init not in ("auto", "teacher", "random")
+    ready = init not in MADE
     for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family}.items():
         require(not ready or value is None, f"has no effect on the checkpoint {init}; leave one of them out", **{name: value})
     check_family(family)

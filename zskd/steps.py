@@ -190,8 +190,9 @@ def student_size(
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
     # kind of network: convolution, attention or static (if not given: convolution for single texts, attention for pairs)
     family: str | None = None,
-    # first weights: teacher, random, compact-small, compact-wide, or a checkpoint's folder or hub name; auto: for pairs a compact encoder,
-    # if its size fits and the teacher is an uncased English BERT, otherwise teacher
+    # first weights: teacher, words (a compact encoder's word vectors, which cost no question), random, compact-small, compact-wide, or a
+    # checkpoint's folder or hub name; auto: for pairs a compact encoder, if its size fits and the teacher is an uncased English BERT,
+    # otherwise teacher
     init: str = "auto",
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
 ) -> dict[str, Any]:  # arguments of `distill`

@@ -39,7 +39,7 @@ from .tokens import Encoded, encode_rows, token_batches, truncated_share
 from .vocabularies import check_pieces, learn_vocabulary, make_tokenizer, special_tokens, trim_vocabulary, wordpiece_spec
 
 # %% auto #0
-__all__ = ['WORDS', 'EMBEDDED', 'Student', 'embedded_start']
+__all__ = ['MADE', 'WORDS', 'EMBEDDED', 'Student', 'embedded_start']
 
 # %% ../nbs/35_students.ipynb #25b75cef
 class Student(Classifier):
@@ -227,12 +227,17 @@ def _budget(
     return int(cast(int, teacher.n_params) / (30 if ratio is None else ratio))
 
 # %% ../nbs/35_students.ipynb #35b00001
+MADE = ("auto", "teacher", "random", "words")  # values of `init` that are no checkpoint
+
+
 def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int) -> str:
     "The student's family. Raises `UserError` for an unknown name, and where something else decides it."
     check_family(family)
-    made = init in ("auto", "teacher", "random")
+    made = init in MADE
     if shape is None and preset is None and made:
-        return family or FAMILY[n_texts]
+        family = family or FAMILY[n_texts]
+        require(init != "words" or family != "attention", "starts convolution and static only; choose another start or family", init=init)
+        return family
     what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
     its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
     require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
@@ -403,7 +408,7 @@ def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_leng
             EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **label_maps(labels)
         )
     except RunError as e:
-        raise RunError(f"{e}, or one of auto, teacher, random, {', '.join(EMBEDDED)}") from e
+        raise RunError(f"{e}, or one of {', '.join([*MADE, *EMBEDDED])}") from e
     if budget is not None and student.n_params > budget:
         raise UserError(f"{init}: has {student.n_params:,} parameters, more than {budget:,}; give a smaller checkpoint or a smaller ratio")
     config = student.model.config
@@ -438,7 +443,7 @@ def create(
     ratio: float | None = None,  # at least so many times smaller than the teacher; 30 if no size is given
     n_params: int | None = None,  # most parameters
     preset: str | None = None,  # a name in `PRESETS`
-    init: str | Path = "auto",  # 'teacher', 'random', a name in `EMBEDDED`, a checkpoint (folder or hub name), or 'auto'
+    init: str | Path = "auto",  # 'teacher', 'random', 'words', a name in `EMBEDDED`, a checkpoint (folder or hub name), or 'auto'
     vocab_size: int | None = None,  # pieces; None: the shape decides
     corpus: Corpus | Sequence[str] | str | Path | None = None,  # texts for the vocabulary, or a corpus' name; None: the embedded sample
     seed: int = 0,  # the run's seed
