@@ -99,31 +99,33 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 # %% ../nbs/62_export.ipynb #23f14615
-class _Logits(torch.nn.Module):
-    "A classifier that maps tensors to one tensor, as exporters need it."
+class _Outputs(torch.nn.Module):
+    "A classifier that maps tensors to tensors, as exporters need it: logits, and the confidence at a temperature."
 
-    def __init__(self, model: torch.nn.Module, names: Sequence[str]):
+    def __init__(self, model: torch.nn.Module, names: Sequence[str], temperature: float):
         super().__init__()
-        self.model, self.names = model, tuple(names)
+        self.model, self.names, self.temperature = model, tuple(names), temperature
 
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return self.model(**dict(zip(self.names, tensors, strict=True))).logits
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        logits = self.model(**dict(zip(self.names, tensors, strict=True))).logits
+        return logits, (logits / self.temperature).softmax(-1).amax(-1)
 
 # %% ../nbs/62_export.ipynb #daff7422
 def _write_graph(
     student: Student,  # on the CPU
     file: Path,  # is written
+    temperature: float,  # of the confidence
 ) -> None:
     "Write the student's computation as an ONNX file."
     rows = [("one text", "another"), ("a third text, which is longer", "and a fourth")]
     inputs = student.inputs(encode_rows(student.tokenizer, rows, student.max_length), [0, 1])
     size, pieces = torch.export.Dim("batch"), torch.export.Dim("pieces", max=student.max_length)
     torch.onnx.export(
-        _Logits(student.model.eval(), list(inputs)),
+        _Outputs(student.model.eval(), list(inputs), temperature),
         tuple(inputs.values()),
         str(file),
         input_names=list(inputs),
-        output_names=["logits"],
+        output_names=["logits", "confidence"],
         dynamo=True,
         verbose=False,
         external_data=False,
@@ -166,11 +168,12 @@ def _write_models(
     student: Student,  # to export
     folder: Path,  # for the files
     int8: bool,  # also with 8-bit weights
+    temperature: float,  # of the confidence
 ) -> None:
     "Write and check the ONNX files. Raises `UserError` for a student that cannot be exported."
     file = folder / FILES["fp32"]
     try:
-        _write_graph(student, file)
+        _write_graph(student, file, temperature)
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as e:
         raise UserError(f"student: PyTorch cannot export a {type(student.model).__name__} ({str(e).splitlines()[0]})") from e
     onnx.checker.check_model(str(file))
@@ -190,14 +193,15 @@ def export_onnx(
     student: Student,  # to export; it stays as it is
     out: str | Path,  # folder; an earlier export in it is replaced
     int8: bool = False,  # also write it with 8-bit weights
+    temperature: float = 1.0,  # of the output `confidence`, the largest probability; a cascade's rule has one
 ) -> dict[str, OnnxStudent]:  # by precision: 'fp32', and 'int8' if asked for
-    """Write a student as ONNX, with its tokenizer.
+    """Write a student as ONNX, with its tokenizer. Its outputs are `logits` [n, C] and `confidence` [n].
 
     Raises `UserError` for a student that cannot be exported and a folder of another model, `RunError` for an export with other answers
     and on a full disk."""
     check_export_folder(student, out)
     with model_folder(out) as tmp, _quiet():
-        _write_models(student, tmp, int8)
+        _write_models(student, tmp, int8, temperature)
         student.limited_tokenizer().save_pretrained(tmp)
         student.model.config.save_pretrained(tmp)
         about = _own_files(home_path(out), tmp)

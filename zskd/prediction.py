@@ -138,12 +138,13 @@ def answer_lines(
     rows: Sequence[Row],
     probabilities: np.ndarray,  # float [n, C]
     labels: Sequence[str],  # class names [C]
-) -> Iterable[dict[str, Any]]:  # class, probability and texts
+    by: Sequence[str] | None = None,  # who answered each row; None leaves it out
+) -> Iterable[dict[str, Any]]:  # class, probability, who answered, and texts
     "One line for each row."
-    for row, p in zip(rows, probabilities, strict=True):
+    for k, (row, p) in enumerate(zip(rows, probabilities, strict=True)):
         texts = {"text": row[0]} if len(row) == 1 else {"text1": row[0], "text2": row[1]}
-        best = int(p.argmax())
-        yield {"class": labels[best], "probability": round(float(p[best]), 4), **texts}
+        best, who = int(p.argmax()), {} if by is None else {"by": by[k]}
+        yield {"class": labels[best], "probability": round(float(p[best]), 4), **who, **texts}
 
 
 def write_lines(
@@ -180,8 +181,9 @@ def save_answers(
     probabilities: np.ndarray,  # float [n, C]
     labels: Sequence[str],  # class names [C]
     out: str | Path,  # file that ends in .tsv, .csv or .jsonl; replaced if it exists
+    by: Sequence[str] | None = None,  # who answered each row; None leaves it out
 ) -> None:
     "Write the answers to a file. Raises `UserError` for another ending, `RunError` if the file cannot be written."
     kind = check_answers_file(out)
     with atomic_path(home_path(out)) as tmp, open(tmp, "w", encoding="utf-8", newline="") as f:
-        write_lines(answer_lines(rows, probabilities, labels), f, kind)
+        write_lines(answer_lines(rows, probabilities, labels, by), f, kind)

@@ -5,17 +5,19 @@
 # %% ../nbs/84_student_commands.ipynb #84b00004
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from itertools import islice
 from typing import Any
 
+from .dashboard_command import check_teacher_of, chosen, options_shown
 from .errors import UserError, require
-from .options import command
-from .steps import check_out
+from .options import command, take
+from .steps import check_out, open_teacher
 
 # %% auto #0
-__all__ = ['export', 'export_page', 'sentence_rows', 'predict']
+__all__ = ['LEVELS', 'export', 'export_page', 'sentence_rows', 'predict', 'by_rule', 'cascade', 'own_answers']
 
 # %% ../nbs/84_student_commands.ipynb #14a21a42
 @command("zskd export runs/sst2/student --out onnx/sst2 --int8", "zskd export runs/sst2/student --out page/sst2 --web", by_place="student")
@@ -31,6 +33,7 @@ def export(
     skip_bad_lines: bool = False,  # skip lines of --corpus that cannot be read, and report how many
 ) -> None:
     "Write a student as ONNX, and compare the export's answers with the student's; or as a page on which it runs."
+    from zskd.cascades import kept_rule
     from zskd.core import home_path
     from zskd.students import Student
 
@@ -47,7 +50,8 @@ def export(
         return
     small = Student.load(student)
     rows = sentence_rows(corpus, column, n, small.notes.get("n_texts") or 1, skip_bad_lines)
-    exports = export_onnx(small, out, int8)
+    rule = kept_rule(student)
+    exports = export_onnx(small, out, int8, rule.temperature if rule else 1.0)
     print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")
     for line in compare(small, exports, rows):
         difference, size = f"{line['largest_difference']:35.4f}", f"{line['bytes'] / 1000:9,.0f}"
@@ -94,6 +98,7 @@ def sentence_rows(
 @command(
     "zskd predict runs/mine/student --data reviews.txt",
     "zskd predict runs/mine/student --data reviews.csv --columns body --out answers.csv",
+    "zskd predict runs/mine/student --data reviews.txt --teacher my/teacher",
     by_place="student",
 )
 def predict(
@@ -102,8 +107,10 @@ def predict(
     # one or two columns of --data that hold the texts (if not given: text or sentence, or a usual pair such as premise and hypothesis)
     columns: list[str] | None = None,
     out: str | None = None,  # file for the answers that ends in .tsv, .csv or .jsonl; they are printed if not given
+    teacher: str | None = None,  # folder or hub name; answers what the student is unsure about, by the rule of `zskd cascade`
 ) -> None:
     "Let a student answer every text of a file: the likeliest class and its probability, in the order of the file."
+    from zskd.cascades import Rule, kept_rule
     from zskd.core import home_path
     from zskd.prediction import answer_lines, check_answers_file, fastest, read_texts, save_answers, write_lines
     from zskd.students import Student
@@ -115,13 +122,95 @@ def predict(
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
     rows = read_texts(data, columns, Student.load(student).notes.get("n_texts"))
+    rule = Rule.load(student) if teacher else kept_rule(student)
     model, times = fastest(student, rows)
-    probabilities = model.predict_proba(rows)
+    probabilities, by = (model.predict_proba(rows), None) if rule is None else by_rule(model, rule, teacher, rows)
     for name, microseconds in times.items():
         chosen = " (used)" if microseconds == min(times.values()) else ""
         print(f"{name}: {microseconds:,.0f} microseconds a text{chosen}", file=sys.stderr)
     if out:
-        save_answers(rows, probabilities, model.labels, out)
+        save_answers(rows, probabilities, model.labels, out, by)
         print(f"{out}: {len(rows):,} answers")
     else:
-        write_lines(answer_lines(rows, probabilities, model.labels), sys.stdout)
+        write_lines(answer_lines(rows, probabilities, model.labels, by), sys.stdout)
+
+# %% ../nbs/84_student_commands.ipynb #84b00040
+def by_rule(
+    model: Any,  # the student, in any form
+    rule: Any,  # a `Rule`
+    teacher: str | None,  # folder or hub name; None: nobody answers what the student is unsure about
+    rows: list[tuple[str, ...]],
+) -> tuple[Any, list[str]]:  # probabilities [n, C], and who answered each row: student, teacher, or nobody
+    "Answers of a cascade. What it says of all texts together goes to the standard error."
+    from scipy.special import softmax
+
+    from zskd.cascades import Cascade
+    from zskd.teachers import Teacher
+
+    cascade = Cascade(model, Teacher.load(teacher) if teacher else None, rule=rule)
+    found = cascade.answer(rows)
+    print(f"the student is unsure about {found.unsure.sum():,} of {len(rows):,} texts", file=sys.stderr)
+    if len(rows) >= 20:
+        print(cascade.drift(rows), file=sys.stderr)
+    return softmax(found.logits, axis=1), ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
+
+# %% ../nbs/84_student_commands.ipynb #84b00031
+LEVELS = (0.9, 0.95, 0.98, 0.99)  # agreements that are shown for comparison
+
+
+@command(
+    "zskd cascade runs/mine",
+    "zskd cascade runs/mine --texts mine.txt --agreement 0.98",
+    steps=[open_teacher],
+    by_place="run",
+)
+def cascade(
+    run: str,  # folder of a finished run
+    agreement: float = 0.95,  # wanted share of answers that are the teacher's, of student and teacher together
+    risk: float = 0.05,  # probability of less, on text like that of the rule
+    # file with unlabelled texts of your own, as for `zskd predict`; the teacher is asked about them (if not given: the run's held-out rows)
+    texts: str | None = None,
+    teacher: str | None = None,  # folder or hub name, for --texts (if not given: that of the run)
+    **options: Any,
+) -> None:
+    "Find out how sure a student has to be to answer without its teacher, and keep that with the student."
+    from zskd.cascades import Rule, held_out_answers
+
+    for name, value in (("agreement", agreement), ("risk", risk)):
+        require(0 < value < 1, "must be between 0 and 1", **{name: value})
+    require(texts is not None or teacher is None, "has no effect without --texts; leave it out", teacher=teacher)
+    student, rows, answers = held_out_answers(run) if texts is None else own_answers(run, texts, teacher, options)
+    logits = student.logits(rows)
+    rule = Rule.fit(logits, answers, agreement, risk, rows)
+    print(f"{len(rows):,} texts; alone, the student gives the teacher's class for {rule.alone:.1%}")
+    print("\nagreement  teacher asked")
+    for level in sorted({*LEVELS, agreement}):
+        made = rule if level == agreement else Rule.fit(logits, answers, level, risk)
+        print(f"{level:9.1%}  {made.asked:13.1%}{'  (kept)' if level == agreement else ''}")
+    if rule.threshold == math.inf:
+        print("\nthe teacher would be asked about everything: lower --agreement, or give more texts")
+    print(f"\n{rule.save(f'{run}/student')}: the rule; zskd predict follows it")
+
+# %% ../nbs/84_student_commands.ipynb #84b00041
+def own_answers(
+    run: str,  # this and the next two as in `cascade`
+    texts: str,
+    teacher: str | None,
+    options: dict[str, Any],  # of `open_teacher`
+) -> tuple[Any, list[tuple[str, ...]], Any]:  # the student, texts, and the teacher's logits [n, C] in the student's order
+    "Ask the run's teacher about texts of one's own. Raises `UserError` if teacher and student do not fit."
+    from zskd.prediction import read_texts
+    from zskd.students import Student
+    from zskd.tasks import list_names
+
+    shown = options_shown(run) | chosen({"teacher": teacher, **options})
+    check_teacher_of(run, teacher, shown.get("teacher"))
+    if shown.get("teacher") is None:
+        raise UserError(f"{run}: does not say what its teacher was; give --teacher")
+    student = Student.load(f"{run}/student")
+    rows = read_texts(texts, shown.get("columns"), student.notes.get("n_texts"))
+    model, _ = open_teacher(shown["teacher"], **take(open_teacher, shown))
+    if set(model.labels) != set(student.labels):
+        raise UserError(f"its classes are {list_names(model.labels)}, not {list_names(student.labels)}", teacher=shown["teacher"])
+    order = [model.labels.index(name) for name in student.labels]
+    return student, rows, model.logits(rows, cache=f"{run}/logits", desc="ask")[:, order]
