@@ -300,7 +300,7 @@ def test_would_a_second_student_be_better(browser, finished):
         found = [[cell.replace("\xa0", " ") for cell in line.locator("td").all_inner_texts()] for line in lines.all()]
         of_task = [cells for cells in found if "validation" in cells[1]]
         assert [cells[2] for cells in of_task] == ["run", "longer"] and re.fullmatch(
-            r"[+-]\d+\.\d ± \d+\.\d points: (better|worse|can't tell)", of_task[1][-1]
+            r"[+−]\d+\.\d ± \d+\.\d points: (better|worse|can't tell)", of_task[1][-1]
         )
         page.set_viewport_size({"width": 400, "height": 800})
         wait_for(lambda: page.evaluate(CELLS_FIT))
@@ -312,6 +312,10 @@ def test_would_a_second_student_be_better(browser, finished):
         page.get_by_role("button", name="open: ", exact=False).first.click()
         chosen = page.get_by_label("student", exact=True).locator("visible=true").first
         wait_for(lambda: chosen.count() and chosen.input_value() == "longer")
+        wait_for(lambda: "text1=" in page.url)
+        for name in ("Comparison", "Students"):
+            page.go_back()
+            wait_for(page.get_by_role("tab", name=name, selected=True).count)
 
 
 def test_figures_are_as_wide_as_the_page(browser, dashboard):

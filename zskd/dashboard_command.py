@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from zskd.serve import RunDashboard, RunData
 
 # %% auto #0
-__all__ = ['options_shown', 'load_shown', 'with_extra', 'chosen', 'check_teacher_of', 'dashboard', 'write_pages',
+__all__ = ['options_shown', 'load_shown', 'with_extra', 'chosen', 'check_teacher_of', 'check_beside', 'dashboard', 'write_pages',
            'write_live_page', 'load_board']
 
 # %% ../nbs/84_dashboard_command.ipynb #a2a45c8d
@@ -94,6 +94,18 @@ def check_teacher_of(
     if given is None and teacher and teacher.count("/") > 1 and not home_path(teacher).exists():
         raise UserError(f"{run}/command.json: its teacher, {teacher}, cannot be found from this folder; give --teacher")
 
+# %% ../nbs/84_dashboard_command.ipynb #84d00030
+def check_beside(
+    run: Path,  # folder of a run
+    beside: Sequence[Path],  # folders of other runs
+) -> None:
+    "Raise `UserError` for a run without a student, and for one that is there already."
+    seen = {run.resolve()}
+    for folder in beside:
+        require((folder / "student").exists(), f"{folder} has no student yet; leave it out", beside=None)
+        require(folder.resolve() not in seen, f"{folder} is there already; leave it out", beside=None)
+        seen.add(folder.resolve())
+
 # %% ../nbs/84_dashboard_command.ipynb #133da57b
 @command(
     "zskd dashboard runs/sst2",
@@ -126,9 +138,8 @@ def dashboard(
     shown = options_shown(run) | chosen({"teacher": teacher, "pool": pool, "data": data, "most": most, "beside": beside, **options})
     check_data(shown.get("data"), shown.get("task"))
     check_teacher_of(run, teacher, shown.get("teacher"))
-    for folder in (run, *(beside or ())):  # a mistake shows before the page opens
-        found = server.check_run(folder)
-        require(folder == run or (found / "student").exists(), f"{folder} has no student yet; leave it out", beside=None)
+    check_beside(server.check_run(run), [server.check_run(folder) for folder in beside or ()])  # a mistake shows before the page opens
+    require(0 < port < 65536, "must be from 1 to 65535", port=port)
     if pages is not None:
         write_pages(pages, run, shown, web)
         return

@@ -680,7 +680,8 @@ def to_html(
 ) -> Path:
     "Write the figures of the chosen set, and the first of the selected texts, as a page. Raises `RunError` if it cannot be written."
     n = min(max_texts, len(self.selection))
-    heading = fill("<p>{{ count }}, sorted by {{ order }}; the first {{ n }}:</p>", count=self.count.value, order=self.sort.value, n=n)
+    count = f"{len(self.selection):,} of {len(self.answers.rows):,} texts, sorted by {self.sort.value}"
+    heading = fill("<p>{{ count }}; the first {{ n }}:</p>", count=count, n=n)
     figs = [self.matrix.fig, *(make(self.answers) for make in FIGURES.values())]
     table = render("answers.html", lines=self.records(self.selection[:n]))
     return write_page(path, f"Teacher and student: {self.set_menu.value}", [*figs, heading, table])

@@ -27,9 +27,9 @@ except ImportError as e:
     raise ImportError("figures need plotly: pip install '.[dashboards]' in a clone of zskd") from e
 
 # %% auto #0
-__all__ = ['HATCHED', 'BINS', 'CURVES', 'PATTERNS', 'themed', 'dark_layout', 'as_label', 'described', 'as_markdown', 'empty_fig',
-           'as_html', 'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig', 'shift_fig',
-           'reliability_fig', 'simplex_fig', 'training_fig', 'cost_fig', 'pool_fig']
+__all__ = ['HATCHED', 'BINS', 'AGREEMENT', 'CURVES', 'PATTERNS', 'themed', 'dark_layout', 'as_label', 'described', 'as_markdown',
+           'empty_fig', 'as_html', 'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig',
+           'shift_fig', 'reliability_fig', 'simplex_fig', 'training_fig', 'cost_fig', 'pool_fig']
 
 # %% ../nbs/70_plots.ipynb #e8d57417
 HATCHED = {"shape": "/", "solidity": 0.3}  # pattern of the student's bars
@@ -449,9 +449,10 @@ def _plane(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
     return fig.update_xaxes(title_text=f"first two components of the teacher's logits, {share:.0%} of their variance")
 
 # %% ../nbs/70_plots.ipynb #a4279a29
+AGREEMENT = "agreement on held-out text"
 CURVES = (  # event, key, name of the curve
     ("step", "loss", "loss"),
-    ("evaluate", "agreement", "agreement on held-out text"),
+    ("evaluate", "agreement", AGREEMENT),
     ("adversary", "divergence", "divergence of generated text, nats"),
     ("adversary", "forward_queries", "teacher answers used by the adversary"),
 )
@@ -465,16 +466,24 @@ def training_fig(
     curves = [(name, *_by_step(logged[name], key)) for _, key, name in CURVES if logged[name]]
     if not curves:
         return empty_fig("training", "no step has been logged yet")
+    best = next((e["best"] for e in reversed(events) if e.get("best")), None)
     fig = make_subplots(len(curves), 1, shared_xaxes=True, vertical_spacing=0.08, subplot_titles=[name for name, *_ in curves])
     for k, (name, x, y) in enumerate(curves, 1):
         mode, line = "lines" if len(x) > 60 else "lines+markers", {"color": STUDENT, "dash": "solid"}
         fig.add_scatter(x=x, y=y, mode=mode, name=name, showlegend=False, line=line, cliponaxis=False, row=k, col=1)
+        if name == AGREEMENT and best:
+            kept = {"symbol": "circle-open", "size": 14, "color": NEUTRAL, "line": {"width": 2}}
+            at = {"x": [best["step"]], "y": [best["agreement"]], "mode": "markers", "marker": kept, "cliponaxis": False}
+            fig.add_scatter(**at, name="kept", showlegend=False, row=k, col=1)
+            fig.layout.annotations[k - 1].text = f"{name} (circle: kept)"
     steps = next((e["steps"] for e in reversed(events) if "steps" in e), None)
     fig.update_xaxes(range=[0, steps] if steps else None).update_xaxes(title_text="step", row=len(curves), col=1)
     last = {name: (x[-1], y[-1]) for name, x, y in curves}
     table = [["curve", "last step", "last value"], *([name, f"{x:,}", "–" if y is None else f"{y:,.4g}"] for name, (x, y) in last.items())]
     done = max(x for x, _ in last.values())
     summary = f"Training up to step {done:,}; the last values are in the table."
+    if best:
+        summary += f" The checkpoint of step {best['step']:,} was kept: the least KL within a standard error of the highest agreement."
     return described(fig, f"step {done:,}" + (f" of {steps:,}" if steps else ""), summary, table, height=120 + 150 * len(curves))
 
 # %% ../nbs/70_plots.ipynb #5fe7990d

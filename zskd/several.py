@@ -18,7 +18,7 @@ from .side_by_side import Answers, wilson
 from .widgets import Table, widgets, write_page
 
 # %% auto #0
-__all__ = ['NOTE', 'POOL_NOTE', 'hits', 'gain', 'Compared', 'records', 'Students']
+__all__ = ['LEARNED', 'NOTE', 'POOL_NOTE', 'hits', 'gain', 'Compared', 'records', 'Students']
 
 # %% ../nbs/71_several.ipynb #71c00005
 def hits(
@@ -51,6 +51,9 @@ class Compared:
     student: Any = None  # the model, for views that ask it more
 
 
+LEARNED = ("pool", "written by the adversary")  # texts that students may have learned from
+
+
 def records(
     students: Sequence[Compared],  # the first is what the others are compared with
 ) -> list[dict[str, str]]:
@@ -66,7 +69,7 @@ def records(
             line["right"] = "" if a.truth is None else f"{hits(a).mean():.1%}"
             points, error = gain(first, a)
             verdict = "can't tell" if abs(points) < 2 * error or not points else "better" if points > 0 else "worse"
-            better = f"{100 * points:+.1f} ± {100 * error:.1f} points: {verdict}"
+            better = f"{100 * points:+.1f} ± {100 * error:.1f} points".replace("-", "−") + ("" if name in LEARNED else f": {verdict}")
             lines.append({**line, "difference from the first": "" if student is students[0] else better})
     return lines
 
@@ -75,7 +78,7 @@ NOTE = (
     "The difference is in right classes, or in the teacher's classes where the right ones are unknown; ± is one standard error, and less "
     "than two can be chance."
 )
-POOL_NOTE = " The first student learned from the pool and from its adversary, so only texts of the task compare it fairly with the others."
+POOL_NOTE = " Students learned from the pool or from an adversary's texts, so only other texts tell which one is better."
 
 
 class Students(widgets.VBox):
@@ -91,7 +94,7 @@ class Students(widgets.VBox):
         self.students, self.lines = list(students), records(students)
         self.table = Table({"show": lambda k: show(self.lines[k]["texts"], self.lines[k]["student"])} if show else {})
         self.table.show(self.lines)
-        self.note = NOTE + (POOL_NOTE if "pool" in students[0].sets else "")
+        self.note = NOTE + (POOL_NOTE if set(LEARNED) & set(students[0].sets) else "")
         super().__init__([widgets.HTML(self.note), self.table])
 
     def to_html(

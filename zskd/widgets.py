@@ -237,10 +237,10 @@ def restore(
     self: Address,
     state: Mapping[str, str],  # from an address
 ) -> None:
-    "Set the controls as an address says. Names that are unknown are ignored."
+    "Set the controls as an address says, and the others as they were at first. Names that are unknown are ignored."
     for name, control in self.controls.items():
-        if isinstance(text := state.get(name), str):
-            repeat(control, text)
+        text = state.get(name)
+        repeat(control, text if isinstance(text, str) else self.first[name])
 
 # %% ../nbs/70_widgets.ipynb #69a15eb7
 def diff_html(

@@ -6,8 +6,9 @@ function render({ model }) {
     model.save_changes();
   };
   const write = () => {
-    const words = new URLSearchParams(model.get("state")).toString();
-    history.replaceState(null, "", words ? `#${words}` : location.pathname + location.search);
+    const words = new URLSearchParams(model.get("state")), another = words.get("tab") !== new URLSearchParams(location.hash.slice(1)).get("tab");
+    // the browser's back button leads to the tab before
+    history[another ? "pushState" : "replaceState"](null, "", words.size ? `#${words}` : location.pathname + location.search);
   };
   model.on("change:state", write);
   window.addEventListener("hashchange", read);
