@@ -312,7 +312,7 @@ def test_would_a_second_student_be_better(browser, finished):
         page.get_by_role("button", name="open: ", exact=False).first.click()
         chosen = page.get_by_label("student", exact=True).locator("visible=true").first
         wait_for(lambda: chosen.count() and chosen.input_value() == "longer")
-        wait_for(lambda: "text1=" in page.url)
+        wait_for(lambda: "text1=" in page.evaluate("location.hash"))  # the address has followed
         for name in ("Comparison", "Students"):
             page.go_back()
             wait_for(page.get_by_role("tab", name=name, selected=True).count)
