@@ -153,6 +153,7 @@ def distilled(
     )
     folder = out or args.work / "few" / "rounds"
     settings = {**TRAINING[start], "held_out": max(20, len(asked) // 10), "seed": seed}
+    settings["batch_size"] = min(settings["batch_size"], len(asked) - settings["held_out"])
     run = Distiller(teacher, student, rows, folder, task=task, cache=args.work / "logits", resume=folder.exists(), **settings)
     run.fit()
     if out is None:

@@ -295,6 +295,7 @@ def test_would_a_second_student_be_better(browser, finished):
     with served([*words, "--beside", finished / "longer", "--no-browser"], finished) as (address, _), visitor(browser) as page:
         opened(page, address)
         page.get_by_role("tab", name="Students").click()
+        wait_for(lambda: "tab=2" in page.evaluate("location.hash"))
         lines = page.locator(".zskd-table").locator("visible=true").first.locator("tbody tr")
         wait_for(lambda: lines.count() >= 4)
         found = [[cell.replace("\xa0", " ") for cell in line.locator("td").all_inner_texts()] for line in lines.all()]
@@ -316,6 +317,7 @@ def test_would_a_second_student_be_better(browser, finished):
         for name in ("Comparison", "Students"):
             page.go_back()
             wait_for(page.get_by_role("tab", name=name, selected=True).count)
+            page.wait_for_timeout(2000)  # a person looks at the page before going back again
 
 
 def test_figures_are_as_wide_as_the_page(browser, dashboard):
