@@ -60,10 +60,9 @@ def check_model_folder(
     names = {p.name for p in folder.iterdir()}
     _check_weights(folder, names)
     if names.isdisjoint(TOKENIZER_FILES):  # without one, every word would silently be unknown
-        raise UserError(
-            f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); put it there with tokenizer.save_pretrained, or, if the model "
-            "reads characters or bytes, wrap the model in a function and use Teacher.from_callable"
-        )
+        other = "put it there with tokenizer.save_pretrained, or, if the model reads characters or bytes, use Teacher.from_callable"
+        way_out = "restore it" if "zskd.json" in names else other
+        raise UserError(f"{folder}: has no tokenizer (tokenizer.json or a vocabulary); {way_out}")
     for file in names & {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}:
         _check_json(folder, file, "save_pretrained of the tokenizer")
 
