@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,20 @@ import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
+from scipy.special import softmax
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answers, pick_device, pick_dtype, progress
 from .errors import RunError, UserError, out_of_memory, require
 from .metrics import Classifier
 from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
-from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels, plain_name
+from .read_answers import label_finder, reader_of
+from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels
 from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
 
 # %% auto #0
-__all__ = ['HARD_LABEL_CONFIDENCE', 'BLOCK', 'AHEAD', 'TIE', 'FILL', 'PROBE', 'SAME', 'Teacher', 'check_logits', 'stored_logits',
-           'check_padding', 'shard_path', 'write_shard', 'read_shard']
+__all__ = ['BLOCK', 'AHEAD', 'TIE', 'FILL', 'PROBE', 'SAME', 'Teacher', 'check_logits', 'stored_logits', 'check_padding',
+           'shard_path', 'write_shard', 'read_shard']
 
 # %% ../nbs/30_teachers.ipynb #8c4d0673
 class Teacher(Classifier):
@@ -129,163 +130,6 @@ def stored_logits(
         return None
     return rows.logits if tuple(rows.labels) == tuple(teacher.labels) else None
 
-# %% ../nbs/30_teachers.ipynb #45c758d5
-HARD_LABEL_CONFIDENCE = 0.95  # probability of the class, if a teacher gives only a label
-
-# %% ../nbs/30_teachers.ipynb #89678d83
-def _label_finder(labels: tuple[str, ...]) -> Callable[[Any], int]:
-    "Make a function from a label, or its index, to its index. Case and separators of a name do not matter."
-    exact, loose = ({key(name): i for i, name in enumerate(labels)} for key in (str, plain_name))
-
-    def find(label: Any) -> int:
-        if isinstance(label, str):
-            found = exact.get(label, loose.get(plain_name(label)) if len(loose) == len(labels) else None)
-            if found is None:
-                raise UserError(f"teacher: has no label {label!r}; its labels are {list_names(labels)}")
-            return found
-        try:
-            number = operator.index(label)
-        except TypeError as e:  # None, 0.7, a row of numbers
-            raise UserError(f"teacher: an answer is neither a label nor an index ({e}); the labels are {list_names(labels)}") from e
-        if not 0 <= number < len(labels):
-            raise UserError(f"teacher: answered with index {number}; its labels are 0 to {len(labels) - 1} ({list_names(labels)})")
-        return number
-
-    return find
-
-# %% ../nbs/30_teachers.ipynb #5f1c7a01
-def _labels_to_logits(answers: Any, labels: tuple[str, ...]) -> np.ndarray:
-    "Logits for answers that are labels, or dictionaries with a label."
-    find = _label_finder(labels)
-    try:
-        ids = np.array([find(a["label"] if isinstance(a, Mapping) and "label" in a else a) for a in answers], dtype=int)
-    except TypeError as e:  # not a list
-        raise UserError(f"teacher: an answer is neither a label nor an index ({e}); the labels are {list_names(labels)}") from e
-    rest = (1 - HARD_LABEL_CONFIDENCE) / (len(labels) - 1)
-    return np.log(np.where(np.arange(len(labels)) == ids[:, None], HARD_LABEL_CONFIDENCE, rest))
-
-# %% ../nbs/30_teachers.ipynb #5f1c7a02
-def _numbers(said: Any) -> np.ndarray:
-    "An answer as an array. Raises `UserError` for masked and for complex numbers."
-    if isinstance(said, torch.Tensor):
-        said = said.detach().to("cpu")
-        said = (said.float() if said.is_floating_point() else said).numpy()
-    elif isinstance(said, (list, tuple)) and said and all(isinstance(row, torch.Tensor) for row in said):
-        return np.stack([_numbers(row) for row in said])
-    if hidden := np.ma.count_masked(said) if isinstance(said, np.ma.MaskedArray) else 0:
-        raise UserError(f"teacher: {hidden} of the numbers in its answers are masked; return a number for every class")
-    array = np.asarray(said)
-    if np.iscomplexobj(array):
-        raise UserError("teacher: its answers are complex numbers; return real ones")
-    return array.astype(np.float64)
-
-# %% ../nbs/30_teachers.ipynb #5f1c7a03
-def _columns(said: Any) -> tuple[list[str], Any] | None:
-    "Names and values of the columns of a frame, of dictionaries or of a structured array; None if the columns have no names."
-    if isinstance(said, (list, tuple)) and said and all(isinstance(row, Mapping) for row in said):
-        if any(row.keys() != said[0].keys() for row in said):
-            raise UserError("teacher: its answers name different classes for different inputs; give every class a number each time")
-        said = {name: [row[name] for row in said] for name in said[0]}
-    if isinstance(said, Mapping):
-        return list(said), list(zip(*said.values(), strict=True))
-    frame = hasattr(said, "to_numpy")
-    given: Any = getattr(said, "columns", None) if frame else getattr(getattr(said, "dtype", None), "names", None) or []
-    names = list(given)
-    if not names or all(isinstance(n, (int, np.integer)) for n in names):
-        return None
-    return names, said.to_numpy() if hasattr(said, "to_numpy") else np.stack([said[n] for n in names], axis=1)
-
-# %% ../nbs/30_teachers.ipynb #f03e34ad
-def _in_order(names: list[Any], values: Any, labels: tuple[str, ...]) -> np.ndarray:
-    "Columns in the order of the labels. Raises `UserError` if their names are not the labels."
-    try:
-        return _numbers(values)[:, match_labels(labels, list(map(str, names)))]
-    except UserError as e:
-        where = f"its columns are {list_names(names)}, and its labels {list_names(labels)}"
-        raise UserError(f"teacher: {where}; give both the same names, or return an array in the order of the labels") from e
-
-# %% ../nbs/30_teachers.ipynb #5f1c7a04
-def _scores(said: Any, labels: tuple[str, ...], complete: bool) -> tuple[np.ndarray, bool] | None:
-    "Scores of a pipeline, [n, n_classes], and whether it named all classes (others share the rest of 1); None for other answers."
-    rows = [[a] if isinstance(a, Mapping) else a for a in said] if isinstance(said, (list, tuple)) else []
-    if not rows or not all(
-        isinstance(row, (list, tuple)) and row and all(isinstance(d, Mapping) and {"label", "score"} <= d.keys() for d in row)
-        for row in rows
-    ):
-        return None
-    find, p, named = _label_finder(labels), np.zeros((len(rows), len(labels))), np.zeros((len(rows), len(labels)), bool)
-    for i, row in enumerate(rows):
-        for answer in row:
-            at = find(answer["label"])
-            if named[i, at]:
-                raise UserError(f"teacher: its answer names {answer['label']!r} twice; give each class one score")
-            p[i, at], named[i, at] = float(answer["score"]), True
-    if complete and not named.all():
-        raise UserError("teacher: it gives logits of its best classes only; call the pipeline with top_k=None, which gives all")
-    missing = (~named).sum(1, keepdims=True)
-    rest = np.maximum(1 - p.sum(1, keepdims=True), 0) / np.maximum(missing, 1)
-    return np.where(named, p, rest), bool(named.all()) or len(labels) == 2
-
-# %% ../nbs/30_teachers.ipynb #5f1c7a05
-def _probabilities_to_logits(p: np.ndarray, say: Callable[[str], None]) -> np.ndarray:
-    "The logarithm of probabilities, divided by their sum. Raises `UserError` if they are not probabilities."
-    if p.ndim != 2 or not np.isfinite(p).all() or not p.size:
-        return p
-    total = p.sum(1, keepdims=True)
-    digits = next((d for d in (2, 3, 4) if np.allclose(p, p.round(d), rtol=0, atol=1e-6)), None)
-    allowed = max(1e-2, 0.5 * 10**-digits * p.shape[1] if digits else 0) + 1e-6  # what rounding can add up to
-    off = float(np.abs(total - 1).max())
-    if p.min() < 0 or off > allowed or total.min() <= 0:
-        text = "the teacher's answers are not probabilities (at least 0, with a sum of 1); give 'logits' here if they are logits"
-        raise UserError(text, returns="probabilities")
-    if off > 5e-3:
-        rounded = f" (they have {digits} digits)" if digits else ""
-        say(f"teacher: the sum of its probabilities differs from 1 by up to {off:.2g}{rounded}; each row is divided by its sum")
-    return np.log(np.maximum(p / total, 1e-7))
-
-# %% ../nbs/30_teachers.ipynb #f491fc7e
-def _warn_once() -> Callable[[str], None]:
-    "Make a function that warns at its first call only."
-    said = []
-
-    def say(text: str) -> None:
-        if not said:
-            warnings.warn(text, stacklevel=2)
-        said.append(text)
-
-    return say
-
-# %% ../nbs/30_teachers.ipynb #f491fc7f
-def _read_numbers(answers: Any, returns: str, labels: tuple[str, ...], say: Callable[[str], None]) -> np.ndarray:
-    "Logits of answers that are probabilities or logits."
-    if hasattr(answers, "logits"):  # an output of transformers
-        return _numbers(answers.logits)
-    answers = list(answers) if isinstance(answers, Iterator) else answers
-    if scores := _scores(answers, labels, complete=returns == "logits"):
-        if not scores[1]:
-            say("teacher: it gives the scores of its best classes only; with top_k=None a pipeline gives all, and a student learns more")
-        answers = scores[0]
-    named = _columns(answers)
-    array = _in_order(*named, labels) if named else _numbers(answers)
-    return array if returns == "logits" else _probabilities_to_logits(array, say)
-
-# %% ../nbs/30_teachers.ipynb #f491fc7d
-def _reader(
-    returns: str,  # 'probabilities', 'logits' or 'labels'
-    labels: tuple[str, ...],  # class names
-) -> Callable[[Any], np.ndarray]:  # answers of the function to logits
-    "Make a function that reads answers of one kind. Raises `UserError` for an unknown kind; so does the function, for another kind."
-    kinds, say = ("probabilities", "logits", "labels"), _warn_once()
-    require(returns in kinds, f"is unknown; use one of {', '.join(kinds)}", returns=returns)
-
-    def read(answers: Any) -> np.ndarray:
-        try:
-            return _labels_to_logits(answers, labels) if returns == "labels" else _read_numbers(answers, returns, labels, say)
-        except (TypeError, ValueError) as e:
-            raise UserError(f"the teacher's answers cannot be read ({e}); give 'labels' here if they are labels", returns=returns) from e
-
-    return read
-
 # %% ../nbs/30_teachers.ipynb #658df5cb
 @patch(cls_method=True)
 def from_callable(
@@ -299,7 +143,7 @@ def from_callable(
 ) -> Teacher:
     "Make a teacher from any function. Raises `UserError` for an unknown `returns`, and for fewer than two different labels."
     labels = tuple(map(str, labels))
-    read = _reader(returns, labels)
+    read = reader_of(returns, labels)
     require(
         len(set(labels)) >= max(2, len(labels)), "a classifier has at least two classes, with different names", labels=", ".join(labels)
     )
@@ -568,6 +412,36 @@ def truncated(
         return None
     return truncated_share(self.tokenizer, as_rows(rows, mixed=True), self.max_length)
 
+# %% ../nbs/30_teachers.ipynb #30e00002
+@patch(cls_method=True)
+def mean_of(
+    cls: Teacher,
+    teachers: Sequence[Teacher],  # two or more, of the same classes in any order
+    weights: Sequence[float] | None = None,  # of each, 0 or more; None: all alike
+) -> Teacher:
+    "A teacher whose probabilities are the weighted mean of others. Raises `UserError` for other classes, texts or weights."
+    require(len(teachers) > 1, "must be at least two", teachers=None)
+    given = np.array([1.0] * len(teachers) if weights is None else list(weights), dtype=float)
+    fit = given.shape == (len(teachers),) and np.isfinite(given).all() and given.min() >= 0 and given.sum() > 0
+    require(fit, f"must be {len(teachers)} numbers, none negative and not all 0", weights=weights)
+    labels, shares = teachers[0].labels, given / given.sum()
+    orders = [match_labels(labels, t.labels) for t in teachers]
+    texts = {t.n_texts for t in teachers if t.n_texts}
+    require(len(texts) < 2, f"read {' and '.join(map(str, sorted(texts)))} texts per input; they must read as many", teachers=None)
+
+    def compute(rows: list[Row]) -> np.ndarray:
+        answers = [softmax(t.logits(rows), axis=1)[:, o] for t, o in zip(teachers, orders, strict=True)]
+        return np.log(np.maximum(np.tensordot(shares, answers, 1), 1e-7))
+
+    known, sizes = [t.fingerprint for t in teachers], [t.n_params for t in teachers]
+    fingerprint = digest("mean", *known, str(shares.tolist())) if all(known) else ""
+    made = cast(type[Teacher], cls)(labels, compute, f"mean of {list_names(t.name for t in teachers)}", fingerprint, *texts or (None,))
+    made.n_params = sum(size for size in sizes if size) if all(sizes) else None
+    made.at_once = max(t.at_once for t in teachers)
+    made.shard = next((t.shard for t in teachers if t.shard), None)
+    made._scored = lambda: made.mean_of([t.for_scoring() for t in teachers], weights)
+    return made
+
 # %% ../nbs/30_teachers.ipynb #c6673910
 @patch
 def for_task(
@@ -607,7 +481,7 @@ def rename(
     labels: Mapping[str, str],  # old name of a class -> its new name; the others keep theirs
 ) -> Teacher:
     "This teacher with other class names. Raises `UserError` for an unknown class, and for two classes with one name."
-    find, names = _label_finder(self.labels), list(self.labels)
+    find, names = label_finder(self.labels), list(self.labels)
     numbers = [find(str(old)) for old in labels]
     for number, name in zip(numbers, labels.values(), strict=True):
         names[number] = str(name)

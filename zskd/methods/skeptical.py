@@ -17,7 +17,8 @@ from ..core import derive_seed
 from ..errors import UserError, require
 from ..losses import kl
 from ..models import state_width
-from ..teachers import HARD_LABEL_CONFIDENCE, Teacher
+from ..read_answers import HARD_LABEL_CONFIDENCE
+from ..teachers import Teacher
 
 # %% auto #0
 __all__ = ['ANSWERS', 'distrusted', 'Skeptical', 'mean_state']
