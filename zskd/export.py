@@ -82,7 +82,7 @@ def logits(
     out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
     for take in token_batches(encoded.lengths, batch_tokens):
         batch = encoded.batch(take, torch.device("cpu"))
-        out[take] = self.session.run(None, {name: batch[name].numpy() for name in self.inputs})[0]
+        (out[take],) = self.session.run(["logits"], {name: batch[name].numpy() for name in self.inputs})
     return out
 
 # %% ../nbs/62_export.ipynb #8bbd0b32
