@@ -281,7 +281,7 @@ def drift(
     for name, new in measures(now, rows).items():
         if name in r.seen:
             old = np.interp(grid, np.linspace(0, 1, len(r.seen[name])), r.seen[name])
-            tests[name] = ks_2samp(new, np.rint(old) if name == "words" else old)
+            tests[name] = ks_2samp(new, np.rint(old) if name == "words" else old, method="asymp")
     different = [name for name, t in tests.items() if t.statistic > LARGE and t.pvalue < CHANCE / len(tests)]
     return Drift(len(rows), float(np.mean(now < r.threshold)), r.asked, {k: float(t.statistic) for k, t in tests.items()}, different)
 
@@ -328,6 +328,10 @@ def held_out_answers(
 ) -> tuple[Student, list[Row], np.ndarray]:  # the student, n held-out rows, and the teacher's logits [n, C] in the student's order
     "What a rule is made of, without a question to the teacher. Raises `UserError` if something is missing."
     folder = home_path(run)
+    if not folder.is_dir():
+        raise UserError(f"{run}: there is no such folder")
+    if (folder / "zskd.json").exists():
+        raise UserError(f"{run}: is the folder of a student; give that of its run")
     for name in ("config.json", "student", "pool"):
         if not (folder / name).exists():
             raise UserError(f"{run}: has no {name}; give the folder of a finished run, or texts of your own")

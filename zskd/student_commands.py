@@ -160,7 +160,7 @@ LEVELS = (0.9, 0.95, 0.98, 0.99)  # agreements that are shown for comparison
 
 @command(
     "zskd cascade runs/mine",
-    "zskd cascade runs/mine --texts mine.txt --agreement 0.98",
+    "zskd cascade runs/mine --data mine.txt --agreement 0.98",
     steps=[open_teacher],
     by_place="run",
 )
@@ -168,9 +168,10 @@ def cascade(
     run: str,  # folder of a finished run
     agreement: float = 0.95,  # wanted share of answers that are the teacher's, of student and teacher together
     risk: float = 0.05,  # probability of less, on text like that of the rule
-    # file with unlabelled texts of your own, as for `zskd predict`; the teacher is asked about them (if not given: the run's held-out rows)
-    texts: str | None = None,
-    teacher: str | None = None,  # folder or hub name, for --texts (if not given: that of the run)
+    # file with texts of your own, as for `zskd predict`; needs no labels, and the teacher is asked about every text (if not given: the run's
+    # held-out rows)
+    data: str | None = None,
+    teacher: str | None = None,  # folder or hub name, for --data (if not given: that of the run)
     **options: Any,
 ) -> None:
     "Find out how sure a student has to be to answer without its teacher, and keep that with the student."
@@ -178,8 +179,8 @@ def cascade(
 
     for name, value in (("agreement", agreement), ("risk", risk)):
         require(0 < value < 1, "must be between 0 and 1", **{name: value})
-    require(texts is not None or teacher is None, "has no effect without --texts; leave it out", teacher=teacher)
-    student, rows, answers = held_out_answers(run) if texts is None else own_answers(run, texts, teacher, options)
+    require(data is not None or teacher is None, "has no effect without --data; leave it out", teacher=teacher)
+    student, rows, answers = held_out_answers(run) if data is None else own_answers(run, data, teacher, options)
     logits = student.logits(rows)
     rule = Rule.fit(logits, answers, agreement, risk, rows)
     print(f"{len(rows):,} texts; alone, the student gives the teacher's class for {rule.alone:.1%}")
@@ -194,7 +195,7 @@ def cascade(
 # %% ../nbs/84_student_commands.ipynb #84b00041
 def own_answers(
     run: str,  # this and the next two as in `cascade`
-    texts: str,
+    data: str,
     teacher: str | None,
     options: dict[str, Any],  # of `open_teacher`
 ) -> tuple[Any, list[tuple[str, ...]], Any]:  # the student, texts, and the teacher's logits [n, C] in the student's order
@@ -208,7 +209,7 @@ def own_answers(
     if shown.get("teacher") is None:
         raise UserError(f"{run}: does not say what its teacher was; give --teacher")
     student = Student.load(f"{run}/student")
-    rows = read_texts(texts, shown.get("columns"), student.notes.get("n_texts"))
+    rows = read_texts(data, shown.get("columns"), student.notes.get("n_texts"))
     model, _ = open_teacher(shown["teacher"], **take(open_teacher, shown))
     if set(model.labels) != set(student.labels):
         raise UserError(f"its classes are {list_names(model.labels)}, not {list_names(student.labels)}", teacher=shown["teacher"])
