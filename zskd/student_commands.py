@@ -168,7 +168,7 @@ def cascade(
     run: str,  # folder of a finished run
     agreement: float = 0.95,  # wanted share of answers that are the teacher's, of student and teacher together
     risk: float = 0.05,  # probability of less, on text like that of the rule
-    # file with texts of your own, as for `zskd predict`; needs no labels, and the teacher is asked about every text (if not given: the run's
+    # file with texts of your own, as for `zskd predict`, about which the teacher is asked; labels are not needed (if not given: the run's
     # held-out rows)
     data: str | None = None,
     teacher: str | None = None,  # folder or hub name, for --data (if not given: that of the run)
