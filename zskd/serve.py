@@ -219,12 +219,13 @@ def compare(self: RunData) -> None:
 @patch
 def _pool(self: RunData) -> Pool | None:
     "The pool that was given, or else the one in the folder."
-    if self.given_pool is not None or not (self.folder / "pool").is_dir():
+    if self.given_pool is not None:
         return self.given_pool
     if (self.folder / "pool" / "pool.json").exists():
         return Pool.load(self.folder / "pool")
-    text = f"{self.folder}/pool/pool.json: is missing, so the texts of the pool are not shown; restore that file if you have it"
-    warnings.warn(text, stacklevel=2)
+    if (self.folder / "pool").is_dir() or (self.folder / "command.json").exists():  # a run of a command has one
+        text = f"{self.folder}/pool/pool.json: is missing, so the texts of the pool are not shown; restore that file if you have it"
+        warnings.warn(text, stacklevel=2)
     return None
 
 # %% ../nbs/73_serve.ipynb #73a0d003
