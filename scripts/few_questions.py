@@ -12,6 +12,7 @@ How the texts are chosen:
     uncertain    in `ROUNDS` rounds, the texts that the student so far is least sure about (M-RARU, 2511.11574, without its lottery)
     confident    the same, but only among the half of the texts whose nearest asked neighbours the teacher was most sure about
     together     as `confident`, one text from each group of similar ones
+    single       for one half, the most frequent words of the candidates, each asked about alone; any texts for the other
 
 What the student starts from:
 
@@ -29,9 +30,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset, concatenate_datasets
 from provenance import made_by
 from six_tasks import RESULTS, StoredAnswers, answered, candidates, corpus_of, make_teacher, options, shown
 from sklearn.cluster import MiniBatchKMeans
+from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.neighbors import NearestNeighbors
 from transformers import AutoModel, AutoTokenizer
 
@@ -48,7 +51,7 @@ from zskd.training import Distiller
 FEW = RESULTS.parent / "few_questions"
 CANDIDATES = 25_000  # times the task's oversampling
 COUNTS = (200, 500, 1000, 2000, 5000, 20_000)
-CHOICES = ("random", "clusters", "uncertain", "confident", "together")
+CHOICES = ("random", "clusters", "uncertain", "confident", "together", "single")
 STARTS = ("words", "compact")
 ROUNDS = 4
 TRAINING: dict[str, dict[str, Any]] = {
@@ -72,7 +75,7 @@ def main() -> None:
         task = TASKS[name]
         teacher = make_teacher(task, args)
         pool = pool_of(task, teacher, args)
-        vectors = represent(pool)
+        vectors = represent(pool) if set(args.choices) - {"random", "single"} else np.zeros((0, 0))
         for seed in args.seeds:
             for start in args.starts:
                 for n in args.counts:
@@ -88,6 +91,21 @@ def pool_of(task: Task, teacher: Teacher, args: argparse.Namespace) -> Pool:
         every = candidates(task, teacher, corpus_of("wiki", args), CANDIDATES)
         answered(every, range(len(every)), teacher, args.work / "logits").save(folder)
     return Pool.load(folder)
+
+
+def with_words(pool: Pool, teacher: Teacher, n: int, args: argparse.Namespace) -> tuple[Pool, np.ndarray]:
+    """A pool with the most frequent words of its texts as more rows, and the numbers of these rows."""
+    counter = CountVectorizer(max_features=n, token_pattern=r"[a-z]{3,}", stop_words="english").fit(
+        text for row in pool.rows() for text in row
+    )
+    words = [(word,) for word in counter.get_feature_names_out()]
+    rows = {
+        "text_a": [word for (word,) in words],
+        "builder": ["word"] * len(words),
+        "logits": list(teacher.logits(words, cache=args.work / "logits")),
+    }
+    both = concatenate_datasets([pool.dataset, Dataset.from_dict(rows, features=pool.dataset.features)])
+    return replace(pool, dataset=both), np.arange(len(pool), len(both))
 
 
 def represent(pool: Pool) -> np.ndarray:
@@ -108,7 +126,10 @@ def ask(
 ) -> None:
     """Choose the texts, train a student on the answers, score it, write its result file."""
     rng = np.random.default_rng(derive_seed(seed, "few", choice, n))
-    asked = rng.permutation(len(pool))[:n] if choice == "random" else np.zeros(0, int)
+    asked = rng.permutation(len(pool))[: n if choice == "random" else n // 2] if choice in ("random", "single") else np.zeros(0, int)
+    if choice == "single":
+        pool, words = with_words(pool, teacher, n - n // 2, args)
+        asked = np.concatenate([asked, words])
     if choice == "clusters":
         asked = spread_out(vectors, np.arange(len(pool)), n, seed)
     if choice in ("uncertain", "confident", "together"):
