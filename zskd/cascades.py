@@ -272,11 +272,13 @@ class Drift:
 def drift(
     self: Cascade,
     rows: Sequence[str | Row],  # new texts; at least 20
+    confidence: np.ndarray | None = None,  # float [n], the student's, as `answer` gives it; None: the student is asked
 ) -> Drift:
     "Compare new texts with those of the rule; the teacher is not asked. Raises `UserError` for fewer than 20 texts."
     rows = as_rows(rows)
     require(len(rows) >= 20, "are too few to compare; give at least 20", rows=None)
-    now, r = confidence_of(self.student.logits(rows), self.rule.temperature), self.rule
+    r = self.rule
+    now = confidence_of(self.student.logits(rows), r.temperature) if confidence is None else confidence
     grid, tests = np.linspace(0, 1, r.n), {}
     for name, new in measures(now, rows).items():
         if name in r.seen:

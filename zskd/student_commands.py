@@ -151,7 +151,7 @@ def by_rule(
     found = cascade.answer(rows)
     print(f"the student is unsure about {found.unsure.sum():,} of {len(rows):,} texts", file=sys.stderr)
     if len(rows) >= 20:
-        print(cascade.drift(rows), file=sys.stderr)
+        print(cascade.drift(rows, found.confidence), file=sys.stderr)
     return softmax(found.logits, axis=1), ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
 
 # %% ../nbs/84_student_commands.ipynb #84b00031
