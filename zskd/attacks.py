@@ -28,13 +28,13 @@ GROUP = 16  # words that are tried together
 def whole_words(
     asked: Asked,  # the teacher
 ) -> list[str]:
-    "The words that are tried: the whole words among the teacher's pieces, or those of the texts if its pieces are unknown."
+    "The words and numbers that are tried: whole ones among the teacher's pieces, or those of the texts if its pieces are unknown."
     if asked.teacher.tokenizer is None:
-        found: Sequence[str] = sorted({w.lower() for row in asked.rows for text in row for w in re.findall(r"[^\W\d_]{2,}", text)})
+        found: Sequence[str] = sorted({w.lower() for row in asked.rows for text in row for w in re.findall(r"[^\W_]{2,}", text)})
     else:
         vocab = sorted(asked.teacher.tokenizer.get_vocab())
         marks = next((m for m in ("▁", "Ġ") if sum(w.startswith(m) for w in vocab) > len(vocab) / 10), "")
-        found = [w[len(marks) :] for w in vocab if w.startswith(marks) and w[len(marks) :].isalpha() and len(w) > len(marks) + 1]
+        found = [w[len(marks) :] for w in vocab if w.startswith(marks) and w[len(marks) :].isalnum() and len(w) > len(marks) + 1]
     words = list(dict.fromkeys(found))
     return [words[i] for i in np.random.default_rng(derive_seed(asked.seed, "words")).permutation(len(words))]
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,6 +57,7 @@ class Teacher(Classifier):
         at_once: int = 1,  # rows to ask about together, if several shards are missing
         columns: Sequence[int] | None = None,  # each class's column in the model's logits; None: their order
         scored: Callable[[], Teacher] | None = None,  # gives the teacher with its longer limit for scoring; None: itself
+        asked: Callable[[], int] | None = None,  # questions so far, if a row may cost none or several; None: each row costs one
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
@@ -64,7 +66,7 @@ class Teacher(Classifier):
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
-        self._scored = scored
+        self._scored, self._asked = scored, asked
         self.queries = 0  # texts asked so far, without cached ones
         self.backward_queries = 0  # texts whose gradients were taken so far
 
@@ -116,8 +118,9 @@ def _counted_logits(self: Teacher, rows: list[Row]) -> np.ndarray:
         return np.zeros((0, len(self.labels)), np.float32)
     if self.n_texts and len(rows[0]) != self.n_texts:
         raise UserError(f"teacher {self.name}: reads {self.n_texts} text(s) per input, but was given {len(rows[0])}")
+    before = self._asked() if self._asked else 0
     answer = check_logits(self.compute(rows), rows, self.labels)
-    self.queries += len(rows)
+    self.queries += self._asked() - before if self._asked else len(rows)
     return answer
 
 # %% ../nbs/30_teachers.ipynb #e2402bee
@@ -442,6 +445,42 @@ def mean_of(
     made._scored = lambda: made.mean_of([t.for_scoring() for t in teachers], weights)
     return made
 
+# %% ../nbs/30_teachers.ipynb #30e00006
+@patch(cls_method=True)
+def from_prompt(
+    cls: Teacher,
+    model: str | Path | PreTrainedModel,  # causal language model: folder, hub name, or loaded
+    prompt: str,  # the question, with `{text}`, or with `{text}` and `{text_pair}`
+    labels: Sequence[str],  # class names
+    words: Sequence[str] | None = None,  # what the model is to write for each class; None: the class names
+    **settings: Any,  # of `prompts.prompted_teacher`
+) -> Teacher:
+    "A language model of transformers as a teacher. Raises `UserError` for a bad prompt or model, `RunError` if the hub cannot be reached."
+    return cast(Teacher, import_module("zskd.prompts").prompted_teacher(model, prompt, labels, words, **settings))
+
+# %% ../nbs/30_teachers.ipynb #30e00007
+@patch(cls_method=True)
+def from_endpoint(
+    cls: Teacher,
+    url: str,  # base address, such as http://localhost:8000/v1
+    prompt: str,  # the question, with `{text}`, or with `{text}` and `{text_pair}`
+    labels: Sequence[str],  # class names
+    words: Sequence[str] | None = None,  # what the model is to write for each class; None: the class names
+    **settings: Any,  # of `endpoints.endpoint_teacher`: model, limits, answers, …
+) -> Teacher:
+    "A language model behind an endpoint as a teacher. Raises `UserError` for bad settings, `RunError` if it cannot be reached."
+    return cast(Teacher, import_module("zskd.endpoints").endpoint_teacher(url, prompt, labels, words, **settings))
+
+# %% ../nbs/30_teachers.ipynb #30e00008
+@patch
+def smoothed(
+    self: Teacher,
+    versions: int = 8,  # questions for each text
+    **settings: Any,  # of `smoothing.smoothed`
+) -> Teacher:
+    "This teacher with probabilities that come from its classes for noised versions of a text. Raises `UserError` for bad settings."
+    return cast(Teacher, import_module("zskd.smoothing").smoothed(self, versions, **settings))
+
 # %% ../nbs/30_teachers.ipynb #c6673910
 @patch
 def for_task(
@@ -472,6 +511,7 @@ def for_task(
         self.at_once,
         [self.columns[i] for i in order],
         scored,
+        self._asked,
     )
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a11
