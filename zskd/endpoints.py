@@ -24,7 +24,7 @@ from fastcore.basics import patch
 
 from .core import ANSWERED, digest, home_path, one_line
 from .errors import RunError, UserError, require
-from .models import first_line
+
 from .prompts import Prompt, make_prompt
 from .read_answers import HARD_LABEL_CONFIDENCE
 from .tasks import Row, list_names
@@ -253,11 +253,11 @@ def _careful(self: Client, ask: Callable[[], Any]) -> Any:
     try:
         return ask()
     except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError, openai.BadRequestError) as e:
-        raise UserError(f"{self.url}: {one_line(first_line(e))}; change the model, the key or the options") from e
+        raise UserError(f"{self.url}: {one_line(e)[:300]}; change the model, the key or the options") from e
     except openai.UnprocessableEntityError as e:
-        raise UserError(f"{self.url}: {one_line(first_line(e))}; change the options") from e
+        raise UserError(f"{self.url}: {one_line(e)[:300]}; change the options") from e
     except openai.APIError as e:
-        raise RunError(f"{self.url}: {one_line(first_line(e))}") from e
+        raise RunError(f"{self.url}: {one_line(e)[:300]}") from e
 
 # %% ../nbs/37_endpoints.ipynb #37a00019
 @patch
