@@ -13,9 +13,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
-__all__ = ['check_labelled', 'own_task', 'teacher', 'pool', 'label_pool', 'label', 'audit', 'introduction', 'check_distill',
-           'with_effort', 'print_times', 'distill_parts', 'distill', 'print_results', 'evaluate', 'check_evaluate',
-           'write', 'make_writer', 'pretrain', 'make_pretrainer']
+__all__ = ['check_labelled', 'own_task', 'teacher', 'print_spent', 'pool', 'label_pool', 'label', 'audit', 'introduction',
+           'check_distill', 'with_effort', 'print_times', 'distill_parts', 'distill', 'print_results', 'evaluate',
+           'check_evaluate', 'write', 'make_writer', 'pretrain', 'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
@@ -120,6 +120,14 @@ def teacher(
     scores = fine_tune(known, base, out, data, epochs, batch_size, lr, max_length, **how)
     print(f"{out}: {known.metric} {scores[known.metric]:.3f} on {scores['n']:,} examples")
 
+# %% ../nbs/83_commands.ipynb #83e00001
+def print_spent(
+    teacher: Teacher | None,  # that was asked
+) -> None:
+    "Print what was asked of a teacher behind an endpoint, and what it cost."
+    if teacher is not None and teacher.spent:
+        print(f"{teacher.name}: {teacher.spent()}")
+
 # %% ../nbs/83_commands.ipynb #ddcf4f87
 @command(
     "zskd pool --task sst2 --corpus wikitext-103 --rows 100000 --out runs/sst2/pool",
@@ -148,6 +156,7 @@ def pool(
     made = make_pool(task, model, folder, cache, **take(make_pool, options))
     print(made.stats(teacher=model))
     print(f"{out}: {len(made):,} rows")
+    print_spent(model)
 
 # %% ../nbs/83_commands.ipynb #e409fbe2
 def label_pool(
@@ -171,6 +180,7 @@ def label_pool(
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them answered now; answers: {shares}")
     if cut := teacher.truncated(pool.rows()):
         print(f"{cut:.1%} of the rows are longer than the {teacher.max_length} tokens that the teacher reads (--max-length)")
+    print_spent(teacher)
     return counts
 
 # %% ../nbs/83_commands.ipynb #dcaf2743
@@ -223,6 +233,7 @@ def audit(
     model, task = open_teacher(teacher, **take(open_teacher, options))
     found = examine(model, text, n, task, max_queries, seed, say=lambda name: print(f"checking: {name}", flush=True))
     print(f"\n{found.table()}")
+    print_spent(model)
     if out:
         found.save(out)
         print(f"\n{out}/audit.html and audit.json: the report\nuse its settings with: zskd distill --audited {shlex.quote(out)} …")
@@ -365,6 +376,7 @@ def print_results(
         f"held-out rows of the pool (KL {best['kl']:.3f} nats); always giving the teacher's most frequent answer would agree on "
         f"{run.majority:.0%} (step {best['step']} of {run.steps})"
     )
+    print_spent(run.teacher)
     if examples is not None:
         print(f"\n{run.report(examples).table()}\n\n{out}/report.html and report.json: the report")
     else:

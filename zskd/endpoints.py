@@ -5,6 +5,7 @@
 # %% ../nbs/37_endpoints.ipynb #37a00003
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,17 +23,18 @@ from urllib.parse import urlsplit
 import numpy as np
 from fastcore.basics import patch
 
-from .core import ANSWERED, digest, home_path, one_line
+from .core import ANSWERED, digest, home_path, one_line, read_object
 from .errors import RunError, UserError, require
 
-from .prompts import Prompt, make_prompt
+from .prompts import Prompt, make_prompt, prompted_teacher
 from .read_answers import HARD_LABEL_CONFIDENCE
 from .tasks import Row, list_names
 from .teachers import Teacher
 
 # %% auto #0
-__all__ = ['LEAST', 'UNREAD', 'FEW', 'plain_token', 'read_tokens', 'read_text', 'AnswerFile', 'Limits', 'Usage', 'open_client',
-           'Client', 'Reader', 'EndpointTeacher', 'answer_path', 'endpoint_teacher']
+__all__ = ['LEAST', 'UNREAD', 'FEW', 'FORM', 'OPTIONAL', 'plain_token', 'read_tokens', 'read_text', 'AnswerFile', 'Limits',
+           'Usage', 'open_client', 'Client', 'Reader', 'EndpointTeacher', 'answer_path', 'ask_rows', 'endpoint_teacher',
+           'described_teacher']
 
 # %% ../nbs/37_endpoints.ipynb #37a00006
 LEAST = 1e-7  # probability of a class, at least
@@ -141,7 +143,7 @@ class Limits:
         require(given, "must be two numbers: for a million tokens read, and for a million written", price=self.price)
         require(self.budget is None or any(self.price), "needs a price, or nothing is ever spent", budget=self.budget)
 
-
+# %% ../nbs/37_endpoints.ipynb #37b00005
 @dataclass
 class Usage:
     "What was asked of an endpoint, and what came back."
@@ -398,6 +400,27 @@ def answer_path(
     "Where the answers of an endpoint are kept if no file is named."
     return (folder or Path.home() / ".cache" / "zskd" / "endpoints") / f"{fingerprint[:32]}.jsonl"
 
+# %% ../nbs/37_endpoints.ipynb #37b00006
+def ask_rows(
+    rows: list[Row],  # inputs
+    client: Client,  # of the endpoint
+    kept: AnswerFile,  # answers that are there already; gets the new ones
+    reader: Reader,  # knows the prompt
+    fingerprint: str,  # of the teacher
+) -> np.ndarray:  # float32 [n, n_classes], logits
+    "Ask what is not answered yet, and read all answers. An error says where the answers are that have arrived."
+    keys = [digest(fingerprint, *row)[:32] for row in rows]
+    new = {k: reader.prompt.fill(row) for k, row in zip(keys, rows, strict=True) if k not in kept.answers}
+    client.usage.kept += len(rows) - len(new)
+    try:
+        client.ask_all(new, kept.keep)
+    except (RunError, UserError) as e:
+        where = f"{len(kept):,} answers are kept in {kept.path}, and the next attempt continues with them"
+        raise type(e)(f"{e}; {where}" if kept.answers else str(e)) from e
+    logits = np.stack([reader.read(kept.answers[k]) for k in keys])
+    reader.check()
+    return logits.astype(np.float32)
+
 # %% ../nbs/37_endpoints.ipynb #37a00023
 def endpoint_teacher(
     url: str,  # base address, such as http://localhost:8000/v1
@@ -420,22 +443,57 @@ def endpoint_teacher(
     fingerprint = digest("endpoint", settings, asked.template, asked.labels, asked.words)
     kept = AnswerFile(home_path(answers) if answers else answer_path(fingerprint))
     reader = Reader(asked, client.usage)
-
-    def compute(rows: list[Row]) -> np.ndarray:
-        keys = [digest(fingerprint, *row)[:32] for row in rows]
-        new = {k: asked.fill(row) for k, row in zip(keys, rows, strict=True) if k not in kept.answers}
-        client.usage.kept += len(rows) - len(new)
-        try:
-            client.ask_all(new, kept.keep)
-        except (RunError, UserError) as e:
-            where = f"{len(kept):,} answers are kept in {kept.path}, and the next attempt continues with them"
-            raise type(e)(f"{e}; {where}" if kept.answers else str(e)) from e
-        logits = np.stack([reader.read(kept.answers[k]) for k in keys])
-        reader.check()
-        return logits.astype(np.float32)
+    usage = client.usage
 
     made = EndpointTeacher(
-        asked.labels, compute, client.model, fingerprint, asked.n_texts, shard=64, at_once=256, asked=lambda: client.usage.questions
+        asked.labels,
+        lambda rows: ask_rows(rows, client, kept, reader, fingerprint),
+        client.model,
+        fingerprint,
+        asked.n_texts,
+        shard=64,
+        at_once=256,
+        asked=lambda: usage.questions,
+        spent=lambda: str(usage),
     )
-    made.usage, made.answers = client.usage, kept
+    made.usage, made.answers = usage, kept
     return made
+
+# %% ../nbs/37_endpoints.ipynb #37b00002
+FORM = "write it as the page on endpoints shows"
+OPTIONAL: dict[str, Any] = {"endpoint": str, "model": str, "versions": int, "limits": dict, "options": dict, "answers": str}
+
+
+def _checked(path: Path, given: dict[str, Any], known: set[str], what: str) -> dict[str, Any]:
+    "The same. Raises `UserError` for a name that is not known."
+    if wrong := sorted(given.keys() - known):
+        raise UserError(f"{path}: {wrong[0]!r} is no part of {what}; it may hold {', '.join(sorted(known))}")
+    return given
+
+
+def _arguments(function: Callable[..., Any]) -> set[str]:
+    "Names of a function's arguments that a file may hold."
+    return set(inspect.signature(function).parameters) - {"device", "precision", "tokenizer", "url", "key", "options"}
+
+# %% ../nbs/37_endpoints.ipynb #37b00004
+def described_teacher(
+    file: str | Path,  # JSON, as above
+    **local: Any,  # `device`, `precision` and `max_length` of a model that is not behind an endpoint
+) -> Teacher:
+    "The language model that a file describes, with its prompt. Raises `UserError` for a bad file, and for what the model refuses."
+    path = home_path(file)
+    kinds = {name: (kind, type(None)) for name, kind in OPTIONAL.items()}
+    given = {k: v for k, v in read_object(path, FORM, prompt=str, labels=list, **kinds).items() if v is not None}
+    remote, versions, options = given.pop("endpoint", None), given.pop("versions", None), given.pop("options", {})
+    make: Callable[..., Teacher] = endpoint_teacher if remote else prompted_teacher
+    _checked(path, given, _arguments(make), "the description of such a teacher")
+    if remote:
+        limits = _checked(path, given.pop("limits", {}), {f.name for f in fields(Limits)}, "the limits")
+        given |= {"url": remote, "limits": Limits(**limits), **options}
+        given |= {"answers": path.parent / home_path(given["answers"])} if "answers" in given else {}
+    else:
+        require("model" in given, f"{path}: names neither an endpoint nor a model; {FORM}")
+        folder = path.parent / home_path(given["model"])
+        given |= {"model": folder if folder.is_dir() else given["model"], **{k: v for k, v in local.items() if v is not None}}
+    made = make(**given)
+    return made.smoothed(versions) if versions else made

@@ -88,6 +88,8 @@ def smoothed(
 
     name, settings = f"{teacher.name}, smoothed", [str(versions), str(share), str(scale), str(seed)]
     fingerprint = digest("smoothed", teacher.fingerprint, settings) if teacher.fingerprint else ""
-    made = Teacher(teacher.labels, compute, name, fingerprint, teacher.n_texts, teacher.n_params, asked=lambda: teacher.queries)
+    made = Teacher(
+        teacher.labels, compute, name, fingerprint, teacher.n_texts, teacher.n_params, asked=lambda: teacher.queries, spent=teacher.spent
+    )
     made.shard, made.at_once = teacher.shard, teacher.at_once
     return made

@@ -96,7 +96,7 @@ def new_names(
 
 # %% ../nbs/81_steps.ipynb #454f276e
 def open_teacher(
-    teacher: str,  # folder or hub name of a text classifier
+    teacher: str,  # folder or hub name of a text classifier, or a JSON file that describes a language model and its prompt
     rows: Pool | None = None,  # that it is to answer, if there is one already
     /,
     task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; leave it out for a task of your own

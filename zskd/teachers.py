@@ -58,6 +58,7 @@ class Teacher(Classifier):
         columns: Sequence[int] | None = None,  # each class's column in the model's logits; None: their order
         scored: Callable[[], Teacher] | None = None,  # gives the teacher with its longer limit for scoring; None: itself
         asked: Callable[[], int] | None = None,  # questions so far, if a row may cost none or several; None: each row costs one
+        spent: Callable[[], str] | None = None,  # says what was used of something that costs money; None: nothing does
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
@@ -66,7 +67,7 @@ class Teacher(Classifier):
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
-        self._scored, self._asked = scored, asked
+        self._scored, self._asked, self.spent = scored, asked, spent
         self.queries = 0  # texts asked so far, without cached ones
         self.backward_queries = 0  # texts whose gradients were taken so far
 
@@ -344,12 +345,15 @@ def _rounds_only(fast: PreTrainedModel, pad: Padding, probes: list[tuple[Encoded
 @patch(cls_method=True)
 def load(
     cls: Teacher,
-    name: str | Path,  # folder, or hub name
+    name: str | Path,  # folder, hub name, or a JSON file that describes a language model and its prompt
     device: str = "auto",  # 'auto', 'cpu', 'cuda', …
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
     max_length: int | None = None,  # tokens read of an input; None: 128, and up to 512 for scoring
 ) -> Teacher:
     "Load a Hugging Face text classifier. Raises `UserError` for a bad folder or another model, `RunError` if the hub cannot be reached."
+    if str(name).endswith(".json"):
+        made = import_module("zskd.endpoints").described_teacher(name, device=device, precision=precision, max_length=max_length)
+        return cast(Teacher, made)
     require(max_length is None or max_length >= 8, "must be at least 8 tokens", max_length=max_length)
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
@@ -512,6 +516,7 @@ def for_task(
         [self.columns[i] for i in order],
         scored,
         self._asked,
+        self.spent,
     )
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a11
