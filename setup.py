@@ -41,6 +41,7 @@ setup(
     extras_require={
         "dashboards": cfg["dash_requirements"].split(),
         "onnx": cfg["onnx_requirements"].split(),
+        "endpoints": cfg["endpoints_requirements"].split(),
         "docs": cfg["docs_requirements"].split(),
         "dev": cfg["dev_requirements"].split(),
     },

@@ -24,7 +24,7 @@ NEED_EXTRAS = {
     "export",
     "web_export",
 }  # modules that nothing else may import
-EXTRAS = ("plotly", "ipywidgets", "anywidget", "solara", "onnx", "onnxruntime", "onnxscript")
+EXTRAS = ("plotly", "ipywidgets", "anywidget", "solara", "onnx", "onnxruntime", "onnxscript", "openai")
 
 
 def main(option: str = "") -> None:

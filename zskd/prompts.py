@@ -272,7 +272,7 @@ def prompted_teacher(
     device: str = "auto",  # 'auto', 'cpu', 'cuda', …
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
 ) -> Teacher:
-    "A teacher that is a language model with a prompt. Raises `UserError` for a bad prompt or model, `RunError` if the hub cannot be reached."
+    "A language model with a prompt as a teacher. Raises `UserError` for a bad prompt or model, `RunError` if the hub cannot be reached."
     asked, where = make_prompt(prompt, labels, words), pick_device(device)
     if not isinstance(model, PreTrainedModel):
         name, dtype = short_name(model), pick_dtype(where, precision)
