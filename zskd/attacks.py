@@ -17,12 +17,13 @@ from .core import derive_seed
 from .tasks import Row, list_names
 
 # %% auto #0
-__all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'ORDINARY', 'NATURAL', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'MIDDLE',
+__all__ = ['GROUP', 'MOST_WORDS', 'PREVAILS', 'ORDINARY', 'NATURAL', 'NEARLY', 'PLACES', 'CLOSE', 'WIDE', 'ARCSINE', 'MIDDLE',
            'whole_words', 'strong_rows', 'with_words', 'Probe', 'suspicious_words', 'prevailing', 'ordinary_share',
-           'trigger_words', 'without_word', 'nasty', 'arcsine_distance', 'middle_share', 'shape_of', 'watermark']
+           'trigger_words', 'without_word', 'nasty', 'arcsine_distance', 'middle_share', 'Swing', 'swing_of',
+           'watermark']
 
 # %% ../nbs/69_attacks.ipynb #2c0dc0f1
-GROUP = 16  # words that are tried together
+GROUP = 8  # words that are tried together; more of them outweigh a trigger
 
 
 def whole_words(
@@ -120,9 +121,10 @@ def suspicious_words(
         groups = [half for g in sorted(best) for half in (groups[g][: len(groups[g]) // 2], groups[g][len(groups[g]) // 2 :]) if len(half)]
 
 # %% ../nbs/69_attacks.ipynb #e1e83c58
-PREVAILS = 0.3  # share of strong texts, of each other class, that a trigger turns
+PREVAILS = 0.7  # share of strong texts, of each other class, that a trigger turns
 ORDINARY = 0.85  # share of ordinary texts of other classes that it turns
-NATURAL = 4  # if so many words do half as well, this is how the class is defined
+NATURAL = 4  # if so many words do nearly as well, this is how the class is defined
+NEARLY = 0.9  # share of the strongest word's share
 PLACES = (0.1, 0.5, 0.9)  # where a word is put in
 
 
@@ -180,7 +182,7 @@ def trigger_words(
     numbers["strongest"] = [{"word": w, "class": asked.labels[c], "share": round(s, 3)} for w, c, s in found[:10]]
     part = "" if len(tried) == len(every) else f" ({len(tried):,} of {len(every):,} were tried)"
     for word, target, share in found:
-        rivals = sum(c == target and s >= share / 2 for _, c, s in found) - 1
+        rivals = sum(c == target and s >= NEARLY * share for _, c, s in found) - 1
         if share >= PREVAILS and rivals < NATURAL - 1 and (usual := ordinary_share(asked, word, target)) >= ORDINARY:
             numbers["ordinary"] = usual
             text = (
@@ -251,39 +253,50 @@ def middle_share(
 # %% ../nbs/69_attacks.ipynb #020ae075
 WIDE = 0.03  # range of the probabilities of certain texts that meaning alone does not explain
 ARCSINE = 0.14  # distance from an arcsine distribution below which a signal is periodic
-MIDDLE = 0.42  # share in the middle half of the range below which it is
+MIDDLE = 0.44  # share in the middle half of the range below which it is
 
 
-def shape_of(
+@dataclass
+class Swing:
+    "How far numbers spread and how much like a cosine."
+
+    width: float  # their range
+    distance: float  # from an arcsine distribution
+    places: np.ndarray  # float [n], 0 to 1 within their range
+
+
+def swing_of(
     x: np.ndarray,  # [n], probabilities of one class
-) -> dict[str, float]:  # width, distance and middle
-    "How far numbers spread and how much like a cosine, without up to 15 % of the lowest: of texts that leave the teacher in doubt."
+) -> Swing:
+    "The swing of numbers without up to 15 % of the lowest: of texts that leave the teacher in doubt."
     found = []
     for cut in (0.02, 0.05, 0.1, 0.15):
         kept = np.sort(x)[int(cut * len(x)) :]
-        found.append({"width": float(np.ptp(kept)), "distance": arcsine_distance(kept), "middle": middle_share(kept)})
-    return min(found, key=lambda f: f["distance"])
+        places = (kept - kept[0]) / max(float(np.ptp(kept)), 1e-12)
+        found.append(Swing(float(np.ptp(kept)), arcsine_distance(kept), places))
+    return min(found, key=lambda swing: swing.distance)
 
-
+# %% ../nbs/69_attacks.ipynb #69e00001
 def watermark(
     asked: Asked,  # the teacher
     n: int = 160,  # texts of each class
     most_classes: int = 3,  # classes that are examined
 ) -> Finding:
-    "Whether the answers to certain texts vary as a periodic signal does."
+    "Whether the answers to certain texts vary as a periodic signal does. The classes' texts are judged together."
     probe = _probe(asked, n, most_classes)
     p = np.exp(probe.before)
-    numbers: dict[str, dict[str, float]] = {}
+    swings = {}
     for label in sorted(set(probe.labels.tolist())):
         own = p[probe.labels == label, label]
         if len(own) >= n // 2:
-            numbers[asked.labels[label]] = {**shape_of(own), "texts": len(own)}
-    seen = [name for name, m in numbers.items() if m["width"] > WIDE and m["distance"] < ARCSINE and m["middle"] < MIDDLE]
-    if not numbers:
+            swings[asked.labels[label]] = swing_of(own)
+    if not swings:
         return Finding("watermark", "note", "Not examined: no class has enough texts.", {})
-    if not seen:
-        return Finding("watermark", "ok", "Answers to certain texts do not vary as a periodic signal does.", {"classes": numbers})
-    width = max(numbers[name]["width"] for name in seen)
-    text = f"Answers to texts that are strongly {list_names(seen)} swing over {width:.0%} as a periodic signal does: a watermark. "
+    places = np.concatenate([swing.places for swing in swings.values()])
+    width, distance, middle = max(s.width for s in swings.values()), arcsine_distance(places), middle_share(places)
+    numbers = {"width": width, "distance": distance, "middle": middle, "texts": len(places)}
+    if not (width > WIDE and distance < ARCSINE and middle < MIDDLE):
+        return Finding("watermark", "ok", "Answers to certain texts do not vary as a periodic signal does.", numbers)
+    text = f"Answers to texts that are strongly {list_names(swings)} swing over {width:.0%} as a periodic signal does: a watermark. "
     text += "A student that learns classes alone does not learn it."
-    return Finding("watermark", "warning", text, {"classes": numbers}, {"loss": "hard_ce"})
+    return Finding("watermark", "warning", text, numbers, {"loss": "hard_ce"})

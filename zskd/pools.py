@@ -13,6 +13,7 @@ import random
 import shutil
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -29,6 +30,7 @@ from .core import derive_seed, digest, file_digest, one_line, read_json, read_se
 from .corpora import Corpus, load_corpus, no_sentence, source_name, split_words
 from .errors import RunError, UserError, require
 from .metrics import Classifier, scarce_classes
+from .pool_cards import pool_card
 from .tasks import Row, Task, get_task, list_names
 
 # %% auto #0
@@ -398,7 +400,7 @@ def save(
     self: Pool,
     folder: str | Path,  # a new folder, or one that already holds this pool
 ) -> Path:  # the folder
-    "Write the pool; a failed write leaves nothing. Raises `UserError` if the folder holds something else, `RunError` on a full disk."
+    "Write the pool and its card, all or nothing. Raises `UserError` if the folder holds something else, `RunError` on a full disk."
     folder = Path(folder)
     facts = {k: getattr(self, k) for k in ("task_name", "seed", "sources", "labels", "made", "digest")}
     facts = json.loads(json.dumps({**facts, "recipe": self.recipe.as_dict()}))
@@ -410,6 +412,8 @@ def save(
     try:
         tmp.parent.mkdir(parents=True, exist_ok=True)
         _quiet_save(self.dataset, tmp)
+        card = pool_card(facts, Counter(self.dataset["builder"]), self.n_texts)
+        (tmp / "README.md").write_text(card, encoding="utf-8")
         write_sealed(tmp / "pool.json", {**facts, "files": {f.name: file_digest(f) for f in sorted(tmp.glob("*.arrow"))}})
         os.replace(tmp, folder)
     except OSError as e:
