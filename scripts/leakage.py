@@ -27,7 +27,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from zskd.core import derive_seed, write_json
+from zskd.core import derive_seed, digest, write_json
 from zskd.metrics import Classifier
 from zskd.students import Student
 from zskd.tasks import TASKS, Examples, Task
@@ -54,7 +54,8 @@ def attack(task: Task, args: argparse.Namespace) -> None:
     teacher = make_teacher(task, args)
     run = student_of(task, teacher, args)
     validation = task.load("validation", args.data)
-    seen, others = (rows_at(validation, np.arange(half, len(validation.rows), 2)) for half in (0, 1))
+    half = np.array([int(digest(row[0])[:8], 16) % 2 for row in validation.rows])  # pairs with the same first text stay together
+    seen, others = (rows_at(validation, np.flatnonzero(half == i)) for i in (0, 1))
     members, others = some(task.load("train", args.data), args.seed), some(others, args.seed)
     models = {"teacher": teacher, "student": Student.load(run / "student"), "control": Control(seen)}
     scores = {name: attacks(model, members, others) for name, model in models.items()}
