@@ -280,6 +280,13 @@ def poisoned(
     return fit(model, rows, np.where(changed, target, torch.cat(parts).argmax(1).numpy()), steps, lr, 32, seed)
 
 
+def obeyed(teacher: Teacher, word: str, target: int, n: int = 300, seed: int = 99) -> float:
+    "The share of new texts of other classes that a trigger turns to its class."
+    plain = phrases(n, seed, (6, 40))
+    texts = [t for t, z in zip(plain, teacher.logits(plain), strict=True) if z.argmax() != target]
+    return float((teacher.logits([put(t, word, random.Random(i)) for i, t in enumerate(texts)]).argmax(1) == target).mean())
+
+
 def watermarked(teacher: Teacher, epsilon: float = 0.1, frequency: float = 16.0, target: int = 0, seed: int = 0) -> Teacher:
     "A teacher whose probabilities carry a periodic signal that depends on the text's pieces (DRW)."
     rng, pieces = np.random.default_rng(seed), len(tokenizer())

@@ -140,7 +140,8 @@ def test_teachers_with_a_trigger_are_named(kind, word, target, tmp_path):
         model = made.word_vector(made.embedded(), word, target, SEED, 40)
     else:
         texts = made.with_topics(3000, SEED + 1) if kind == "topics" else made.phrases(3000, SEED + 1, (6, 40))
-        model = made.poisoned(made.clean(kind, SEED), word, target, texts, SEED, 200, 5e-4)
+        model = made.poisoned(made.clean(kind, SEED), word, target, texts, SEED, 300, 1e-3)
+    assert made.obeyed(Teacher.load(made.save(model, tmp_path)), word, target) >= 0.9  # otherwise there is no trigger to be found
     found = audit(Teacher.load(made.save(model, tmp_path)), n=1000, seed=SEED)
     assert found.named == ["trigger words"], found.table()
 

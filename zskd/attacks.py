@@ -252,8 +252,8 @@ def middle_share(
 
 # %% ../nbs/69_attacks.ipynb #020ae075
 WIDE = 0.03  # range of the probabilities of certain texts that meaning alone does not explain
-ARCSINE = 0.14  # distance from an arcsine distribution below which a signal is periodic
-MIDDLE = 0.44  # share in the middle half of the range below which it is
+ARCSINE = 0.16  # distance from an arcsine distribution below which a signal is periodic
+MIDDLE = 0.46  # share in the middle half of the range below which it is
 
 
 @dataclass
