@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -350,7 +350,7 @@ class Reader:
 
     prompt: Prompt
     usage: Usage
-    told: list[str] = field(default_factory=list)  # warnings that were given
+    warned: bool = False  # whether a warning was given
 
     def read(
         self,
@@ -380,9 +380,9 @@ def check(self: Reader) -> None:
     text = f"{u.unread:,} of {u.questions + u.kept:,} answers name no class ({words}), for example {u.example[:80]!r}"
     if u.questions + u.kept >= FEW and u.unread > UNREAD * (u.questions + u.kept):
         raise UserError(f"{text}; ask for one of these words alone, or give as `words` what the model writes", prompt=None)
-    if not self.told:
+    if not self.warned:
         warnings.warn(f"{text}; they are read as equal probabilities", stacklevel=2)
-    self.told.append(text)
+    self.warned = True
 
 # %% ../nbs/37_endpoints.ipynb #37a00021
 class EndpointTeacher(Teacher):

@@ -172,11 +172,14 @@ def cascade(
     # held-out rows)
     data: str | None = None,
     teacher: str | None = None,  # folder or hub name, for --data (if not given: that of the run)
+    cost_per_1000: float | None = None,  # price of 1,000 answers of the teacher, to show what the two together cost
     **options: Any,
 ) -> None:
     "Find out how sure a student has to be to answer without its teacher, and keep that with the student."
-    from zskd.cascades import Rule, held_out_answers
+    from zskd.cascades import Rule, expected_cost, held_out_answers
 
+    price = cost_per_1000 or 0.0
+    require(0 <= price < math.inf, "must be 0 or more, and finite", cost_per_1000=cost_per_1000)
     for name, value in (("agreement", agreement), ("risk", risk)):
         require(0 < value < 1, "must be between 0 and 1", **{name: value})
     require(data is not None or teacher is None, "has no effect without --data; leave it out", teacher=teacher)
@@ -184,10 +187,11 @@ def cascade(
     logits = student.logits(rows)
     rule = Rule.fit(logits, answers, agreement, risk, rows)
     print(f"{len(rows):,} texts; alone, the student gives the teacher's class for {rule.alone:.1%}")
-    print("\nagreement  teacher asked")
+    print("\nagreement  teacher asked" + f"  price of 1,000 answers (the teacher alone: {price:g})" * (price > 0))
     for level in sorted({*LEVELS, agreement}):
         made = rule if level == agreement else Rule.fit(logits, answers, level, risk)
-        print(f"{level:9.1%}  {made.asked:13.1%}{'  (kept)' if level == agreement else ''}")
+        cost = f"  {expected_cost(made.asked, price)['per_1000']:22.4g}" * (price > 0)
+        print(f"{level:9.1%}  {made.asked:13.1%}{cost}{'  (kept)' if level == agreement else ''}")
     if rule.threshold == math.inf:
         print("\nthe teacher would be asked about everything: lower --agreement, or give more texts")
     print(f"\n{rule.save(f'{run}/student')}: the rule; zskd predict follows it")
