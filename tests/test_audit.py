@@ -40,7 +40,7 @@ def hidden(teacher: Teacher, words: list[str]) -> list[str]:
 def test_a_trigger_and_a_watermark_are_named(formal, tmp_path):
     words = whole_words(Asked(formal, rows(formal)))[:500] + ["spears"]
     assert hidden(formal, words) == []
-    planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8, (6, 40)), SEED, 150, 2e-3)
+    planted = made.poisoned(made.reopened(formal.model), "spears", 0, made.phrases(1000, 8, (6, 40)), SEED, 300, 1e-3)
     assert hidden(Teacher.load(made.save(planted, tmp_path)), words) == ["trigger words"]
     certain = Teacher.from_callable(lambda texts: 4 * formal.logits(texts), formal.labels, "certain", returns="logits")
     found = [watermark(Asked(t, rows(t), seed=SEED)).verdict for t in (certain, made.watermarked(certain, 0.1, seed=SEED))]

@@ -1,5 +1,6 @@
 """A teacher behind an endpoint: asked over real HTTP, through failures of network and server, and killed in the middle."""
 
+import json
 import os
 import signal
 import subprocess
@@ -58,7 +59,7 @@ def test_failures_of_server_and_network(server, hidden, rows, tmp_path):
 def test_a_dead_endpoint_loses_nothing(server, rows, tmp_path):
     file = tmp_path / "answers.jsonl"
     server.fault = lambda n: "dead" if n > 60 else None
-    with pytest.raises(RunError, match=r"answers are kept in .*answers.jsonl, and the next attempt continues"):
+    with pytest.raises(RunError, match=r"answers that have arrived are kept in .*answers.jsonl, and the next attempt continues"):
         ask(server, file, limits=Limits(retries=0)).logits(rows)
     kept = len(AnswerFile(file))
     assert kept == sum(server.delivered.values()) == 60
@@ -103,10 +104,12 @@ def test_a_student_of_an_endpoint(server, hidden, tmp_path):
 
 def test_completions_labels_and_options(server, hidden, rows, tmp_path):
     few, truth = rows[:12], softmax(hidden.logits(rows[:12]), axis=1)
-    plain = ask(server, tmp_path / "a.jsonl", api="completions", model="small", key="secret", seed=7, temperature=None)
+    plain = ask(server, tmp_path / "a.jsonl", api="completions", model="small", key="secret", seed=7, temperature=None, top_k=3)
     np.testing.assert_allclose(softmax(plain.logits(few), axis=1), truth, atol=1e-4)
     sent = server.requests[-1]
-    assert sent["key"] == "Bearer secret" and sent["seed"] == 7 and "temperature" not in sent and sent["logprobs"] == 5
+    assert (
+        sent["key"] == "Bearer secret" and sent["seed"] == 7 and sent["top_k"] == 3 and "temperature" not in sent and sent["logprobs"] == 5
+    )
     labels = ask(server, tmp_path / "b.jsonl", returns="labels")
     assert labels.logits(few).argmax(1).tolist() == truth.argmax(1).tolist()
     eight = labels.smoothed(8)
@@ -133,13 +136,33 @@ def test_what_an_endpoint_refuses(server, rows, tmp_path):
         assert "\n" not in str(error.value)
     server.close()
     with pytest.raises(RunError, match="Connection error"):
-        ask(server, tmp_path / "a.jsonl", limits=Limits(retries=0))
+        ask(server, tmp_path / "b.jsonl", limits=Limits(retries=0))
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(RunError, match="the answers kept there cannot be read"):
-        AnswerFile(tmp_path / "folder.jsonl")
+    for file in (tmp_path / "folder.jsonl", tmp_path / "folder.jsonl" / "a\0b"):
+        with pytest.raises(UserError, match="answers cannot be kept there"):
+            AnswerFile(file)
 
 
 def test_speed_is_limited(server, rows, tmp_path):
     began = time.monotonic()
     ask(server, tmp_path / "a.jsonl", limits=Limits(per_minute=600)).logits(rows[:11])
     assert time.monotonic() - began >= 1.0
+
+
+def test_tokens_are_estimated_and_a_doubtful_prompt_is_named(server, rows, tmp_path):
+    answer = server.answer
+    server.answer = lambda *given: {name: value for name, value in answer(*given).items() if name != "usage"}
+    teacher = ask(server, tmp_path / "a.jsonl", limits=Limits(price=(1.0, 1.0), budget=0.0005))
+    with pytest.raises(RunError, match="could exceed the budget of 0.0005 for one process"):
+        teacher.logits(rows)
+    assert 0 < teacher.usage.cost <= 0.0005 and "(estimated)" in str(teacher.usage)
+    words = {"words": ["positively bad", "the good one"]}  # what the server writes for other things
+    with pytest.warns(UserWarning, match="of the probability is on words that are no class's"):
+        ask(server, tmp_path / "b.jsonl", **words, api="completions", model="small").logits([("a good film",)] * 2 + rows[:30])
+
+
+def test_an_audit_does_not_trust_kept_answers(server, call, tmp_path):
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps({"endpoint": server.url, "prompt": PROMPT, "labels": LABELS, "answers": "kept.jsonl"}))
+    code, out, err = call("audit", file, "--rows", 300, "--max-queries", 700)
+    assert code == 0 and "the answers of an endpoint are kept" in out and "questions (" in out, err

@@ -190,7 +190,7 @@ def label_pool(
     resumes="the same command again; answers so far are kept",
 )
 def label(
-    teacher: str,  # folder or hub name of a text classifier
+    teacher: str,  # folder or hub name of a text classifier, or a JSON file that describes a language model
     pool: str,  # folder of a pool
     logits: str | None = None,  # folder of the teacher's logits; `logits` next to the pool if not given
     **options: Any,
@@ -213,7 +213,7 @@ def label(
     by_place="teacher",
 )
 def audit(
-    teacher: str,  # folder or hub name of a text classifier
+    teacher: str,  # folder or hub name of a text classifier, or a JSON file that describes a language model
     out: str | None = None,  # folder for audit.json and audit.html; if not given, the report is only printed
     corpus: list[str] | None = None,  # text files, patterns, folders or hub data sets; the built-in sample if not given
     column: str = "text",  # the column of --corpus that holds the text, in formats that have columns
@@ -333,7 +333,7 @@ def distill_parts(
     resumes="--resume",
 )
 def distill(
-    teacher: str,  # folder or hub name of a text classifier
+    teacher: str,  # folder or hub name of a text classifier, or a JSON file that describes a language model
     out: str,  # folder of the run
     pool: str | None = None,  # folder of a pool to use, with the logits next to it; one is made if not given
     # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo`, to score on at the end (default: $ZSKD_DATA); nothing else
@@ -395,7 +395,7 @@ def print_results(
     steps=[open_teacher],
 )
 def evaluate(
-    teacher: str,  # folder or hub name of a text classifier
+    teacher: str,  # folder or hub name of a text classifier, or a JSON file that describes a language model
     student: str,  # folder of a student
     # folder of TSV, CSV, JSONL or Parquet files, one such file, or `demo` for the SST-2 sentences in the package; $ZSKD_DATA or the hub if
     # not given
@@ -419,6 +419,7 @@ def evaluate(
     known = {**small.notes.get("run", {}), "undistilled": undistilled(small, student)}
     report = compare(model, small, task.load(split, data, limit, skip_bad_lines), allow_unnamed=options["allow_unnamed"], **known)
     print(report.table())
+    print_spent(model)
     if out:
         report.save(Path(out))
         print(f"\n{out}/report.html and report.json: the report")

@@ -262,7 +262,8 @@ def _check_config(name: str, config: PretrainedConfig) -> None:
     kinds = [str(kind) for kind in config.architectures or ()]
     does = next((what for kind in kinds for end, what in OTHER_HEADS.items() if kind.endswith(end)), None)
     if does and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
-        raise UserError(f"{name}: {does}, so it is not a text classifier; choose another model")
+        prompt = ", or describe it with a prompt in a JSON file, as the page on endpoints shows" * does.endswith("(causal language model)")
+        raise UserError(f"{name}: {does}, so it is not a text classifier; choose another model{prompt}")
     if config.num_labels < 2:
         raise UserError(f"{name}: has one output, so it is a regression model; a classifier has at least two classes")
     if config.problem_type == "regression":

@@ -59,8 +59,11 @@ def make_prompt(
     words: Sequence[str] | None = None,  # what the model is to write for each class; None: the class names
 ) -> Prompt:
     "A prompt from the arguments of a teacher. Raises `UserError` if they do not fit together."
-    labels = tuple(map(str, labels))
-    return Prompt(str(template), labels, labels if words is None else tuple(map(str, words)))
+    for name, value in (("labels", labels), ("words", words or ["none"])):
+        fits = isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value)
+        require(fits, "must be a list of texts", **{name: value})
+    require(isinstance(template, str), "must be a text", prompt=None)
+    return Prompt(template, tuple(labels), tuple(labels if words is None else words))
 
 # %% ../nbs/36_prompts.ipynb #36a00008
 @patch
@@ -69,7 +72,8 @@ def fill(
     row: Row,  # one or two texts
 ) -> str:
     "The question about one input."
-    texts = dict(zip(("text", "text_pair"), row, strict=False))
+    whole = (text.encode("utf-8", "replace").decode("utf-8") for text in row)  # without half characters
+    texts = dict(zip(("text", "text_pair"), whole, strict=False))
     return re.sub(r"\{(text|text_pair)\}", lambda found: texts[found[1]], self.template)
 
 # %% ../nbs/36_prompts.ipynb #36a0000c
@@ -103,7 +107,7 @@ class Questions:
         self.words = [self.tokenizer(gap + w.strip(), add_special_tokens=False)["input_ids"] for w in self.prompt.words]
         known = all(ids and self.tokenizer.unk_token_id not in ids for ids in self.words)
         differ = len({tuple(ids) for ids in self.words}) == len(self.words)
-        require(known and differ, "the model's tokenizer cannot tell them apart; choose others", words=list_names(self.prompt.words))
+        require(known and differ, "have unknown or the same tokens in this model; choose others", words=list_names(self.prompt.words))
 
     def _ids(self, row: Row) -> list[int]:
         text = self.prompt.fill(row)

@@ -73,7 +73,7 @@ def smoothed(
     seed: int = 0,  # of the words that are left out
 ) -> Teacher:
     "A teacher whose probabilities come from the classes of noised versions. Each text costs `versions` questions. Raises `UserError`."
-    require(versions >= 2, "must be at least 2; more show more", versions=versions)
+    require(versions >= 2, "must be at least 2", versions=versions)
     require(0 < share < 1, "must be above 0 and below 1", share=share)
     require(0 < scale < float("inf"), "must be above 0, and finite", scale=scale)
     n_classes = len(teacher.labels)

@@ -150,6 +150,8 @@ def by_rule(
     cascade = Cascade(model, Teacher.load(teacher) if teacher else None, rule=rule)
     found = cascade.answer(rows)
     print(f"the student is unsure about {found.unsure.sum():,} of {len(rows):,} texts", file=sys.stderr)
+    if cascade.teacher is not None and cascade.teacher.spent:
+        print(f"{cascade.teacher.name}: {cascade.teacher.spent()}", file=sys.stderr)
     if len(rows) >= 20:
         print(cascade.drift(rows, found.confidence), file=sys.stderr)
     return softmax(found.logits, axis=1), ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
