@@ -17,6 +17,7 @@ from zskd.core import ASSETS
 from zskd.endpoints import AnswerFile, Limits
 from zskd.errors import RunError, UserError
 from zskd.pools import ood_pool
+from zskd.preparation import count_answers
 from zskd.tasks import TASKS
 from zskd.teachers import Teacher
 
@@ -159,6 +160,28 @@ def test_tokens_are_estimated_and_a_doubtful_prompt_is_named(server, rows, tmp_p
     words = {"words": ["positively bad", "the good one"]}  # what the server writes for other things
     with pytest.warns(UserWarning, match="of the probability is on words that are no class's"):
         ask(server, tmp_path / "b.jsonl", **words, api="completions", model="small").logits([("a good film",)] * 2 + rows[:30])
+
+
+def test_an_endpoint_is_not_timed_and_an_interrupt_counts_what_arrived(server, rows, tmp_path):
+    teacher = ask(server, tmp_path / "a.jsonl")
+    student = zskd.Student.create(teacher, n_params=60_000, corpus=["a good film", "a bad one"])
+    examples = TASKS["sst2"].load("validation", "demo")
+    few = type(examples)(examples.rows[:20], examples.labels[:20], examples.task)
+    report = zskd.evaluate(teacher, student, few)
+    assert report.data["teacher"]["latency_ms"] is None and report.data["student"]["latency_ms"] > 0 and "latency" in report.table()
+
+    read, calls = teacher.compute, []
+
+    def interrupted(part: list) -> np.ndarray:
+        calls.append(len(part))
+        found = read(part)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return found
+
+    teacher.compute, teacher.at_once = interrupted, 64
+    with pytest.raises(KeyboardInterrupt, match=r"^interrupted \(128 new answers of the teacher are stored\)$"), count_answers(teacher):
+        teacher.logits(rows, cache=tmp_path / "logits", desc="label")
 
 
 def test_an_audit_does_not_trust_kept_answers(server, call, tmp_path):

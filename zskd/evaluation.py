@@ -165,8 +165,9 @@ def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
 
 # %% ../nbs/60_evaluation.ipynb #8f68ddc7
 def _side(model: Scorable, scores: Mapping[str, Any], metric: str, rows: Sequence[Row], timed: int) -> dict[str, Any]:
-    "Name, size, main score, latency and maximum length of one model."
-    ms = round(latency(model, rows, timed), 3) if timed else None
+    "Name, size, main score, latency and maximum length of one model. The latency of an endpoint is not measured."
+    kept = bool(getattr(model, "spent", None))  # an endpoint's answers are kept, so a repeated question takes no time
+    ms = round(latency(model, rows, timed), 3) if timed and not kept else None
     name = getattr(model, "name", None) or type(model).__name__
     max_length = getattr(model, "max_length", None)
     return {

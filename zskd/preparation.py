@@ -419,11 +419,12 @@ def count_answers(
     teacher: Teacher,  # that code inside asks
 ) -> Iterator[None]:
     "Let an interrupt say how many new answers of the teacher are in the cache."
-    before = teacher.queries
+    count = teacher.asked or (lambda: teacher.queries)
+    before = count()
     try:
         yield
     except KeyboardInterrupt:
-        asked = f"{teacher.queries - before:,} new answers of the teacher"
+        asked = f"{count() - before:,} new answers of the teacher"
         lost = f"interrupted after {asked}, which are lost, because its function has no name"
         raise KeyboardInterrupt(f"interrupted ({asked} are stored)" if teacher.fingerprint else lost) from None
 

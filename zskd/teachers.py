@@ -67,7 +67,7 @@ class Teacher(Classifier):
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
-        self._scored, self._asked, self.spent = scored, asked, spent
+        self._scored, self.asked, self.spent = scored, asked, spent
         self.queries = 0  # texts asked so far, without cached ones
         self.backward_queries = 0  # texts whose gradients were taken so far
 
@@ -119,9 +119,9 @@ def _counted_logits(self: Teacher, rows: list[Row]) -> np.ndarray:
         return np.zeros((0, len(self.labels)), np.float32)
     if self.n_texts and len(rows[0]) != self.n_texts:
         raise UserError(f"teacher {self.name}: reads {self.n_texts} text(s) per input, but was given {len(rows[0])}")
-    before = self._asked() if self._asked else 0
+    before = self.asked() if self.asked else 0
     answer = check_logits(self.compute(rows), rows, self.labels)
-    self.queries += self._asked() - before if self._asked else len(rows)
+    self.queries += self.asked() - before if self.asked else len(rows)
     return answer
 
 # %% ../nbs/30_teachers.ipynb #e2402bee
@@ -515,7 +515,7 @@ def for_task(
         self.at_once,
         [self.columns[i] for i in order],
         scored,
-        self._asked,
+        self.asked,
         self.spent,
     )
 
