@@ -13,6 +13,7 @@ from zskd.answers import Asked, classes, kind_of_answers
 from zskd.attacks import nasty, trigger_words, watermark, whole_words
 from zskd.audit import Audit, audit, identity
 from zskd.core import ASSETS
+from zskd.errors import UserError
 from zskd.pools import ood_pool
 from zskd.tasks import Task
 from zskd.teachers import Teacher
@@ -83,6 +84,9 @@ def test_a_function_and_a_limit():
     assert found.queries == len(calls) <= 900 and found.rows == 300
     assert identity(teacher) == found.identity == teacher.fingerprint
     assert any("limit" in f.text for f in found.findings)
+    for given, part in (({"n": 150}, "n=150: must be at least 200"), ({"max_queries": 500}, "max_queries=500: must be at least 600")):
+        with pytest.raises(UserError, match=part):
+            audit(teacher, **given)
 
 
 def test_command_and_settings(call, tmp_path):

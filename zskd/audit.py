@@ -83,6 +83,9 @@ def audit(
     say: Callable[[str], None] = lambda name: None,  # gets the name of each check as it begins
 ) -> Audit:
     "Examine a teacher with plain text. Raises `UserError` for too little text or too low a limit."
+    require(n >= 200, "must be at least 200 texts", n=n)
+    enough = max_queries is None or max_queries >= 600
+    require(enough, "must be at least 600: three questions for each of at least 200 texts", max_queries=max_queries)
     began, text = time.perf_counter(), corpus if isinstance(corpus, Corpus) else load_corpus(corpus)
     task = task or Task.for_teacher(teacher, teacher.n_texts or 1)
     pool = ood_pool(task, text, n if max_queries is None else min(n, max_queries // 3), seed=seed)
