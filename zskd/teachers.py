@@ -351,7 +351,7 @@ def load(
     max_length: int | None = None,  # tokens read of an input; None: 128, and up to 512 for scoring
 ) -> Teacher:
     "Load a Hugging Face text classifier. Raises `UserError` for a bad folder or another model, `RunError` if the hub cannot be reached."
-    if str(name).lower().endswith(".json"):
+    if str(name).lower().endswith(".json") and Path(name).name != "config.json":  # that one belongs to a folder
         made = import_module("zskd.endpoints").described_teacher(name, device=device, precision=precision, max_length=max_length)
         return cast(Teacher, made)
     require(max_length is None or max_length >= 8, "must be at least 8 tokens", max_length=max_length)
