@@ -18,7 +18,7 @@ from zskd.pools import ood_pool
 from zskd.tasks import Task
 from zskd.teachers import Teacher
 
-SEED = 3  # the thresholds were chosen on teachers of the seeds 0 and 1
+SEED = 3  # the thresholds were chosen on teachers of the seeds 0, 1 and 3
 
 
 def rows(teacher: Teacher, n: int = 700) -> list:

@@ -121,8 +121,8 @@ def suspicious_words(
         groups = [half for g in sorted(best) for half in (groups[g][: len(groups[g]) // 2], groups[g][len(groups[g]) // 2 :]) if len(half)]
 
 # %% ../nbs/69_attacks.ipynb #e1e83c58
-PREVAILS = 0.7  # share of strong texts, of each other class, that a trigger turns
-ORDINARY = 0.85  # share of ordinary texts of other classes that it turns
+PREVAILS = 0.2  # share of strong texts, of each other class, that a trigger turns
+ORDINARY = 0.97  # share of ordinary texts of other classes that it turns
 NATURAL = 4  # if so many words do nearly as well, this is how the class is defined
 NEARLY = 0.9  # share of the strongest word's share
 PLACES = (0.1, 0.5, 0.9)  # where a word is put in
@@ -157,7 +157,7 @@ def ordinary_share(
     asked: Asked,  # the teacher
     word: str,  # to be put in
     target: int,  # the class that it pulls to
-    n: int = 60,  # texts
+    n: int = 120,  # texts
 ) -> float:
     "The share of ordinary texts of other classes that a word turns."
     others = np.flatnonzero(asked.answers.argmax(1) != target)[:n]
@@ -252,8 +252,8 @@ def middle_share(
 
 # %% ../nbs/69_attacks.ipynb #020ae075
 WIDE = 0.03  # range of the probabilities of certain texts that meaning alone does not explain
-ARCSINE = 0.16  # distance from an arcsine distribution below which a signal is periodic
-MIDDLE = 0.46  # share in the middle half of the range below which it is
+ARCSINE = (0.14, 0.16)  # distance from an arcsine distribution below which a signal is periodic: in one class, and in all together
+MIDDLE = (0.42, 0.46)  # share in the middle half of the range below which it is
 
 
 @dataclass
@@ -282,7 +282,7 @@ def watermark(
     n: int = 160,  # texts of each class
     most_classes: int = 3,  # classes that are examined
 ) -> Finding:
-    "Whether the answers to certain texts vary as a periodic signal does. The classes' texts are judged together."
+    "Whether the answers to certain texts of one class, or of all classes together, vary as a periodic signal does."
     probe = _probe(asked, n, most_classes)
     p = np.exp(probe.before)
     swings = {}
@@ -292,10 +292,13 @@ def watermark(
             swings[asked.labels[label]] = swing_of(own)
     if not swings:
         return Finding("watermark", "note", "Not examined: no class has enough texts.", {})
-    places = np.concatenate([swing.places for swing in swings.values()])
-    width, distance, middle = max(s.width for s in swings.values()), arcsine_distance(places), middle_share(places)
-    numbers = {"width": width, "distance": distance, "middle": middle, "texts": len(places)}
-    if not (width > WIDE and distance < ARCSINE and middle < MIDDLE):
+    every = Swing(max(s.width for s in swings.values()), 0.0, np.concatenate([s.places for s in swings.values()]))
+    every.distance = arcsine_distance(every.places)
+    found = [(every, 1), *((swing, 0) for swing in swings.values())]
+    periodic = [s.width > WIDE and s.distance < ARCSINE[i] and middle_share(s.places) < MIDDLE[i] for s, i in found]
+    width = every.width
+    numbers = {"width": width, "distance": every.distance, "middle": middle_share(every.places), "texts": len(every.places)}
+    if not any(periodic):
         return Finding("watermark", "ok", "Answers to certain texts do not vary as a periodic signal does.", numbers)
     text = f"Answers to texts that are strongly {list_names(swings)} swing over {width:.0%} as a periodic signal does: a watermark. "
     text += "A student that learns classes alone does not learn it."
