@@ -25,7 +25,7 @@ from fastcore.basics import patch
 from .core import ANSWERED, digest, home_path, one_line, read_object
 from .errors import RunError, UserError, require
 from .prompts import Prompt, make_prompt, prompted_teacher
-from .read_answers import HARD_LABEL_CONFIDENCE
+from .read_answers import reader_of
 from .tasks import Row, list_names
 from .teachers import Teacher
 
@@ -226,6 +226,8 @@ class Client:
             require(value in known, f"is unknown; use one of {', '.join(known)}", **{name: value})
         self.client, self.limits, self.usage = open_client(url, key, limits), limits, Usage()
         self.url, self.api, self.returns = url, api, returns
+        self.create = self.client.chat.completions.create if api == "chat" else self.client.completions.create
+        self.known = frozenset(inspect.signature(self.create).parameters)  # fields of the protocol
         usual = 20 if api == "chat" else 5
         require(top is None or type(top) is int and top >= 1, "must be a whole number, at least 1", top=top)
         if taken := sorted(options.keys() & {"messages", "prompt", "model", "stream", "n", "logprobs", "top_logprobs"}):
@@ -242,10 +244,9 @@ def _request(self: Client, question: str) -> dict[str, Any]:
     own: dict[str, Any] = {"model": self.model, "temperature": 0, "max_tokens": 16}
     own |= asks | {"max_tokens": 1} if self.returns == "log-probabilities" else {}
     own |= {"messages": [{"role": "user", "content": question}]} if self.api == "chat" else {"prompt": question}
-    create = self.client.chat.completions.create if self.api == "chat" else self.client.completions.create
-    fields, known = own | self.options, inspect.signature(create).parameters
-    more = {name: value for name, value in fields.items() if name not in known}  # of this endpoint alone
-    fields = {name: value for name, value in fields.items() if name in known and value is not None}
+    fields = own | self.options
+    more = {name: value for name, value in fields.items() if name not in self.known}  # of this endpoint alone
+    fields = {name: value for name, value in fields.items() if name in self.known and value is not None}
     return fields | ({"extra_body": {**more, **fields.get("extra_body", {})}} if more else {})
 
 # %% ../nbs/37_endpoints.ipynb #37a00015
@@ -348,11 +349,10 @@ def ask(
     question: str,  # a filled prompt
 ) -> dict[str, Any]:  # `top`: logarithms of probabilities by token, or `text`; `tokens`: numbers of those read and written
     "One answer. Raises `UserError` where the endpoint says no, `RunError` where it fails, or where the budget is used up."
-    create = self.client.chat.completions.create if self.api == "chat" else self.client.completions.create
     most = self._begin(question)
     try:
         for _ in range(self.limits.retries + 1):
-            said = self._once(lambda: create(**self._request(question)))
+            said = self._once(lambda: self.create(**self._request(question)))
             if said is not None:
                 self._count(said["tokens"], question)
                 return said
@@ -413,8 +413,7 @@ class Reader:
                 self.usage.outside += found[1]
                 return np.log(found[0])
         elif (label := read_text(entry["text"], self.prompt.words)) is not None:
-            rest = (1 - HARD_LABEL_CONFIDENCE) / (n - 1)
-            return np.log(np.where(np.arange(n) == label, HARD_LABEL_CONFIDENCE, rest))
+            return reader_of("labels", self.prompt.labels)([label])[0]
         self.usage.unread += 1
         self.usage.example = self.usage.example or one_line(entry.get("text") or " ".join(list(entry.get("top", {}))[:5]))
         return np.full(n, -math.log(n))
@@ -509,8 +508,8 @@ def endpoint_teacher(
     settings = [client.url, client.model, json.dumps(client._request(""), sort_keys=True, default=str)]
     fingerprint = digest("endpoint", settings, asked.template, asked.labels, asked.words)
     kept = AnswerFile(home_path(answers) if answers else answer_path(fingerprint))
-    reader = Reader(asked, client.usage)
     usage = client.usage
+    reader = Reader(asked, usage)
 
     made = EndpointTeacher(
         asked.labels,

@@ -5,6 +5,7 @@
 # %% ../nbs/36_prompts.ipynb #36a00003
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -206,13 +207,10 @@ def scores(
     lengths = np.array([len(q) for q in questions])
     start = common_start(questions) if self.shared else 0
     device, one = self.model.device, torch.ones(1, start, dtype=torch.long, device=self.model.device)
+    past = self._read(torch.tensor([questions[0][:start]], device=device), one, None).past_key_values if start else None
     for index in token_batches(lengths, batch_tokens(self.model)):
         chosen = [questions[i] for i in index]
-        if self.shared:
-            past = self._read(torch.tensor([chosen[0][:start]], device=device), one, None).past_key_values if start else None
-            out[index] = self._batch(chosen, start, past)
-        else:
-            out[index] = [self.alone(q) for q in chosen]
+        out[index] = self._batch(chosen, start, copy.deepcopy(past)) if self.shared else [self.alone(q) for q in chosen]
         answered(len(index))
     return out
 
