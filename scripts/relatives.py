@@ -11,6 +11,7 @@ The script skips what is already among the results, so an interrupted matrix con
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
 from six_tasks import ADVERSARIES, RESULTS, make_teacher, options, run
@@ -38,6 +39,7 @@ def main() -> None:
         "--methods", nargs="+", default=["base", *METHODS, *PAPER], help="names, joined by + where several are used together"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--more", nargs="+", type=float, default=MORE, help="the base's numbers of rows, as multiples")
     args = parser.parse_args()
     args.news, args.results = [], RELATIVES
     for seed in args.seeds:
@@ -50,7 +52,7 @@ def main() -> None:
 def compare(task: Task, teacher: Teacher, method: str, seed: int, args: argparse.Namespace) -> None:
     """The runs of one method, or of the base on each number of rows, that are missing. A method that refuses this student is named."""
     args.start_rows = ROWS.get(task.name, PAIRS)  # every run has the same start
-    for variant, rows in variants(task, method):
+    for variant, rows in variants(task, method, args.more):
         if not (args.results / f"{task.name}-{variant}-{seed}.json").exists():
             args.changes = schedule(task, method, rows)
             try:
@@ -59,11 +61,11 @@ def compare(task: Task, teacher: Teacher, method: str, seed: int, args: argparse
                 print(f"{task.name} {variant} {seed}: {e}", flush=True)
 
 
-def variants(task: Task, method: str) -> list[tuple[str, int]]:
+def variants(task: Task, method: str, more: Sequence[float] = MORE) -> list[tuple[str, int]]:
     """Names of runs as in `six_tasks`, and their rows."""
     rows = ROWS.get(task.name, PAIRS)
     if method == "base":
-        return [(f"convolution-first-{round(rows * times)}", round(rows * times)) for times in MORE]
+        return [(f"convolution-first-{round(rows * times)}", round(rows * times)) for times in more]
     return [(f"convolution-first-{rows}+{method}", rows)]
 
 
