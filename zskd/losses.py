@@ -10,7 +10,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import cast
 
@@ -19,12 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import UserError, require
+from .kinds import two_way
 from .metrics import kl_divergence
+from .score_losses import SCORE_LOSSES
 
 # %% auto #0
-__all__ = ['LOSSES', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'logit_l1', 'hard_ce', 'warn_once', 'dkd', 'nkd',
-           'dist', 'standardized_kl', 'pkd', 'hidden_cosine', 'minilm_relations', 'nearness', 'neighbours', 'LossTerm',
-           'LossSum', 'parse_loss', 'describe_loss']
+__all__ = ['LOSSES', 'SEVERAL', 'DEFAULT_LOSS', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'logit_l1', 'hard_ce',
+           'warn_once', 'dkd', 'nkd', 'dist', 'standardized_kl', 'pkd', 'hidden_cosine', 'minilm_relations', 'nearness',
+           'neighbours', 'LossTerm', 'LossSum', 'parse_loss', 'describe_loss']
 
 # %% ../nbs/40_losses.ipynb #aef0578f
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -266,7 +268,22 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "nkd": nkd,
     "dist": dist,
     "standardized_kl": standardized_kl,
-}  # the losses that compare logits, by name
+}  # the losses that compare logits of classes, by name
+SEVERAL = {
+    "kl": True,
+    "reverse_kl": True,
+    "jsd": True,
+    "hard_ce": True,
+    "logit_mse": False,
+    "logit_l1": False,
+}  # for several labels: summed?
+DEFAULT_LOSS = {"single_label": "kl+0.1*logit_mse", "multi_label": "kl+0.1*logit_mse", "score": "mse+0.5*ranknet"}  # by kind of task
+_OURS = frozenset([*LOSSES, *SCORE_LOSSES])
+
+
+def _loss(name: str) -> Callable[..., Tensor]:
+    "A loss of classes, labels or scores by its name."
+    return LOSSES[name] if name in LOSSES else SCORE_LOSSES[name]
 
 # %% ../nbs/40_losses.ipynb #d642f20c
 def _check_states(loss: str, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -383,7 +400,7 @@ def _number(x: float) -> str:
 
 def _parameters(name: str) -> list[inspect.Parameter]:
     "The parameters of a loss after the two logits. Raises `UserError` for one that a line cannot set."
-    params = list(inspect.signature(LOSSES[name]).parameters.values())[2:]
+    params = list(inspect.signature(_loss(name)).parameters.values())[2:]
     for p in params:
         if type(p.default) not in (int, float):
             raise UserError(
@@ -400,6 +417,7 @@ class LossTerm:
     weight: float  # above 0
     name: str  # a key of `LOSSES`
     params: dict[str, float] = field(default_factory=dict)  # as given; the rest keep their defaults
+    kind: str = "single_label"  # what the logits mean, one of `KINDS`
 
     def __call__(
         self,
@@ -407,7 +425,11 @@ class LossTerm:
         teacher_logits: Tensor,  # `[texts, classes]`
     ) -> Tensor:  # a scalar, times the weight
         "This term for a batch. Raises `UserError` if the loss does."
-        return self.weight * LOSSES[self.name](student_logits, teacher_logits, **self.params)
+        if self.kind == "multi_label" and self.name in SEVERAL:  # each label is a question with two classes
+            student_logits, teacher_logits = two_way(student_logits), two_way(teacher_logits)
+            labels = student_logits.shape[1] if SEVERAL[self.name] else 1
+            return self.weight * labels * _loss(self.name)(student_logits.flatten(0, 1), teacher_logits.flatten(0, 1), **self.params)
+        return self.weight * _loss(self.name)(student_logits, teacher_logits, **self.params)
 
     def __str__(self) -> str:
         params = ", ".join(f"{k}={_number(v)}" for k, v in self.params.items())
@@ -417,6 +439,16 @@ class LossTerm:
     def all_params(self) -> dict[str, float]:  # by name, defaults included
         "Every parameter of the loss."
         return {p.name: self.params.get(p.name, p.default) for p in _parameters(self.name)}
+
+# %% ../nbs/40_losses.ipynb #40a0c001
+def _check_fits(name: str, kind: str) -> None:
+    "Raise `UserError` if a loss of this package says nothing about this kind of task."
+    scores = kind == "score"
+    if name not in _OURS or (name in SCORE_LOSSES) == scores and (kind != "multi_label" or name in SEVERAL):
+        return
+    fitting = SCORE_LOSSES if scores else SEVERAL if kind == "multi_label" else _OURS - set(SCORE_LOSSES)
+    what = {"score": "scores, not classes", "multi_label": "several labels at once", "single_label": "classes, not scores"}[kind]
+    raise UserError(f"{name} does not fit a teacher of {what}; use {', '.join(sorted(fitting))}")
 
 # %% ../nbs/40_losses.ipynb #45dbbdbc
 @dataclass(frozen=True, repr=False)
@@ -462,14 +494,15 @@ def _constant(node: ast.expr) -> float:
         raise UserError("a number is too large") from e
 
 # %% ../nbs/40_losses.ipynb #5aaecf18
-def _term(node: ast.expr) -> LossTerm:
+def _term(node: ast.expr, kind: str) -> LossTerm:
     "One loss with its parameters. It runs on a toy batch, so that it checks their values itself."
     call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
     name = ast.unparse(call.func)
     if name in HIDDEN_LOSSES:
         raise UserError(f"{name} compares hidden states, not logits; call zskd.losses.{name} from a callback")
-    if name not in LOSSES:
+    if name not in LOSSES and name not in SCORE_LOSSES:
         raise UserError(f"{name} is unknown; use one of {', '.join(LOSSES)}")
+    _check_fits(name, kind)
     known = [p.name for p in _parameters(name)]
     takes = f"it takes {', '.join(known)}" if known else "it takes none"
     given = [keyword.arg for keyword in call.keywords]
@@ -480,23 +513,24 @@ def _term(node: ast.expr) -> LossTerm:
             raise UserError(f"{name}: {key} is given twice; leave one of them out")
     if call.args:
         raise UserError(f"{name}: parameters are given by name, as name=number; {takes}")
-    term = LossTerm(1.0, name, {str(k.arg): _constant(k.value) for k in call.keywords})
-    term(torch.zeros(2, 3), torch.eye(3)[:2])
+    term = LossTerm(1.0, name, {str(k.arg): _constant(k.value) for k in call.keywords}, kind)
+    columns = 1 if kind == "score" else 3
+    term(torch.zeros(2, columns), torch.eye(3)[:2, :columns])
     return term
 
 # %% ../nbs/40_losses.ipynb #32eb6638
-def _terms(node: ast.expr) -> list[LossTerm]:
+def _terms(node: ast.expr, kind: str) -> list[LossTerm]:
     "All losses of an expression, their weights multiplied out."
     if not isinstance(node, ast.BinOp):
-        return [_term(node)]
+        return [_term(node, kind)]
     if isinstance(node.op, ast.Add):
-        return _terms(node.left) + _terms(node.right)
+        return _terms(node.left, kind) + _terms(node.right, kind)
     if not isinstance(node.op, ast.Mult):
         raise UserError(f"{ast.unparse(node)} is neither a sum nor a weighted loss; write for example {_EXAMPLE!r}")
     number, rest = (node.right, node.left) if isinstance(node.right, ast.Constant) else (node.left, node.right)
     weight = _constant(number)
     require(math.isfinite(weight) and weight > 0, f"weight {weight:g} must be a number above 0")
-    return [LossTerm(weight * t.weight, t.name, t.params) for t in _terms(rest)]
+    return [replace(t, weight=weight * t.weight) for t in _terms(rest, kind)]
 
 # %% ../nbs/40_losses.ipynb #b1df8a74
 _EXAMPLE = "kl(temperature=2) + 0.1*logit_mse"
@@ -504,13 +538,14 @@ _EXAMPLE = "kl(temperature=2) + 0.1*logit_mse"
 
 def parse_loss(
     loss: str | LossSum,  # for example `'kl(temperature=2) + 0.1*logit_mse'`; a `LossSum` is returned as it is
+    kind: str = "single_label",  # what the logits mean, one of `KINDS`
 ) -> LossSum:  # a loss that prints as such a line
-    "Read a sum of losses. Raises `UserError` for a line that is not one, an unknown loss or parameter, and values out of range."
+    "Read a sum of losses. Raises `UserError` for a line that is not one, an unknown loss or parameter, values out of range, another kind."
     if isinstance(loss, LossSum):
         return loss
     line = repr(str(loss)[:60])
     try:
-        return LossSum(tuple(_terms(ast.parse(loss.strip(), mode="eval").body)))
+        return LossSum(tuple(_terms(ast.parse(loss.strip(), mode="eval").body, kind)))
     except UserError as e:
         raise UserError(e, loss=line) from e
     except (AttributeError, SyntaxError, ValueError, MemoryError, RecursionError) as e:
@@ -520,13 +555,14 @@ def parse_loss(
 def describe_loss(
     loss: str | LossSum,  # as `parse_loss` takes it
     n_classes: int,  # number of classes of the task
+    kind: str = "single_label",  # what the logits mean, one of `KINDS`
 ) -> str:  # one line per loss, and a line for each term that has no effect
     "What a loss is made of, and which terms are zero. Raises `UserError` if a loss has no effect at all with so few classes."
     lines = []
-    for term in parse_loss(loss).terms:
+    for term in parse_loss(loss, kind).terms:
         params = ", ".join(f"{k}={_number(v)}" for k, v in term.all_params.items())
-        about = (inspect.getdoc(LOSSES[term.name]) or "").split(". ")[0].rstrip(".")
+        about = (inspect.getdoc(_loss(term.name)) or "").split(". ")[0].rstrip(".")
         lines.append(f"{_number(term.weight)} * {term.name}({params}): {about}")
-        if note := _two_classes(term.name, n_classes, term.all_params):
+        if kind == "single_label" and (note := _two_classes(term.name, n_classes, term.all_params)):
             lines.append(f"  note: {note}")
     return "\n".join(lines)

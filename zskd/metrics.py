@@ -11,15 +11,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from scipy.special import log_softmax, softmax
+from scipy.special import expit, log_softmax
+from scipy.stats import kendalltau
+from sklearn.metrics import precision_recall_curve
 
 from .core import one_line
 from .errors import UserError
+from .kinds import answer_name, predictions, probabilities, two_way
 from .tasks import Row
 
 # %% auto #0
-__all__ = ['log_probabilities', 'agreement', 'kl_divergence', 'kl_each', 'kl_rows', 'mean_kl', 'reliability', 'ece', 'ece_of',
-           'scarce_classes', 'Classifier']
+__all__ = ['FEWEST', 'log_probabilities', 'agreement', 'kl_divergence', 'kl_each', 'kl_rows', 'mean_kl', 'reliability', 'ece',
+           'ece_of', 'scarce_classes', 'best_thresholds', 'Classifier']
 
 # %% ../nbs/12_metrics.ipynb #c06122e0
 def log_probabilities(
@@ -35,14 +38,24 @@ def _two(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"logits of shapes {a.shape} and {b.shape} cannot be compared; both must be [n, classes] with the same n >= 1")
     return a, b
 
+# %% ../nbs/12_metrics.ipynb #12c00001
+def _concordance(a: np.ndarray, b: np.ndarray) -> float:
+    "Share of pairs of inputs that two scores order alike: (1 + Kendall's tau) / 2, which is 1/2 for unrelated scores."
+    tau = float(kendalltau(a, b).statistic)
+    return (1 + tau) / 2 if np.isfinite(tau) else 0.5  # all scores of one model are equal
+
 # %% ../nbs/12_metrics.ipynb #8c2d510c
 def agreement(
     a_logits: np.ndarray,  # [n, C]
     b_logits: np.ndarray,  # [n, C], the same inputs and class order
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> float:  # 0 to 1
-    "Share of inputs on which both predict the same class (top-1 agreement of Stanton et al. 2021). Raises `UserError` for unequal shapes."
+    "How alike two models answer: top-1 agreement (Stanton et al. 2021), the same set of labels, or the same order of scores."
     a, b = _two(a_logits, b_logits)
-    return float((a.argmax(1) == b.argmax(1)).mean())
+    if kind == "score":
+        return _concordance(a[:, 0], b[:, 0])
+    same = predictions(a, kind) == predictions(b, kind)
+    return float((same.all(axis=1) if kind == "multi_label" else same).mean())
 
 # %% ../nbs/12_metrics.ipynb #53e42457
 def kl_divergence(
@@ -56,26 +69,34 @@ def kl_divergence(
 def kl_each(
     teacher_logits: torch.Tensor,  # [n, C]
     student_logits: torch.Tensor,  # [n, C]
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> torch.Tensor:  # [n], in nats
-    "KL(teacher || student) of each input, with gradient."
+    "KL(teacher || student) of each input, with gradient. Labels count together; scores are read as normal distributions."
+    if kind == "multi_label":
+        return kl_divergence(two_way(teacher_logits).log_softmax(-1), two_way(student_logits).log_softmax(-1)).sum(-1)
+    if kind == "score":  # of equal variance, that of the teacher's scores here
+        spread = teacher_logits.std(correction=0).clamp_min(1e-6)
+        return ((teacher_logits - student_logits) / spread).square().sum(-1) / 2
     return kl_divergence(teacher_logits.log_softmax(-1), student_logits.log_softmax(-1))
 
 # %% ../nbs/12_metrics.ipynb #6bd9cd28
 def kl_rows(
     teacher_logits: np.ndarray,  # [n, C]
     student_logits: np.ndarray,  # [n, C], the same inputs and class order
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> np.ndarray:  # float64 [n], nats
-    "KL(teacher || student) of each input, at temperature 1. Raises `UserError` for unequal shapes."
-    t, s = (torch.from_numpy(log_probabilities(z)) for z in _two(teacher_logits, student_logits))
-    return kl_divergence(t, s).numpy()
+    "`kl_each` in double precision, at temperature 1. Raises `UserError` for unequal shapes."
+    t, s = (torch.from_numpy(np.asarray(z, dtype=np.float64)) for z in _two(teacher_logits, student_logits))
+    return kl_each(t, s, kind).numpy()
 
 # %% ../nbs/12_metrics.ipynb #5dd82e97
 def mean_kl(
     teacher_logits: np.ndarray,  # [n, C]
     student_logits: np.ndarray,  # [n, C], the same inputs and class order
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> float:  # nats, 0 or more
     "Mean of KL(teacher || student) over the inputs, at temperature 1. Raises `UserError` for unequal shapes."
-    return float(np.maximum(kl_rows(teacher_logits, student_logits), 0).mean())
+    return float(np.maximum(kl_rows(teacher_logits, student_logits, kind), 0).mean())
 
 # %% ../nbs/12_metrics.ipynb #b3cbb493
 def reliability(
@@ -116,15 +137,16 @@ def ece_of(
 
 # %% ../nbs/12_metrics.ipynb #21b00002
 def scarce_classes(
-    answers: Mapping[str, int],  # rows of the pool per class, by the teacher's answers
+    answers: Mapping[str, int],  # rows of the pool per class or label, by the teacher's answers
+    of: int | None = None,  # rows of the pool; None: the sum of the classes
 ) -> str:  # a sentence; empty if every class has enough
     "Report classes with under 1 % of a pool, or under half of an equal share if there are more than 50 classes."
-    total, rows = sum(answers.values()), {one_line(name): n for name, n in answers.items()}
+    total, rows = sum(answers.values()) if of is None else of, {one_line(name): n for name, n in answers.items()}
     scarce = [name for name, n in rows.items() if n < total * min(0.01, 0.5 / len(rows))]
     if not scarce:
         return ""
     most = max(rows, key=rows.__getitem__)
-    if rows[most] == total:
+    if rows[most] == total and of is None:
         return (
             f"one class has all of the pool: the teacher answers {most!r} to each of its {total:,} rows, so agreement on such text "
             "says nothing about the student; give other text, or check the teacher"
@@ -135,11 +157,33 @@ def scarce_classes(
         "with so few; give text that provokes it, or more candidates (oversample)"
     )
 
+# %% ../nbs/12_metrics.ipynb #12c00006
+FEWEST = 10  # texts with a label; with fewer its threshold is not chosen
+
+
+def best_thresholds(
+    teacher_says: np.ndarray,  # bool [n, L], which labels the teacher gives
+    student_logits: np.ndarray,  # [n, L]
+) -> tuple[float, ...]:  # one per label, from 0 to 1
+    "For each label the probability above which the student answers most like the teacher, by F1."
+    found = []
+    for says, z in zip(np.asarray(teacher_says).T, np.asarray(student_logits, dtype=np.float64).T, strict=True):
+        if not FEWEST <= says.sum() <= len(says) - FEWEST:
+            found.append(0.5)
+            continue
+        precision, recall, cuts = precision_recall_curve(says, z)
+        k = int((2 * precision * recall / np.maximum(precision + recall, 1e-9))[:-1].argmax())
+        below = z[z < cuts[k]]  # halfway to the next lower text, so that the best ones are above
+        found.append(round(float(expit((cuts[k] + below.max()) / 2 if len(below) else cuts[k] - 1e-6)), 4))
+    return tuple(found)
+
 # %% ../nbs/12_metrics.ipynb #0cac360e
 class Classifier:
     "Base class of teachers and students, which compute logits for texts."
 
     labels: tuple[str, ...]  # class names, in the order of the logits
+    kind: str = "single_label"  # what the logits mean, one of `KINDS`
+    thresholds: tuple[float, ...] | None = None  # of several labels: the probability above which each applies; None: 0.5
 
     def logits(
         self,
@@ -154,14 +198,30 @@ def predict_proba(
     self: Classifier,
     texts: Sequence[str | Row],  # texts, or tuples of one or two texts
 ) -> np.ndarray:  # float32 [n, C], columns in the order of `labels`
-    "The probability of each class for each input. Raises the errors of `logits`."
-    return softmax(self.logits(texts), axis=1)
+    "The probability of each class or label for each input. Raises the errors of `logits`, and `UserError` for scores."
+    return probabilities(self.logits(texts), self.kind)
 
 # %% ../nbs/12_metrics.ipynb #c03e4029
 @patch
 def predict(
     self: Classifier,
     texts: Sequence[str | Row],  # texts, or tuples of one or two texts
-) -> np.ndarray:  # str [n]
-    "The name of the likeliest class of each input. Raises the errors of `logits`."
-    return np.array(self.labels)[self.logits(texts).argmax(axis=1)]
+) -> np.ndarray:  # [n]: names of classes, tuples of names for several labels, or scores
+    "What the model answers to each input. Raises the errors of `logits`."
+    found = predictions(self.logits(texts), self.kind, self.thresholds)
+    if self.kind == "single_label":
+        return np.array(self.labels)[found]
+    if self.kind == "score":
+        return found
+    out = np.empty(len(found), dtype=object)
+    out[:] = [tuple(np.array(self.labels)[row].tolist()) for row in found]
+    return out
+
+
+@patch
+def answer(
+    self: Classifier,
+    logits: np.ndarray,  # [C], of one input
+) -> str:
+    "An answer in words: a class, the labels with commas between them, or the score."
+    return answer_name(logits, self.labels, self.kind, self.thresholds)

@@ -22,12 +22,13 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews
 from .core import ASSETS, home_path, one_line
 from .core import digest as sha256
 from .errors import RunError, UserError, require
+from .kinds import METRICS, answer_name, check_kind, flags, label_sets, score_values
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0
-__all__ = ['Row', 'RELATIONS', 'METRICS', 'STYLES', 'FILES', 'TASKS', 'PAIR_COLUMNS', 'HUB_GLUE', 'as_rows', 'Texts', 'TextPool',
-           'as_texts', 'Task', 'list_names', 'plain_name', 'get_task', 'match_labels', 'Examples', 'read_examples',
-           'score', 'majority']
+__all__ = ['Row', 'RELATIONS', 'STYLES', 'FILES', 'TASKS', 'SIX_TASKS', 'PAIR_COLUMNS', 'HUB_GLUE', 'as_rows', 'Texts',
+           'TextPool', 'as_texts', 'Task', 'list_names', 'plain_name', 'get_task', 'match_labels', 'Examples',
+           'read_examples', 'score', 'majority']
 
 # %% ../nbs/10_tasks.ipynb #50f276c7
 Row = tuple[str, ...]  # one text, or two
@@ -125,19 +126,20 @@ def as_texts(
 
 # %% ../nbs/10_tasks.ipynb #899f4aa2
 RELATIONS = {"single": 1, "entailment": 2, "paraphrase": 2, "question_pair": 2, "question_sentence": 2}  # texts per input
-METRICS = ("accuracy", "f1")
 STYLES = ("plain", "phrase")
 FILES = {"train": "train.tsv", "validation": "dev.tsv"}  # split: name of its file in a data folder
 
 # %% ../nbs/10_tasks.ipynb #10690794
 @dataclass(frozen=True)
 class Task:
-    "A text classification task: its classes, its texts and its metric. Raises `UserError` if these do not fit together."
+    "A task on texts: its classes, labels or score, its texts and its metric. Raises `UserError` if these do not fit together."
 
     name: str  # for reports
-    labels: tuple[str, ...]  # class names, in the order of the label numbers
+    labels: tuple[str, ...]  # names of the classes or labels, in the order of their numbers; of a score, one name
     columns: tuple[str, ...]  # one or two columns with the texts
-    metric: str = "accuracy"  # comes first in the report: 'accuracy', or 'f1' (of `labels[1]` for two classes, otherwise macro)
+    metric: str = (
+        ""  # comes first in the report, one of `METRICS` of its kind ('f1': of `labels[1]` for two classes); '': the first of them
+    )
     relation: str = "single"  # one of RELATIONS: decides how training text is made
     style: str = "plain"  # one of STYLES: what the texts look like
     glue: str | None = None  # its name in the hub's GLUE
@@ -145,12 +147,20 @@ class Task:
     files: Mapping[str, str] = field(default_factory=lambda: dict(FILES))  # split: file name
     sizes: Mapping[str, int] = field(default_factory=dict)  # split: rows of the complete set, if known
     label_column: str | None = None  # column with the true labels; None: 'label', or GLUE's name for it
+    kind: str = "single_label"  # one of `KINDS`
 
     def __post_init__(self) -> None:
-        if len(set(self.labels)) < 2 or len(set(self.labels)) != len(self.labels):
-            raise UserError(f"task {self.name}: labels {list_names(self.labels)} must be at least two different names")
-        if self.metric not in METRICS:
-            raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(METRICS)}")
+        check_kind(self.kind)
+        fewest = 2 if self.kind == "single_label" else 1
+        if len(set(self.labels)) < fewest or len(set(self.labels)) != len(self.labels):
+            number = "two" if fewest == 2 else "one"
+            raise UserError(f"task {self.name}: labels {list_names(self.labels)} must be at least {number} different names")
+        if self.kind == "score" and len(self.labels) > 1:
+            raise UserError(f"task {self.name}: a score has one name, not {list_names(self.labels)}")
+        if not self.metric:
+            object.__setattr__(self, "metric", METRICS[self.kind][0])
+        if self.metric not in METRICS[self.kind]:
+            raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(METRICS[self.kind])}")
         if self.style not in STYLES:
             raise UserError(f"task {self.name}: style {self.style!r} is unknown; use one of {', '.join(STYLES)}")
         if RELATIONS.get(self.relation) != self.n_texts:
@@ -168,7 +178,7 @@ def n_texts(self: Task) -> int:
 
 @patch(as_prop=True)
 def n_labels(self: Task) -> int:
-    "Number of classes."
+    "Number of classes or labels."
     return len(self.labels)
 
 # %% ../nbs/10_tasks.ipynb #1f42576a
@@ -187,7 +197,8 @@ _MNLI = Task(
 # %% ../nbs/10_tasks.ipynb #1f42576b
 def _pair_task(name: str, labels: tuple[str, ...], columns: tuple[str, ...], relation: str, n: int) -> Task:
     "A GLUE task of pairs with `n` validation rows."
-    return Task(name, labels, columns, relation=relation, glue=name, folder=name.upper(), sizes={"validation": n})
+    kind = "single_label" if len(labels) > 1 else "score"
+    return Task(name, labels, columns, relation=relation, glue=name, folder=name.upper(), sizes={"validation": n}, kind=kind)
 
 # %% ../nbs/10_tasks.ipynb #1f42576c
 TASKS: dict[str, Task] = {
@@ -199,8 +210,11 @@ TASKS: dict[str, Task] = {
         _pair_task("qqp", ("not_duplicate", "duplicate"), ("question1", "question2"), "question_pair", 40430),
         _pair_task("mrpc", ("not_equivalent", "equivalent"), ("sentence1", "sentence2"), "paraphrase", 408),
         _pair_task("qnli", _YES_NO, ("question", "sentence"), "question_sentence", 5463),
+        Task("cola", ("unacceptable", "acceptable"), ("sentence",), "mcc", glue="cola", folder="CoLA", sizes={"validation": 1043}),
+        replace(_pair_task("stsb", ("similarity",), ("sentence1", "sentence2"), "paraphrase", 1500), folder="STS-B"),
     )
 }  # by name
+SIX_TASKS = ("sst2", "mnli", "rte", "qqp", "mrpc", "qnli")  # those of 2012.15495
 
 # %% ../nbs/10_tasks.ipynb #5f1c7b02
 def list_names(
@@ -248,7 +262,7 @@ def for_teacher(
     relation: str | None = None,  # how a pair is related; None: 'single' or 'entailment'
     columns: Sequence[str] | None = None,  # text columns of your data; None: 'text', or 'text_a' and 'text_b'
     name: str = "custom",  # for reports
-    metric: str = "accuracy",  # comes first in the report: 'accuracy' or 'f1'
+    metric: str = "",  # comes first in the report, as in `Task`
     label_column: str | None = None,  # column of your data with the true labels; None: 'label'
 ) -> Task:  # with the teacher's class names in its order
     "The task of a teacher. Raises `UserError` if number of texts, columns, relation or metric do not fit."
@@ -267,6 +281,7 @@ def for_teacher(
         metric,
         relation or ("single" if n_texts == 1 else "entailment"),
         label_column=label_column,
+        kind=getattr(teacher, "kind", "single_label"),
     )
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c
@@ -280,6 +295,8 @@ def match_labels(
     if len(task_labels) != len(model_labels):
         counts = f"the task has {len(task_labels)} classes and the model {len(model_labels)}"
         raise UserError(f"{counts} ({shown}); choose the task that the model was made for", labels=None)
+    if len(task_labels) == 1:  # a score, whatever it is called
+        return np.array([0])
     for key in (str, plain_name):
         want, have = [key(x) for x in task_labels], [key(x) for x in model_labels]
         if sorted(want) == sorted(have) and len(set(want)) == len(want):
@@ -298,19 +315,22 @@ class Examples:
     "Labelled rows of a task. Raises `UserError` if rows, labels and task do not fit."
 
     rows: list[Row]  # the inputs
-    labels: np.ndarray  # int64 [n], numbers of the true classes
+    labels: np.ndarray  # int64 [n], numbers of the true classes; bool [n, L] for several labels; float64 [n] for scores
     task: Task  # their task
     source: str = "memory"  # file or hub name
     split: str = "validation"  # which part of the data
     of: int | None = None  # rows of the complete set, if known
 
     def __post_init__(self) -> None:
-        self.rows, self.labels = as_rows(self.rows), np.asarray(self.labels, dtype=np.int64)
-        if self.labels.shape != (len(self.rows),):
+        kinds: dict[str, Any] = {"single_label": np.int64, "multi_label": bool, "score": np.float64}
+        self.rows, self.labels = as_rows(self.rows), np.asarray(self.labels, dtype=kinds[self.task.kind])
+        wide = (self.task.n_labels,) if self.task.kind == "multi_label" else ()
+        if self.labels.shape != (len(self.rows), *wide):
             raise UserError(f"examples of {self.task.name}: {len(self.rows)} rows but labels of shape {self.labels.shape}")
         if self.rows and len(self.rows[0]) != self.task.n_texts:
             raise UserError(f"task {self.task.name} has {self.task.n_texts} text(s) per input, but the rows have {len(self.rows[0])}")
-        if self.rows and not 0 <= self.labels.min() <= self.labels.max() < self.task.n_labels:
+        single = self.rows and self.task.kind == "single_label"
+        if single and not 0 <= self.labels.min() <= self.labels.max() < self.task.n_labels:
             raise UserError(f"examples of {self.task.name}: labels must be in 0 … {self.task.n_labels - 1}; is this split unlabelled?")
 
     def __len__(self) -> int:
@@ -324,12 +344,27 @@ def is_sample(self: Examples) -> bool | None:
 
 # %% ../nbs/10_tasks.ipynb #a1cde96f
 @patch
+def answer(
+    self: Examples,
+    i: int,  # which row
+) -> str:
+    "The right answer of a row, in words."
+    if self.task.kind == "single_label":
+        return self.task.labels[self.labels[i]]
+    row = self.labels[i : i + 1] if self.task.kind == "score" else self.labels[i] - 0.5  # as logits
+    return answer_name(row, self.task.labels, self.task.kind)
+
+
+@patch
 def __repr__(self: Examples) -> str:
-    "Task, split, number of rows, and rows per class."
-    counts = np.bincount(self.labels, minlength=self.task.n_labels)
-    classes = list_names(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
+    "Task, split, number of rows, and rows per class or label, or the range of the scores."
+    if self.task.kind == "score":
+        about = f"{self.labels.min():g} to {self.labels.max():g}" if len(self) else "no scores"
+    else:
+        counts = self.labels.sum(axis=0) if self.task.kind == "multi_label" else np.bincount(self.labels, minlength=self.task.n_labels)
+        about = list_names(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
     part = f" of {self.of}" if self.is_sample else ""
-    return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {classes})"
+    return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {about})"
 
 # %% ../nbs/10_tasks.ipynb #d5b5c8de
 @patch
@@ -337,8 +372,8 @@ def _repr_html_(self: Examples) -> str:
     "The first five rows as a table."
     heads = "".join(f"<th>{html.escape(c)}</th>" for c in (*self.task.columns, "label"))
     body = ""
-    for row, label in zip(self.rows[:5], self.labels[:5], strict=True):
-        cells = [*(t if len(t) <= 120 else t[:119] + "…" for t in row), self.task.labels[label]]
+    for i, row in enumerate(self.rows[:5]):
+        cells = [*(t if len(t) <= 120 else t[:119] + "…" for t in row), self.answer(i)]
         body += "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
     return f"<p>{html.escape(repr(self))}</p><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -350,20 +385,23 @@ PAIR_COLUMNS = (  # usual names of the two texts of a pair
     ("question", "sentence"),
     ("#1 String", "#2 String"),
 )
-_LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality")
+_LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality", "score")
 
 # %% ../nbs/10_tasks.ipynb #e713d016
 def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[str]:
-    "The text columns and the label column."
+    "The text columns and the label column, or the columns of all labels if each has its own."
     texts = [task.columns, *(PAIR_COLUMNS if task.glue and task.n_texts == 2 else ())]
     labels = (task.label_column,) if task.label_column else _LABEL_COLUMNS if task.glue else _LABEL_COLUMNS[:1]
-    for choices, what in ((texts, "text"), ([(c,) for c in labels], "label")):
+    places: list[tuple[str, ...]] = [(c,) for c in labels]
+    if task.kind == "multi_label" and not task.label_column:
+        places += [task.labels, ("labels",)]
+    for choices, what in ((texts, "text"), (places, "label")):
         if not any(set(c) <= set(header) for c in choices):
             missing = next(c for c in choices[0] if c not in header)
             there = other_separator(header, kind) or f"its columns are {shorten(', '.join(header), 200, placeholder=' …')}"
             option = {} if task.glue else {"columns" if what == "text" else "label_column": None}
             raise UserError(f"{path}: has no {what} column {missing!r}; {there}", **option)
-    found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, [(c,) for c in labels])]
+    found = [next(c for c in choices if set(c) <= set(header)) for choices in (texts, places)]
     if found[1][0] in found[0]:
         raise UserError(
             f"{path}: column {found[1][0]!r} has the true labels, so it cannot also be a text; choose another column for the text"
@@ -425,6 +463,18 @@ def _bad_label(path: str, values: list[tuple[str, str]], read: list[int | None],
         why = f"; the numbers in this file fit neither those in the class names ({named[0]} … {named[-1]}) nor class numbers from 0"
     return UserError(f"{path}: {where} has the label {value!r}; labels of {task.name} are {allowed}{why}")
 
+# %% ../nbs/10_tasks.ipynb #10a0b001
+def _read_labels(path: str, cells: list[tuple[str, list[Any]]], task: Task) -> np.ndarray:
+    "True labels of (line, cells), as `Examples` has them. Raises `UserError` for other values."
+    try:
+        if task.kind == "multi_label":
+            return flags(cells) if len(cells[0][1]) > 1 else label_sets([(where, value) for where, (value,) in cells], task.labels)
+        if task.kind == "score":
+            return score_values([(where, value) for where, (value,) in cells])
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+    return _label_numbers(path, [(where, "" if value is None else str(value)) for where, (value,) in cells], task)
+
 # %% ../nbs/10_tasks.ipynb #8c1ee607
 def read_examples(
     path: str | Path,  # a TSV, CSV, JSONL or Parquet file, according to its name; any other is read as TSV
@@ -443,11 +493,12 @@ def read_examples(
     if not found:
         raise UserError(f"{path}: has a header line but no rows; it must hold a header line and rows")
     notices.report(path)
+    n = task.n_texts
     for where, values in found:
-        if wrong := next((c for c, v in zip(columns[:-1], values, strict=False) if not isinstance(v, (str, type(None)))), None):
+        if wrong := next((c for c, v in zip(columns[:n], values, strict=False) if not isinstance(v, (str, type(None)))), None):
             raise UserError(f"{path}: {where}: column {wrong!r} is not text; choose another column for the text")
-    rows = [tuple((text or "").strip() for text in values[:-1]) for _, values in found]
-    labels = _label_numbers(path, [(where, "" if values[-1] is None else str(values[-1])) for where, values in found], task)
+    rows = [tuple((text or "").strip() for text in values[:n]) for _, values in found]
+    labels = _read_labels(path, [(where, list(values[n:])) for where, values in found], task)
     return Examples(rows, labels, task, path, split, task.sizes.get(split))
 
 # %% ../nbs/10_tasks.ipynb #df18d36f
