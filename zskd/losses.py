@@ -501,7 +501,7 @@ def _term(node: ast.expr, kind: str) -> LossTerm:
     if name in HIDDEN_LOSSES:
         raise UserError(f"{name} compares hidden states, not logits; call zskd.losses.{name} from a callback")
     if name not in LOSSES and name not in SCORE_LOSSES:
-        raise UserError(f"{name} is unknown; use one of {', '.join(LOSSES)}")
+        raise UserError(f"{name} is unknown; use one of {', '.join(SCORE_LOSSES if kind == 'score' else LOSSES)}")
     _check_fits(name, kind)
     known = [p.name for p in _parameters(name)]
     takes = f"it takes {', '.join(known)}" if known else "it takes none"

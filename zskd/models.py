@@ -30,10 +30,11 @@ from transformers import (
 
 from .core import digest, home_path, pick_dtype, read_json
 from .errors import RunError, UserError, out_of_memory, require
+from .kinds import PROBLEM_TYPES
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
-           'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
+           'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'kind_of', 'load_masked_lm', 'load_on_device',
            'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'state_width',
            'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
 
@@ -258,19 +259,15 @@ OTHER_HEADS = {  # end of an architecture's name: what such a model does
 
 
 def _check_config(name: str, config: PretrainedConfig) -> None:
-    "Raise `UserError` unless the model gives each text one of several classes."
+    "Raise `UserError` unless the model gives each text classes, labels or one score."
     kinds = [str(kind) for kind in config.architectures or ()]
     does = next((what for kind in kinds for end, what in OTHER_HEADS.items() if kind.endswith(end)), None)
     if does and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         prompt = ", or describe it with a prompt in a JSON file, as the page on endpoints shows" * does.endswith("(causal language model)")
         raise UserError(f"{name}: {does}, so it is not a text classifier; choose another model{prompt}")
-    if config.num_labels < 2:
-        raise UserError(f"{name}: has one output, so it is a regression model; a classifier has at least two classes")
-    if config.problem_type == "regression":
-        raise UserError(f"{name}: gives {config.num_labels} scores (problem_type is regression), not classes; give a text classifier")
-    if config.problem_type == "multi_label_classification":
+    if config.problem_type == "regression" and config.num_labels != 1:
         raise UserError(
-            f"{name}: gives a text several labels at once (multi_label_classification); a teacher gives it one, so choose another model"
+            f"{name}: gives {config.num_labels} scores (problem_type is regression); a teacher gives classes, labels or one score"
         )
     numbers, names = sorted(config.id2label), [str(label) for label in config.id2label.values()]
     if numbers != list(range(len(numbers))):
@@ -279,6 +276,15 @@ def _check_config(name: str, config: PretrainedConfig) -> None:
         )
     if twice := next((label for label in names if names.count(label) > 1), None):
         raise UserError(f"{name}: id2label in config.json has two classes named {twice!r}; give each its own name")
+
+# %% ../nbs/16_models.ipynb #16a0c002
+def kind_of(
+    config: PretrainedConfig,  # of a text classifier
+) -> str:  # one of `KINDS`
+    "What the numbers of a model mean."
+    if config.problem_type == PROBLEM_TYPES["multi_label"]:
+        return "multi_label"
+    return "score" if config.num_labels == 1 else "single_label"
 
 # %% ../nbs/16_models.ipynb #6dfb35d8
 def load_masked_lm(
@@ -357,7 +363,9 @@ def reading_lengths(
 def class_names(
     model: PreTrainedModel,  # a classifier
 ) -> list[str]:
-    "Names of the classes, in the order of the logits."
+    "Names of the classes or labels, in the order of the logits. A score without a name is called score."
+    if model.config.num_labels == 1 and model.config.id2label[0] == "LABEL_0":
+        return ["score"]
     return [model.config.id2label[i] for i in range(model.config.num_labels)]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import logit
 
 from .errors import UserError, require
 from .tasks import list_names, match_labels, plain_name
@@ -161,17 +162,45 @@ def _read_numbers(answers: Any, returns: str, labels: tuple[str, ...], say: Call
     array = _in_order(*named, labels) if named else _numbers(answers)
     return array if returns == "logits" else _probabilities_to_logits(array, say)
 
+# %% ../nbs/29_read_answers.ipynb #29a0c002
+def _read_several(answers: Any, returns: str, labels: tuple[str, ...]) -> np.ndarray:
+    "Logits [n, L] of answers about several labels."
+    answers = list(answers) if isinstance(answers, Iterator) else answers
+    if returns == "labels":
+        find, sure = label_finder(labels), float(np.log(HARD_LABEL_CONFIDENCE / (1 - HARD_LABEL_CONFIDENCE)))
+        logits = np.full((len(answers), len(labels)), -sure)
+        for i, names in enumerate(answers):
+            logits[i, [find(name) for name in ([names] if isinstance(names, str) else names)]] = sure
+        return logits
+    if hasattr(answers, "logits"):  # an output of transformers
+        return _numbers(answers.logits)
+    if scores := _scores(answers, labels, complete=False):
+        require(scores[1] or len(labels) == 1, "the scores of some labels are missing; call the pipeline with top_k=None", returns=returns)
+        answers = scores[0]
+    named = _columns(answers)
+    p = _in_order(*named, labels) if named else _numbers(answers)
+    if returns == "logits" or not p.size or not np.isfinite(p).all():
+        return p
+    if p.min() < 0 or p.max() > 1:
+        raise UserError("the teacher's answers are not probabilities (from 0 to 1); give 'logits' here if they are logits", returns=returns)
+    return np.asarray(logit(np.clip(p, 1e-7, 1 - 1e-7)))
+
 # %% ../nbs/29_read_answers.ipynb #f491fc7d
 def reader_of(
-    returns: str,  # 'probabilities', 'logits' or 'labels'
+    returns: str,  # 'probabilities', 'logits', 'labels' or, for scores, 'scores'
     labels: tuple[str, ...],  # class names
+    kind: str = "single_label",  # one of `KINDS`
 ) -> Callable[[Any], np.ndarray]:  # answers of the function to logits
-    "Make a function that reads answers of one kind. Raises `UserError` for an unknown kind; so does the function, for another kind."
-    kinds, say = ("probabilities", "logits", "labels"), _warn_once()
-    require(returns in kinds, f"is unknown; use one of {', '.join(kinds)}", returns=returns)
+    "Make a function that reads answers of one form. Raises `UserError` for an unknown form; so does the function, for another form."
+    forms, say = ("scores",) if kind == "score" else ("probabilities", "logits", "labels"), _warn_once()
+    require(returns in forms, f"is unknown; use one of {', '.join(forms)}", returns=returns)
 
     def read(answers: Any) -> np.ndarray:
         try:
+            if kind == "score":
+                return _numbers(answers).reshape(len(answers), -1)
+            if kind == "multi_label":
+                return _read_several(answers, returns, labels)
             return _labels_to_logits(answers, labels) if returns == "labels" else _read_numbers(answers, returns, labels, say)
         except (TypeError, ValueError) as e:
             raise UserError(f"the teacher's answers cannot be read ({e}); give 'labels' here if they are labels", returns=returns) from e

@@ -20,13 +20,25 @@ import torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from scipy.special import softmax
+from scipy.special import logit
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answers, pick_device, pick_dtype, progress
 from .errors import RunError, UserError, out_of_memory, require
+from .kinds import check_kind, probabilities
 from .metrics import Classifier
-from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
+from zskd.models import (
+    READ,
+    class_names,
+    first_line,
+    kind_of,
+    load_on_device,
+    pad_id,
+    reading_lengths,
+    reading_limit,
+    short_name,
+    weights_digest,
+)
 from .read_answers import label_finder, reader_of
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels
 from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
@@ -59,6 +71,7 @@ class Teacher(Classifier):
         scored: Callable[[], Teacher] | None = None,  # gives the teacher with its longer limit for scoring; None: itself
         asked: Callable[[], int] | None = None,  # questions so far, if a row may cost none or several; None: each row costs one
         spent: Callable[[], str] | None = None,  # says what was used of something that costs money; None: nothing does
+        kind: str = "single_label",  # what the logits mean, one of `KINDS`
     ):
         "Wrap a function that computes logits."
         self.labels = tuple(map(str, labels))
@@ -67,13 +80,14 @@ class Teacher(Classifier):
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
         self.columns = list(range(len(self.labels))) if columns is None else list(columns)
-        self._scored, self.asked, self.spent = scored, asked, spent
+        self._scored, self.asked, self.spent, self.kind = scored, asked, spent, kind
         self.queries = 0  # texts asked so far, without cached ones
         self.backward_queries = 0  # texts whose gradients were taken so far
 
     def __repr__(self) -> str:
         size = f", {self.n_params:,} parameters" if self.n_params else ""
-        return f"Teacher({self.name!r}, labels=[{list_names(map(repr, self.labels))}]{size})"
+        kind = "" if self.kind == "single_label" else f", {self.kind}"
+        return f"Teacher({self.name!r}, labels=[{list_names(map(repr, self.labels))}]{kind}{size})"
 
 # %% ../nbs/30_teachers.ipynb #5eed9d8d
 def check_logits(
@@ -135,22 +149,30 @@ def stored_logits(
     return rows.logits if tuple(rows.labels) == tuple(teacher.labels) else None
 
 # %% ../nbs/30_teachers.ipynb #658df5cb
+def _check_labels(labels: tuple[str, ...], kind: str) -> None:
+    "Raise `UserError` for names that no teacher of this kind has."
+    check_kind(kind)
+    shown = ", ".join(labels)
+    fewest, what = (2, "a classifier has at least two classes") if kind == "single_label" else (1, "a teacher has at least one label")
+    require(len(set(labels)) >= max(fewest, len(labels)), f"{what}, with different names", labels=shown)
+    require(kind != "score" or len(labels) == 1, "a score has one name", labels=shown)
+
+
 @patch(cls_method=True)
 def from_callable(
     cls: Teacher,
     fn: Callable[[list], Any],  # list of texts (or of pairs) to one answer per input; or a transformers pipeline
     labels: Sequence[str],  # class names, in the order of the answers' columns
     name: str | None = None,  # identifies the function and its version; without it, answers are not cached
-    returns: str = "probabilities",  # 'probabilities', 'logits' or 'labels' (indices or names)
+    returns: str = "probabilities",  # 'probabilities', 'logits' or 'labels' (indices or names); scores are read as they are
     n_texts: int = 1,  # texts per input, 1 or 2
     batch_size: int = 256,  # inputs per call
+    kind: str = "single_label",  # what it answers, one of `KINDS`
 ) -> Teacher:
-    "Make a teacher from any function. Raises `UserError` for an unknown `returns`, and for fewer than two different labels."
-    labels = tuple(map(str, labels))
-    read = reader_of(returns, labels)
-    require(
-        len(set(labels)) >= max(2, len(labels)), "a classifier has at least two classes, with different names", labels=", ".join(labels)
-    )
+    "Make a teacher from any function. Raises `UserError` for an unknown `returns` or `kind`, and for labels that do not fit."
+    labels, returns = tuple(map(str, labels)), "scores" if kind == "score" else returns
+    _check_labels(labels, kind)
+    read = reader_of(returns, labels, kind)
 
     def answer(batch: list) -> np.ndarray:
         logits = check_logits(read(fn(batch)), batch if n_texts == 2 else [(t,) for t in batch], labels)
@@ -162,10 +184,10 @@ def from_callable(
         batches = [inputs[i : i + batch_size] for i in range(0, len(inputs), batch_size)]
         return np.concatenate([answer(b) for b in batches])
 
-    fingerprint = digest("callable", name, returns, labels) if name else ""
+    fingerprint = digest("callable", name, returns, labels, *(() if kind == "single_label" else (kind,))) if name else ""
     called = cast(str, name or getattr(fn, "__name__", "callable"))
     kept = 64  # rows: few, because a failed call loses the answers that are not yet written
-    return cast(type[Teacher], cls)(labels, compute, called, fingerprint, n_texts, shard=kept, at_once=batch_size)
+    return cast(type[Teacher], cls)(labels, compute, called, fingerprint, n_texts, shard=kept, at_once=batch_size, kind=kind)
 
 # %% ../nbs/30_teachers.ipynb #4a8f23c4
 BLOCK = 2048  # rows per shard of the cache: what an interrupt may lose
@@ -204,13 +226,14 @@ def _forward(
     return out
 
 # %% ../nbs/30_teachers.ipynb #d277899f
-def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, pad: Padding, encoded: Encoded) -> np.ndarray:
+def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, pad: Padding, encoded: Encoded, kind: str) -> np.ndarray:
     "Logits of one block by `fast`, a copy of `model` in lower precision; `model` answers the close calls again."
     out = _forward(fast, pad, encoded, np.arange(len(encoded)), ANSWERED.get())
     if fast is model:
         return out
     best = np.sort(out, axis=1)
-    close = np.flatnonzero(best[:, -1] - best[:, -2] < TIE)
+    gap = np.abs(out).min(axis=1) if kind == "multi_label" else best[:, -1] - best[:, -2]
+    close = np.flatnonzero(gap < TIE)
     if len(close):
         out[close] = _forward(model, pad, encoded, close)[close]
     return out
@@ -226,7 +249,7 @@ def _reader_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_l
 
 # %% ../nbs/30_teachers.ipynb #2a8e5f48
 def _model_logits(
-    model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, pad: Padding
+    model: PreTrainedModel, fast: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int, pad: Padding, kind: str
 ) -> Callable[[list[Row]], np.ndarray]:
     "The `compute` of a Hugging Face teacher: rows to logits, block by block, the next block tokenised ahead."
     read = _reader_of(model, tokenizer, max_length)
@@ -241,7 +264,7 @@ def _model_logits(
                 if i + 1 < len(blocks):
                     pending = ahead.submit(read, blocks[i + 1])
                 try:
-                    parts.append(_exact_forward(model, fast, pad, encoded))
+                    parts.append(_exact_forward(model, fast, pad, encoded, kind))
                 except (IndexError, ValueError, RuntimeError) as e:
                     if out_of_memory(e):
                         raise
@@ -350,7 +373,7 @@ def load(
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
     max_length: int | None = None,  # tokens read of an input; None: 128, and up to 512 for scoring
 ) -> Teacher:
-    "Load a Hugging Face text classifier. Raises `UserError` for a bad folder or another model, `RunError` if the hub cannot be reached."
+    "Load a Hugging Face classifier, of one class, several labels or a score. Raises `UserError` for a bad folder or another model, `RunError` if the hub cannot be reached."
     if str(name).lower().endswith(".json") and Path(name).name != "config.json":  # that one belongs to a folder
         made = import_module("zskd.endpoints").described_teacher(name, device=device, precision=precision, max_length=max_length)
         return cast(Teacher, made)
@@ -362,7 +385,9 @@ def load(
     n_texts = own.get("n_texts") if isinstance(own, dict) else None
     length, scored = reading_lengths(who, model, tokenizer, max_length)
     pad, probes = _choose_padding(who, model, tokenizer, _reader_of(model, tokenizer, length), n_texts)
-    if fast is not model and not _rounds_only(fast, pad, probes):
+    if kind_of(model.config) == "score":  # a score has no close calls that could be computed again
+        fast, dtype = model, torch.float32
+    elif fast is not model and not _rounds_only(fast, pad, probes):
         warnings.warn(f"{who}: its answers in bfloat16 depend on the batch, so it answers in float32", stacklevel=2)
         fast, dtype = model, torch.float32
     make = partial(cls._of_model, model, fast, tokenizer, pad, short_name(name), n_texts, weights_digest(model), str(name), dtype)
@@ -388,9 +413,10 @@ def _of_model(
     pieces = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else given
     usual = pad.side == "right" and pad.id == (tokenizer.pad_token_id or 0)
     unusual = () if usual else ("padding", pad.side, str(None if pad.side == "none" else pad.id))
+    kind = kind_of(model.config)
     return cast(type[Teacher], cls)(
         class_names(model),
-        _model_logits(model, fast, tokenizer, max_length, pad),
+        _model_logits(model, fast, tokenizer, max_length, pad, kind),
         name=name,
         fingerprint=digest("model", weights, pieces, str(max_length), str(dtype), *unusual),
         n_texts=n_texts,
@@ -400,6 +426,7 @@ def _of_model(
         max_length=max_length,
         fast=fast,
         scored=scored,
+        kind=kind,
     )
 
 # %% ../nbs/30_teachers.ipynb #346faa1c
@@ -426,23 +453,30 @@ def mean_of(
     teachers: Sequence[Teacher],  # two or more, of the same classes in any order
     weights: Sequence[float] | None = None,  # of each, 0 or more; None: all alike
 ) -> Teacher:
-    "A teacher whose probabilities are the weighted mean of others. Raises `UserError` for other classes, texts or weights."
+    "A teacher whose probabilities, or scores, are the weighted mean of others. Raises `UserError` for other classes, texts or weights."
     require(len(teachers) > 1, "must be at least two", teachers=None)
     given = np.array([1.0] * len(teachers) if weights is None else list(weights), dtype=float)
     fit = given.shape == (len(teachers),) and np.isfinite(given).all() and given.min() >= 0 and given.sum() > 0
     require(fit, f"must be {len(teachers)} numbers, none negative and not all 0", weights=weights)
     labels, shares = teachers[0].labels, given / given.sum()
     orders = [match_labels(labels, t.labels) for t in teachers]
-    texts = {t.n_texts for t in teachers if t.n_texts}
+    texts, kinds = {t.n_texts for t in teachers if t.n_texts}, {t.kind for t in teachers}
+    require(len(kinds) == 1, f"answer in different ways ({', '.join(sorted(kinds))}); they must be of one kind", teachers=None)
+    (kind,) = kinds
     require(len(texts) < 2, f"read {' and '.join(map(str, sorted(texts)))} texts per input; they must read as many", teachers=None)
 
     def compute(rows: list[Row]) -> np.ndarray:
-        answers = [softmax(t.logits(rows), axis=1)[:, o] for t, o in zip(teachers, orders, strict=True)]
-        return np.log(np.maximum(np.tensordot(shares, answers, 1), 1e-7))
+        logits = [t.logits(rows)[:, o] for t, o in zip(teachers, orders, strict=True)]
+        if kind == "score":
+            return np.tensordot(shares, logits, 1)
+        p = np.clip(np.tensordot(shares, [probabilities(z, kind) for z in logits], 1), 1e-7, 1 - 1e-7)
+        return np.log(p) if kind == "single_label" else logit(p)
 
     known, sizes = [t.fingerprint for t in teachers], [t.n_params for t in teachers]
     fingerprint = digest("mean", *known, str(shares.tolist())) if all(known) else ""
-    made = cast(type[Teacher], cls)(labels, compute, f"mean of {list_names(t.name for t in teachers)}", fingerprint, *texts or (None,))
+    made = cast(type[Teacher], cls)(
+        labels, compute, f"mean of {list_names(t.name for t in teachers)}", fingerprint, *texts or (None,), kind=kind
+    )
     made.n_params = sum(size for size in sizes if size) if all(sizes) else None
     made.at_once = max(t.at_once for t in teachers)
     made.shard = next((t.shard for t in teachers if t.shard), None)
@@ -495,6 +529,8 @@ def for_task(
     "This teacher with its classes in the order of `task.labels`. Raises `UserError` if the names or the number of texts do not fit."
     if self.n_texts and self.n_texts != task.n_texts:
         raise UserError(f"task {task.name} has {task.n_texts} text(s) per input, but teacher {self.name} reads {self.n_texts}")
+    if self.kind != task.kind:
+        raise UserError(f"task {task.name} is of the kind {task.kind}, but teacher {self.name} is {self.kind}; choose a task to match")
     order = match_labels(task.labels, self.labels, allow_unnamed=allow_unnamed)
     if list(order) == list(range(len(order))) and self.labels == task.labels:
         return self
@@ -517,6 +553,7 @@ def for_task(
         scored,
         self.asked,
         self.spent,
+        self.kind,
     )
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a11

@@ -136,7 +136,7 @@ class TextCnnForSequenceClassification(TextCnnPreTrainedModel):
         attention_mask: torch.Tensor | None = None,  # [n, L], 0 for padding; None: there is none
         token_type_ids: torch.Tensor | None = None,  # int64 [n, L], 1 in the second text; None: there is one text
         inputs_embeds: torch.Tensor | None = None,  # [n, L, D], in place of `input_ids`
-        labels: torch.Tensor | None = None,  # int64 [n], classes; with them, the cross-entropy is returned, too
+        labels: torch.Tensor | None = None,  # int64 [n], classes; float [n, L] for labels or a score; with them, the loss is returned, too
         output_hidden_states: bool | None = None,  # whether to return the vectors and the features
         **kwargs: Any,  # ignored
     ) -> SequenceClassifierOutput:
@@ -149,7 +149,7 @@ class TextCnnForSequenceClassification(TextCnnPreTrainedModel):
             types = torch.zeros_like(mask, dtype=torch.long) if token_type_ids is None else token_type_ids
             pooled = self.comparison(features, mask, types)
         logits = self.classifier(F.gelu(self.dense(pooled)))
-        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        loss = None if labels is None else self.loss_function(labels, logits.float(), self.config)
         return SequenceClassifierOutput(loss, logits, found.hidden_states if output_hidden_states else None)
 
 # %% ../nbs/17_textcnn.ipynb #17a00017
