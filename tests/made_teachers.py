@@ -13,6 +13,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
+from zskd.kinds import PROBLEM_TYPES
+from zskd.models import load_classifier
 from zskd.tasks import Row
 from zskd.teachers import Teacher
 from zskd.tokens import encode_rows
@@ -332,3 +334,26 @@ def rounded(teacher: Teacher, digits: int = 2) -> Teacher:
         return teacher.predict_proba(texts).round(digits)
 
     return Teacher.from_callable(answer, teacher.labels, f"rounded {teacher.name} {digits}", n_texts=teacher.n_texts or 1)
+
+
+def with_head(folder: Path, names: Sequence[str], kind: str, mix: Sequence[Sequence[float]], bias: Sequence[float]) -> Path:
+    "The embedded teacher with outputs that are sums of its logits, saved in a folder."
+    model, tokenizer = load_classifier(ASSETS / "teacher")
+    weights, labels, old = torch.tensor(mix), dict(enumerate(names)), model.classifier
+    model.classifier = torch.nn.Linear(old.in_features, len(names))
+    model.classifier.weight.data = weights @ old.weight.data
+    model.classifier.bias.data, model.num_labels = weights @ old.bias.data + torch.tensor(bias), len(names)
+    model.config.update({"id2label": labels, "label2id": {n: i for i, n in labels.items()}, "problem_type": PROBLEM_TYPES[kind]})
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def three_labels(folder: Path) -> Path:
+    "Praise, blame and mild words, which may all apply to one text."
+    return with_head(folder, ("praise", "blame", "mild"), "multi_label", [[-1.0, 1.0], [1.0, -1.0], [0.2, 0.2]], [-2.0, -2.0, 0.5])
+
+
+def stars(folder: Path) -> Path:
+    "A score from about 1 to 4."
+    return with_head(folder, ("stars",), "score", [[-0.3, 0.3]], [2.5])

@@ -19,6 +19,7 @@ from .builders import BUILDERS, TextSample
 from .core import derive_seed
 from .corpora import split_words
 from .errors import UserError, require
+from .kinds import probabilities
 from .masked import MaskedRows, MaskFiller, SharedWords
 from .metrics import agreement, kl_each
 from .students import Student
@@ -33,22 +34,28 @@ __all__ = ['DIVERGENCES', 'logit_l1_each', 'agreeing_kl_each', 'Generated', 'cha
 def logit_l1_each(
     teacher_logits: torch.Tensor,  # [n, C]
     student_logits: torch.Tensor,  # [n, C]
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> torch.Tensor:  # [n]
-    "Mean absolute difference of the centred logits of each input (1912.11006, eq. 3)."
-    return (
-        ((teacher_logits - teacher_logits.mean(-1, keepdim=True)) - (student_logits - student_logits.mean(-1, keepdim=True))).abs().mean(-1)
-    )
+    "Mean absolute difference of the logits of each input, of classes less their mean (1912.11006, eq. 3)."
+    gap = teacher_logits - student_logits
+    return (gap - gap.mean(-1, keepdim=True) if kind == "single_label" else gap).abs().mean(-1)
 
 # %% ../nbs/41_adversaries.ipynb #1f2e794b
 def agreeing_kl_each(
     teacher_logits: torch.Tensor,  # [n, C]
     student_logits: torch.Tensor,  # [n, C]
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> torch.Tensor:  # [n], in nats
-    "`kl_each` where both name the same class, else 0 (2105.08584, eq. 7)."
-    return kl_each(teacher_logits, student_logits) * (teacher_logits.argmax(-1) == student_logits.argmax(-1))
+    "`kl_each` where both name the same class or labels, else 0 (2105.08584, eq. 7). Scores never differ in that."
+    kl = kl_each(teacher_logits, student_logits, kind)
+    if kind == "score":
+        return kl
+    if kind == "multi_label":
+        return kl * ((teacher_logits > 0) == (student_logits > 0)).all(-1)
+    return kl * (teacher_logits.argmax(-1) == student_logits.argmax(-1))
 
 # %% ../nbs/41_adversaries.ipynb #428931f6
-DIVERGENCES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+DIVERGENCES: dict[str, Callable[..., torch.Tensor]] = {
     "kl": kl_each,
     "logit_l1": logit_l1_each,
     "agreeing_kl": agreeing_kl_each,
@@ -65,6 +72,7 @@ class Generated:
     student_logits: np.ndarray  # float32 [n, C]
     labels: tuple[str, ...]  # class names
     perplexity: np.ndarray | None = None  # float32 [n], of the new words, by an untrained language model; NaN without new words
+    kind: str = "single_label"  # what the logits mean, one of `KINDS`
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -77,7 +85,7 @@ class Generated:
         name: str = "kl",  # one of `DIVERGENCES`
     ) -> np.ndarray:  # float32 [n]
         "How far apart the two models are on each input."
-        return DIVERGENCES[name](torch.from_numpy(self.teacher_logits), torch.from_numpy(self.student_logits)).numpy()
+        return DIVERGENCES[name](torch.from_numpy(self.teacher_logits), torch.from_numpy(self.student_logits), self.kind).numpy()
 
 # %% ../nbs/41_adversaries.ipynb #a30b1287
 def changed_words(
@@ -110,7 +118,7 @@ def stats(self: Generated) -> dict[str, float]:
     out = {
         "rows": len(self),
         "divergence": mean(self.divergence()),
-        "agreement": agreement(self.teacher_logits, self.student_logits),
+        "agreement": agreement(self.teacher_logits, self.student_logits, self.kind),
         "words": mean(sum(len(t.split()) for t in row) for row in self.rows),
         "changed": mean(map(changed_words, self.origins, self.rows)),
         "repetition": mean(map(repetition, self.rows)),
@@ -128,12 +136,15 @@ def records(
 ) -> Iterator[dict[str, Any]]:  # JSON types
     """One record for each input, for a file.
 
-    It has new and old text, divergence in nats, and both distributions: `teacher` and `student`, with `before` also `teacher_before`
-    and `student_before`.
+    It has new and old text, divergence in nats, and both answers, as probabilities or as a score: `teacher` and `student`, with
+    `before` also `teacher_before` and `student_before`.
     """
     known = {"teacher": self.teacher_logits, "student": self.student_logits}
     known |= {} if before is None else {"teacher_before": before[0], "student_before": before[1]}
-    shares = {who: torch.from_numpy(logits).double().softmax(-1).numpy().round(4).tolist() for who, logits in known.items()}
+    shares = {
+        who: (z if self.kind == "score" else probabilities(np.asarray(z, dtype=np.float64), self.kind)).round(4).tolist()
+        for who, z in known.items()
+    }
     for i, (row, origin, kl) in enumerate(zip(self.rows, self.origins, self.divergence(), strict=True)):
         yield {"text": list(row), "origin": list(origin), "divergence": round(float(kl), 4), **{who: p[i] for who, p in shares.items()}}
 
@@ -241,7 +252,7 @@ def search(
     rows = as_rows(rows)
     made, perplexity = self.propose(rows, teacher, student, seed) if rows else ([], None)
     answers = teacher.logits(made)[:, class_order(teacher, student)]
-    return Generated(made, rows, answers, student.logits(made), student.labels, perplexity)
+    return Generated(made, rows, answers, student.logits(made), student.labels, perplexity, student.kind)
 
 # %% ../nbs/41_adversaries.ipynb #3b56b337
 class RandomInfill(MaskFiller, Adversary):
@@ -349,7 +360,13 @@ def search(self: MaxDivergenceSearch, rows: Sequence[str | Row], teacher: Teache
     made = [row for versions in found for row in versions]
     t = teacher.logits(made, cache=self.cache)[:, class_order(teacher, student)]
     every = Generated(
-        made, [row for row in rows for _ in range(self.candidates)], t, student.logits(made), student.labels, perplexity.reshape(-1)
+        made,
+        [row for row in rows for _ in range(self.candidates)],
+        t,
+        student.logits(made),
+        student.labels,
+        perplexity.reshape(-1),
+        student.kind,
     )
     largest = every.divergence(self.divergence).reshape(len(rows), self.candidates).argmax(1)
     return every.select(np.arange(len(rows)) * self.candidates + largest)

@@ -21,6 +21,7 @@ from fastcore.basics import patch
 from .asking import Answer, Given, Mixture, OutOfQueries, ask_mixture, ask_states, ask_texts, plain_mixture
 from .checkpoints import RunState
 from .errors import UserError, require
+from .kinds import KINDS
 from .settings import Settings
 from .students import Student
 from .tasks import Row, TextPool, as_rows
@@ -441,6 +442,7 @@ class Callback:
     hidden_states = False  # whether `loss` reads `batch.hidden_states`
     pooled = False  # whether `loss` reads `batch.pooled`
     replaces_loss = False  # whether `loss` replaces the loss of the answers, instead of being added to it
+    kinds: tuple[str, ...] = KINDS  # of tasks that it is for
 
     def check_teacher(
         self,

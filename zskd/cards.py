@@ -15,14 +15,20 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from . import __version__
 from .core import atomic_path, digest, home_path, one_line
 from .corpora import source_name
-from .metrics import scarce_classes
+from .kinds import METRICS
+from .metrics import scarce_answers
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'needs_zskd', 'model_card', 'report_facts',
-           'shareable', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'NAMES', 'CORRELATIONS', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'needs_zskd',
+           'model_card', 'report_facts', 'shareable', 'is_own', 'write_card']
 
 # %% ../nbs/34_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def _metrics(report: Mapping[str, Any]) -> tuple[str, ...]:
+    "The two metrics of a report that a card shows."
+    return METRICS[report.get("kind", "single_label")][:2]
 
 
 def card_data(
@@ -41,7 +47,7 @@ def card_data(
             "dataset_split": one_line(report["evaluated_on"]["split"]),
         }
         student = report["scores"]["student"]
-        scores = [EvalResult(**what, metric_type=metric, metric_value=round(student[metric], 4)) for metric in ("accuracy", "f1")]
+        scores = [EvalResult(**what, metric_type=metric, metric_value=round(student[metric], 4)) for metric in _metrics(report)]
     tags = ["zskd", "knowledge-distillation", "zero-shot-distillation"]
     named = {"model_name": f"student of {teacher}", "eval_results": scores} if scores else {}
     return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags, **base, **named)
@@ -59,16 +65,31 @@ def _use(student: Any, n_texts: int | None) -> str:
     given = '{"text": "the first text", "text_pair": "the second text"}' if n_texts == 2 else '"a text"'
     reads = {1: "one text", 2: "two texts"}.get(n_texts or 0, "a text")
     own = "import zskd  # transformers does not know this kind of model without it\n" if needs_zskd(student) else ""
+    every = ", top_k=None" if student.kind == "multi_label" else ""
     return f"""## Use
 
 ```python
 {own}from transformers import pipeline
 
-classify = pipeline("text-classification", "PATH-OR-NAME-OF-THIS-FOLDER", truncation=True)
+classify = pipeline("text-classification", "PATH-OR-NAME-OF-THIS-FOLDER", truncation=True{every})
 classify({given})
 ```
 
-It reads {reads} (the first {student.max_length} pieces) and answers {_listed(student.labels)}."""
+It reads {reads} (the first {student.max_length} pieces) and answers {_answers(student)}."""
+
+
+def _answers(student: Any) -> str:
+    "What a student answers, in words."
+    if student.kind == "score":
+        return f"with one number, its {_code(student.labels[0])}"
+    if student.kind == "single_label":
+        return _listed(student.labels)
+    cuts = [0.5] * len(student.labels) if student.thresholds is None else student.thresholds
+    table = "\n".join(f"| {_cell(name)} | {cut:.3f} |" for name, cut in zip(student.labels, cuts, strict=True))
+    return (
+        "with a probability for each label. A label applies above this probability, with which the student is most like its teacher on "
+        f"held-out training text:\n\n| label | applies above |\n|---|---|\n{table}\n\n`zskd.Student.load(folder).predict(texts)` uses these"
+    )
 
 # %% ../nbs/34_cards.ipynb #fcf3b347
 def _cell(value: Any) -> str:
@@ -107,10 +128,9 @@ def _made(student: Any) -> str:
     "How a student was made, as a table."
     notes, run = student.notes, student.notes.get("run") or {}
     queries = run.get("queries") or {}
+    what = "the order of {} of the pairs of held-out training texts" if student.kind == "score" else "{} of the held-out training text"
     held_out = (
-        f"{notes['best_agreement']:.1%} of the held-out training text (KL {notes['best_kl']:.3f} nats)"
-        if "best_agreement" in notes
-        else None
+        f"{what.format(format(notes['best_agreement'], '.1%'))} (KL {notes['best_kl']:.3f} nats)" if "best_agreement" in notes else None
     )
     facts = {
         "teacher": notes.get("teacher"),
@@ -135,7 +155,8 @@ def _made(student: Any) -> str:
 # %% ../nbs/34_cards.ipynb #61c0a001
 def _scarce(run: Mapping[str, Any]) -> str:
     "A warning if a class is rare in the training text; empty otherwise."
-    scarce = scarce_classes(run.get("answers") or {})
+    kind, rows = run.get("kind", "single_label"), (run.get("queries") or {}).get("ood")
+    scarce = scarce_answers(run["answers"], kind, rows) if run.get("answers") else ""
     return f"\n\n**Warning:** {_cell(scarce)}." if scarce else ""
 
 # %% ../nbs/34_cards.ipynb #4decfc59
@@ -167,6 +188,11 @@ def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> st
     )
 
 # %% ../nbs/34_cards.ipynb #32990464
+NAMES = {"accuracy": "accuracy", "f1": "F1", "micro_f1": "micro F1", "macro_f1": "macro F1"}
+NAMES |= {"spearman": "Spearman's correlation", "pearson": "Pearson's correlation"}
+CORRELATIONS = ("spearman", "pearson")
+
+
 def _scores(report: Mapping[str, Any] | None) -> str:
     "Scores of teacher and student, as a table."
     if not report:
@@ -177,21 +203,27 @@ def _scores(report: Mapping[str, Any] | None) -> str:
     sides = [report["scores"][role] for role in ("teacher", "student")]
     base = report["baselines"]["majority"]
     lines = [
-        f"| {name} | {' | '.join(f'{100 * s[key]:.1f} %' for s in (*sides, base))} |"
-        for key, name in (("accuracy", "accuracy"), ("f1", "F1"))
+        f"| {NAMES[key]} | {' | '.join(f'{s[key]:.3f}' if key in CORRELATIONS else f'{100 * s[key]:.1f} %' for s in (*sides, base))} |"
+        for key in _metrics(report)
     ]
-    lines.append(f"| calibration error (ECE) | {report['ece']['teacher']:.3f} | {report['ece']['student']:.3f} | – |")
+    if report["ece"]["teacher"] is not None:
+        lines.append(f"| calibration error (ECE) | {report['ece']['teacher']:.3f} | {report['ece']['student']:.3f} | – |")
     if any((cut := report.get("cut") or {}).values()):
         shares = ("–" if cut.get(role) is None else f"{100 * cut[role]:.1f} %" for role in ("teacher", "student"))
         lines.append(f"| inputs longer than it reads | {' | '.join(shares)} | – |")
     kept = f"{report['pct_of_teacher']:.1f} % of the teacher's {report['metric']}; " if report["pct_of_teacher"] is not None else ""
     on = report["evaluated_on"]
+    share = f"{100 * report['agreement']:.1f} %"
+    agree = (
+        f"the two order {share} of the pairs of rows alike" if report.get("kind") == "score" else f"the two agree on {share} of the rows"
+    )
     of = f" of {on['of']:,}" if on["of"] else ""
     what = f"{_cell(report['name'])}, {_cell(on['split'])}, {report['n']:,}{of} rows"
+    simple = "mean score" if report.get("kind") == "score" else "majority class"
     return (
-        f"## Scores\n\n| {what} | teacher | student | majority class |\n|---|---|---|---|\n"
+        f"## Scores\n\n| {what} | teacher | student | {simple} |\n|---|---|---|---|\n"
         + "\n".join(lines)
-        + f"\n\nThe student keeps {kept}the two agree on {100 * report['agreement']:.1f} % of the rows."
+        + f"\n\nThe student keeps {kept}{agree}."
     )
 
 # %% ../nbs/34_cards.ipynb #a8983649
@@ -221,25 +253,25 @@ def model_card(
     notes, report = student.notes, student.report if report is None else report
     n_texts, teacher = notes.get("n_texts"), _cell(notes.get("teacher", "a teacher that was not recorded"))
     smaller = f", {notes['ratio']:.1f} times smaller than its teacher" if notes.get("ratio") else ""
-    head = (
-        f"# A student of {teacher}\n\nA text classifier with {student.n_params:,} parameters{smaller}, made by zero-shot knowledge "
-        "distillation."
+    what = {"score": "A model that scores texts", "multi_label": "A classifier of texts with several labels"}.get(
+        student.kind, "A text classifier"
     )
+    head = f"# A student of {teacher}\n\n{what} with {student.n_params:,} parameters{smaller}, made by zero-shot knowledge distillation."
     parts = [head, _use(student, n_texts), _made(student), _zero_shot(notes, report), _scores(report), LIMITS]
     data, text = f"---\n{card_data(notes, report).to_yaml()}\n---\n", "\n\n".join(parts) + "\n"
     return ModelCard(f"{data}{_LINE.format(digest(data, text)[:16])}\n{text}")
 
 # %% ../nbs/34_cards.ipynb #b9033ba1
-KEPT = ("task", "name", "metric", "n", "evaluated_on", "zero_shot", "pct_of_teacher", "agreement", "ece")  # of a report
+KEPT = ("task", "name", "metric", "n", "evaluated_on", "zero_shot", "pct_of_teacher", "agreement", "ece", "kind")  # of a report
 
 
 def report_facts(
     report: Mapping[str, Any],  # the `data` of a `Report`
 ) -> dict[str, Any]:  # JSON types
     "The facts of a report that the card of a student shows. Paths are left out."
-    scores = {role: {k: report["scores"][role][k] for k in ("accuracy", "f1")} for role in ("teacher", "student")}
-    majority = {k: report["baselines"]["majority"][k] for k in ("accuracy", "f1")}
-    facts = {k: report[k] for k in KEPT} | {"scores": scores, "baselines": {"majority": majority}}
+    scores = {role: {k: report["scores"][role][k] for k in _metrics(report)} for role in ("teacher", "student")}
+    majority = {k: report["baselines"]["majority"][k] for k in _metrics(report)}
+    facts = {k: report[k] for k in KEPT if k in report} | {"scores": scores, "baselines": {"majority": majority}}
     facts |= {"cut": report["cut"]} if report.get("cut") else {}
     return facts | {"evaluated_on": {k: v for k, v in report["evaluated_on"].items() if k != "source"}}
 

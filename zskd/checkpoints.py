@@ -78,6 +78,7 @@ class RunState:
     queries: Queries = field(default_factory=Queries)  # questions to the teacher
     generated: int | None = 0  # texts in `generated.jsonl`; None in checkpoints of version 0.1.0
     answers: dict[str, int] | None = None  # rows of the pool by the teacher's class
+    thresholds: list[float] = field(default_factory=list)  # of several labels, chosen at the end
 
 # %% ../nbs/45_checkpoints.ipynb #0d19f0f5
 @patch

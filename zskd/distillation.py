@@ -19,7 +19,7 @@ from .core import holds_files, pick_device
 from .corpora import Corpus, load_corpus
 from .efforts import effort_of
 from .errors import UserError, require
-from .losses import describe_loss
+from .losses import chosen_loss, describe_loss
 from .methods.index import make_adversary, make_methods
 from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import check_callbacks, count_answers
@@ -113,8 +113,8 @@ def check_training(
     "Raise `UserError` for a training that is impossible."
     pick_device(device)
     check_n_rows(n)
-    if isinstance(settings.loss, str):
-        describe_loss(settings.loss, task.n_labels)
+    if isinstance(loss := chosen_loss(settings.loss, task.kind), str):
+        describe_loss(loss, task.n_labels, task.kind)
     batch_size, left = check_batch(n, settings)
     good = adversary is None or isinstance(adversary, (Adversary, Stage2))
     require(good, "is no adversary; give for example MaskedLMGenerator()", adversary=adversary)

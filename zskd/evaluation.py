@@ -19,12 +19,15 @@ from markupsafe import Markup
 from .core import atomic_path, one_line, read_json, versions, write_json
 from .corpora import source_name
 from .errors import UserError, require
-from .metrics import agreement, ece, kl_rows, log_probabilities, mean_kl, reliability, scarce_classes
+from .kinds import METRICS, answer_name, confidence, two_way
+from .metrics import agreement, ece, kl_rows, mean_kl, reliability, scarce_answers
 from .pages import fill, render
-from .tasks import Examples, Row, majority, match_labels, score
+from .scores import baseline, score_logits
+from .tasks import Examples, Row, match_labels
 
 # %% auto #0
-__all__ = ['REPORT_KEYS', 'SCORES', 'SHOWN_CLASSES', 'Scorable', 'latency', 'class_logits', 'Report', 'evaluate']
+__all__ = ['REPORT_KEYS', 'SCORES', 'PLAIN', 'SHOWN_CLASSES', 'Scorable', 'latency', 'class_logits', 'Report', 'evaluate',
+           'shown_score']
 
 # %% ../nbs/60_evaluation.ipynb #60a00001
 class Scorable(Protocol):
@@ -70,6 +73,8 @@ def class_logits(
         raise UserError(f"{who}: has no `logits(rows)` and `labels`; wrap it, for example with Teacher.from_callable")
     if not len(examples):
         raise UserError(f"{examples.source}: holds no examples of {examples.task.name}; there is nothing to score")
+    if (kind := getattr(model, "kind", "single_label")) != examples.task.kind:
+        raise UserError(f"{who}: is {kind}, but the examples of {examples.task.name} are {examples.task.kind}; choose a task to match")
     try:
         order = match_labels(examples.task.labels, model.labels, allow_unnamed)
     except UserError as e:
@@ -151,7 +156,7 @@ def _data_note(name: str, zero_shot: bool | None) -> str:
     return f"Not zero-shot: data of {name} was used to make the student. Read its score as an upper bound."
 
 # %% ../nbs/60_evaluation.ipynb #60a00003
-def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None) -> list[str]:
+def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None, rows: int | None) -> list[str]:
     "What a reader must know about the data."
     n, split = len(examples), one_line(examples.split)
     if examples.is_sample:
@@ -160,7 +165,7 @@ def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
         complete = f"The evaluation set has {n:,} rows; whether it is complete is not known."
     else:
         complete = f"The evaluation set is the complete {split} set: {n:,} rows."
-    scarce = scarce_classes(answers or {})
+    scarce = scarce_answers(answers, examples.task.kind, rows) if answers else ""
     return [_data_note(one_line(examples.task.name), zero_shot), complete, *([f"Warning: {scarce}."] if scarce else [])]
 
 # %% ../nbs/60_evaluation.ipynb #8f68ddc7
@@ -179,21 +184,25 @@ def _side(model: Scorable, scores: Mapping[str, Any], metric: str, rows: Sequenc
     }
 
 # %% ../nbs/60_evaluation.ipynb #60a00004
-def _disagreements(examples: Examples, teacher: np.ndarray, student: np.ndarray, limit: int = 10) -> list[dict[str, Any]]:
-    "The inputs on which the two disagree, the largest KL first."
-    t, s, labels = teacher.argmax(1), student.argmax(1), examples.task.labels
-    pt, ps = np.exp(log_probabilities(teacher)).max(1), np.exp(log_probabilities(student)).max(1)
-    order = np.argsort(-kl_rows(teacher, student), kind="stable")
+def _disagreements(
+    examples: Examples, models: Mapping[str, Scorable], logits: Mapping[str, np.ndarray], limit: int = 10
+) -> list[dict[str, Any]]:
+    "The inputs on which the two answer differently, the largest KL first."
+    teacher, student, task = logits["teacher"], logits["student"], examples.task
+    said = {
+        who: [answer_name(z, task.labels, task.kind, getattr(models[who], "thresholds", None)) for z in logits[who]]
+        for who in ("teacher", "student")
+    }
+    sure = {} if task.kind == "score" else {who: confidence(logits[who], task.kind) for who in said}
+    order = np.argsort(-kl_rows(teacher, student, task.kind), kind="stable").tolist()
     return [
         {
             "texts": list(examples.rows[i]),
-            "label": labels[examples.labels[i]],
-            "teacher": labels[t[i]],
-            "student": labels[s[i]],
-            "teacher_confidence": float(pt[i]),
-            "student_confidence": float(ps[i]),
+            "label": examples.answer(i),
+            **{who: answers[i] for who, answers in said.items()},
+            **{f"{who}_confidence": float(sure[who][i]) if sure else None for who in said},
         }
-        for i in order[t[order] != s[order]][:limit]
+        for i in [i for i in order if said["teacher"][i] != said["student"][i]][:limit]
     ]
 
 # %% ../nbs/60_evaluation.ipynb #e8a528d9
@@ -209,19 +218,24 @@ def evaluate(
     name: str | None = None,  # title of the report; None takes the task's name
     zero_shot: bool | None = None,  # made without task data; None: yes if there are `sources`, else unknown
     timed: int = 9,  # texts on which latency is measured; 0 leaves it out
-    answers: Mapping[str, int] | None = None,  # rows of the training text by the teacher's class
+    answers: Mapping[str, int] | None = None,  # rows of the training text by the teacher's class or label
+    kind: str | None = None,  # of the run's task; must be that of the examples
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the task's order
 ) -> Report:
     "Score student and teacher, the teacher at its own length. Raises `UserError` for zero examples, NaN, and a wrong shape."
     task, zero_shot = examples.task, True if zero_shot is None and sources else zero_shot
     models = _by_name(teacher, student, undistilled)
     logits = {role: class_logits(model, examples, role, allow_unnamed) for role, model in models.items()}
-    scores = {role: score(z.argmax(1), examples.labels, task) for role, z in logits.items()}
+    scores = {role: score_logits(z, examples, getattr(models[role], "thresholds", None)) for role, z in logits.items()}
+    require(kind in (None, task.kind), f"was trained, but the examples of {task.name} are {task.kind}", kind=kind)
+    rows = (queries or {}).get("ood")
     sides = {r: _side(models[r], scores[r], task.metric, examples.rows, timed) for r in ("teacher", "student")}
     data = {"name": one_line(name or task.name)} | _run(queries, seconds, seed, sources)
-    data |= _about(examples, zero_shot, answers) | sides | _compare(sides, logits, examples) | _by_role(scores, logits, examples)
+    data |= (
+        _about(examples, zero_shot, answers, rows) | sides | _compare(sides, models, logits, examples) | _by_role(scores, logits, examples)
+    )
     data["cut"] = {r: models[r].truncated(examples.rows) if hasattr(models[r], "truncated") else None for r in ("teacher", "student")}
-    data["baselines"] = {"majority": majority(examples.labels, task), "undistilled": scores.get("undistilled")}
+    data["baselines"] = {"majority": baseline(examples), "undistilled": scores.get("undistilled")}
     data = {k: data[k] for k in (*REPORT_KEYS, *sorted(data.keys() - set(REPORT_KEYS)))}
     return Report(json.loads(json.dumps(data, default=lambda x: x.item(), allow_nan=False)))
 
@@ -245,7 +259,7 @@ def _run(
     }
 
 # %% ../nbs/60_evaluation.ipynb #3e6da064
-def _about(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None) -> dict[str, Any]:
+def _about(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int] | None, rows: int | None) -> dict[str, Any]:
     "What is reported of the data. A file appears by its name only, because reports are passed on."
     path = Path(examples.source)
     evaluated_on = {
@@ -254,40 +268,67 @@ def _about(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
         "of": examples.of,
         "is_sample": examples.is_sample,
     }
-    task = {"task": examples.task.name, "metric": examples.task.metric, "n": len(examples), "labels": list(examples.task.labels)}
+    task = {
+        "task": examples.task.name,
+        "metric": examples.task.metric,
+        "n": len(examples),
+        "labels": list(examples.task.labels),
+        "kind": examples.task.kind,
+    }
     return task | {
         "evaluated_on": evaluated_on,
         "zero_shot": zero_shot,
         "answers": answers,
-        "notes": _notes(examples, zero_shot, answers),
+        "notes": _notes(examples, zero_shot, answers, rows),
     }
 
 # %% ../nbs/60_evaluation.ipynb #a4efadac
-def _compare(sides: dict[str, Any], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
+def _compare(sides: dict[str, Any], models: dict[str, Scorable], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
     "What is reported of teacher and student together."
-    t, s = sides["teacher"], sides["student"]
+    t, s, kind = sides["teacher"], sides["student"], examples.task.kind
     return {
         "compression": t["params"] / s["params"] if t["params"] and s["params"] else None,
         "pct_of_teacher": 100 * s["score"] / t["score"] if t["score"] > 0 else None,
-        "agreement": agreement(logits["teacher"], logits["student"]),
-        "kl": mean_kl(logits["teacher"], logits["student"]),
-        "disagreements": _disagreements(examples, logits["teacher"], logits["student"]),
+        "agreement": agreement(logits["teacher"], logits["student"], kind),
+        "kl": mean_kl(logits["teacher"], logits["student"], kind),
+        "disagreements": _disagreements(examples, models, logits),
     }
 
 # %% ../nbs/60_evaluation.ipynb #d7e5d1a4
 def _by_role(scores: dict[str, Any], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
-    "What is reported of teacher and student each."
-    both = ("teacher", "student")
+    "What is reported of teacher and student each. Scores have no calibration, and only classes have a confusion matrix."
+    both, kind = ("teacher", "student"), examples.task.kind
+    truth = examples.labels.reshape(-1).astype(int)
+    flat = {r: two_way(logits[r]).reshape(-1, 2) if kind == "multi_label" else logits[r] for r in both}
     return {
-        "ece": {r: ece(logits[r], examples.labels) for r in both},
-        "calibration": {r: reliability(logits[r], examples.labels) for r in both},
-        "per_class_f1": {r: scores[r]["per_class_f1"] for r in both},
-        "confusion": {r: scores[r]["confusion"] for r in both},
+        "ece": {r: None if kind == "score" else ece(flat[r], truth) for r in both},
+        "calibration": {r: [] if kind == "score" else reliability(flat[r], truth) for r in both},
+        "per_class_f1": {r: scores[r].get("per_class_f1", {}) for r in both},
+        "confusion": {r: scores[r].get("confusion") for r in both},
         "scores": {r: scores[r] for r in both},
     }
 
 # %% ../nbs/60_evaluation.ipynb #5624fe07
-SCORES = {"accuracy": "accuracy", "f1": "F1", "macro_f1": "macro F1", "mcc": "Matthews' correlation"}  # names of the metrics
+SCORES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "map": "mean average precision",
+    "mcc": "Matthews' correlation",
+    "spearman": "Spearman's correlation",
+    "pearson": "Pearson's correlation",
+    "ndcg": "NDCG@10",
+}  # names of the metrics
+PLAIN = ("mcc", "spearman", "pearson", "ndcg")  # shown as they are, not in percent
+
+
+def shown_score(
+    metric: str,  # a key of `SCORES`
+    value: float | None,
+) -> str:
+    "A score for a table: a correlation as it is, anything else in percent."
+    return "–" if value is None else f"{value:.3f}" if metric in PLAIN else f"{100 * value:.1f} %"
 
 
 def _percent(x: float | None) -> str:
@@ -320,8 +361,10 @@ def _lines(data: Mapping[str, Any]) -> list[list[str]]:
     sides = [data.get(c) or {} for c in ("teacher", "student")]
     blank = ["–"] * (len(columns) - 2)
     lines = [["", *columns]]
-    lines += [[what, *(_percent(s[key]) if key != "mcc" else f"{s[key]:.3f}" for s in columns.values())] for key, what in SCORES.items()]
-    lines.append(["calibration error (ECE)", *(f"{data['ece'][c]:.3f}" for c in ("teacher", "student")), *blank])
+    metrics = METRICS[data.get("kind", "single_label")]
+    lines += [[SCORES[key], *(shown_score(key, s[key]) for s in columns.values())] for key in metrics]
+    if data["ece"]["teacher"] is not None:
+        lines.append(["calibration error (ECE)", *(f"{data['ece'][c]:.3f}" for c in ("teacher", "student")), *blank])
     lines.append(["parameters", *(_number(s.get("params")) for s in sides), *blank])
     if any((cut := data.get("cut") or {}).values()):
         lines.append(["truncated inputs", *(_percent(cut.get(c)) for c in ("teacher", "student")), *blank])
@@ -338,7 +381,8 @@ def _summary(data: Mapping[str, Any]) -> str:
         kept = f"The student keeps {share:.1f} % of its teacher's {metric}"
     size = ", its size relative to the teacher is not known" if smaller is None else f" and is {_times(smaller)} times smaller"
     inputs = f"{data['n']:,} input{'s' * (data['n'] != 1)}"
-    return f"{kept}{size}; the two agree on {_percent(data['agreement'])} of {inputs} (KL {data['kl']:.3f} nats)."
+    agree = "order alike {} of the pairs of" if data.get("kind") == "score" else "agree on {} of"
+    return f"{kept}{size}; the two {agree.format(_percent(data['agreement']))} {inputs} (KL {data['kl']:.3f} nats)."
 
 # %% ../nbs/60_evaluation.ipynb #7e425a74
 @patch
@@ -364,8 +408,8 @@ def _tiles(data: Mapping[str, Any]) -> dict[str, str]:
     "The main figures by caption."
     metric = SCORES[data["metric"]]
     return {
-        f"{metric} of the student": _percent(data["student"]["score"]),
-        f"{metric} of the teacher": _percent(data["teacher"]["score"]),
+        f"{metric} of the student": shown_score(data["metric"], data["student"]["score"]),
+        f"{metric} of the teacher": shown_score(data["metric"], data["teacher"]["score"]),
         "of the teacher's score": _number(data["pct_of_teacher"], ".1f", " %"),
         "times smaller": _times(data["compression"]),
         "agreement with the teacher": _percent(data["agreement"]),
@@ -376,21 +420,26 @@ SHOWN_CLASSES = 12  # of more classes, a page shows those with the most errors
 
 
 def _worst_classes(data: Mapping[str, Any]) -> dict[int, str]:
-    "The classes that a page shows, by number: all of a few, and of many those in which teacher and student err most."
+    "The classes or labels that a page shows, by number: all of a few, and of many those in which teacher and student err most."
+    if data["confusion"]["teacher"] is None:
+        f1 = [sum(data["per_class_f1"][role].get(name, 0.0) for role in ("teacher", "student")) for name in data["labels"]]
+        shown = np.argsort(f1, kind="stable")[:SHOWN_CLASSES] if data["per_class_f1"]["teacher"] else []
+        return {i: data["labels"][i] for i in sorted(map(int, shown))}
     wrong = sum(np.asarray(data["confusion"][role]) for role in ("teacher", "student")) * (1 - np.eye(len(data["labels"]), dtype=int))
     errors = wrong.sum(0) + wrong.sum(1)
     return {i: data["labels"][i] for i in sorted(np.argsort(-errors, kind="stable")[:SHOWN_CLASSES].tolist())}
 
 # %% ../nbs/60_evaluation.ipynb #925a48cb
-def _bars(data: Mapping[str, Any], classes: Mapping[int, str]) -> dict[str, dict[str, list[tuple[str, str, float]]]]:
-    "Bars of the scores and of each class: title to (caption, CSS class, value from 0 to 1)."
+def _bars(data: Mapping[str, Any], classes: Mapping[int, str]) -> dict[str, dict[str, list[tuple[str, str, float, str]]]]:
+    "Bars of the scores and of each class: title to (caption, CSS class, value from 0 to 1, value as text)."
     both = ("teacher", "student")
     columns, f1 = _columns(data), data["per_class_f1"]
     return {
         "score_bars": {
-            SCORES[key]: [(c, c if c in both else "neutral", scores[key]) for c, scores in columns.items()] for key in ("accuracy", "f1")
+            SCORES[key]: [(c, c if c in both else "neutral", scores[key], shown_score(key, scores[key])) for c, scores in columns.items()]
+            for key in METRICS[data.get("kind", "single_label")][:2]
         },
-        "class_bars": {name: [(role, role, f1[role][name]) for role in both] for name in classes.values()},
+        "class_bars": {name: [(role, role, f1[role][name], _percent(f1[role][name])) for role in both] for name in classes.values()},
     }
 
 # %% ../nbs/60_evaluation.ipynb #19652c7f

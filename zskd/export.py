@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from .cards import shareable
 from .core import home_path, read_object, sealed, write_json
 from .errors import RunError, UserError, require
 from .evaluation import latency
-from .metrics import Classifier, agreement, log_probabilities
+from .kinds import probabilities
+from .metrics import Classifier, agreement
 from .models import model_folder
 from .students import Student
 from .tasks import Row, as_rows, list_names
@@ -59,6 +61,9 @@ class OnnxStudent(Classifier):
             raise UserError(f"{folder}: holds no export as {precision}; it would be {self.file.name}, written by export_onnx")
         saved = read_object(about, "export the student again", labels=list, n_params=int, max_length=int)
         self.labels, self.n_params, self.max_length = tuple(saved["labels"]), saved["n_params"], saved["max_length"]
+        self.kind = saved.get("kind", "single_label")
+        cuts = (saved.get("notes") or {}).get("thresholds")
+        self.thresholds = tuple(cuts) if cuts else None
         self.name = f"student, ONNX {precision}"
         self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         try:
@@ -102,12 +107,17 @@ def _quiet() -> Iterator[None]:
 class _Outputs(torch.nn.Module):
     "A classifier that maps tensors to tensors, as exporters need it: logits, and the confidence at a temperature."
 
-    def __init__(self, model: torch.nn.Module, names: Sequence[str], temperature: float):
+    def __init__(self, model: torch.nn.Module, names: Sequence[str], temperature: float, kind: str):
         super().__init__()
-        self.model, self.names, self.temperature = model, tuple(names), temperature
+        self.model, self.names, self.temperature, self.kind = model, tuple(names), temperature, kind
 
     def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         logits = self.model(**dict(zip(self.names, tensors, strict=True))).logits
+        if self.kind == "score":  # has no confidence
+            return logits, torch.ones_like(logits[:, 0])
+        if self.kind == "multi_label":  # of the likeliest set of labels
+            p = (logits / self.temperature).sigmoid()
+            return logits, torch.maximum(p, 1 - p).prod(-1)
         return logits, (logits / self.temperature).softmax(-1).amax(-1)
 
 # %% ../nbs/62_export.ipynb #daff7422
@@ -121,7 +131,7 @@ def _write_graph(
     inputs = student.inputs(encode_rows(student.tokenizer, rows, student.max_length), [0, 1])
     size, pieces = torch.export.Dim("batch"), torch.export.Dim("pieces", max=student.max_length)
     torch.onnx.export(
-        _Outputs(student.model.eval(), list(inputs), temperature),
+        _Outputs(student.model.eval(), list(inputs), temperature, student.kind),
         tuple(inputs.values()),
         str(file),
         input_names=list(inputs),
@@ -205,7 +215,7 @@ def export_onnx(
         student.limited_tokenizer().save_pretrained(tmp)
         student.model.config.save_pretrained(tmp)
         about = _own_files(home_path(out), tmp)
-        about |= {"labels": student.labels, "n_params": student.n_params, "max_length": student.max_length}
+        about |= {"labels": student.labels, "kind": student.kind, "n_params": student.n_params, "max_length": student.max_length}
         write_json(tmp / "zskd.json", sealed({**about, "notes": shareable(student.notes)}))
     if not int8:
         (home_path(out) / FILES["int8"]).unlink(missing_ok=True)  # of an earlier export
@@ -219,18 +229,19 @@ def compare(
     exports: dict[str, OnnxStudent],  # from `export_onnx`
     rows: Sequence[str | Row],  # texts to compare on; texts of the task are best
     timed: int = 50,  # texts to measure the latency on, one at a time; 0 leaves it out
-) -> list[dict[str, Any]]:  # the student first: agreement (0 to 1), largest difference of a probability, bytes, milliseconds
+) -> list[dict[str, Any]]:  # the student first: agreement (0 to 1), largest difference of a probability or score, bytes, milliseconds
     "Ask a student and its exports about the same texts. Raises `UserError` if there are none."
     rows = as_rows(rows)
     require(len(rows) > 0, "is empty; give at least one text to compare on", rows=None)
     original, found = student.logits(rows), []
+    shown = (lambda z: z) if student.kind == "score" else partial(probabilities, kind=student.kind)
     for name, model in {"PyTorch": student, **{f"ONNX {p}": m for p, m in exports.items()}}.items():
         logits = model.logits(rows)
         found.append(
             {
                 "model": name,
-                "agreement": agreement(original, logits),
-                "largest_difference": float(np.abs(np.exp(log_probabilities(logits)) - np.exp(log_probabilities(original))).max()),
+                "agreement": agreement(original, logits, student.kind),
+                "largest_difference": float(np.abs(shown(logits) - shown(original)).max()),
                 "bytes": model.file.stat().st_size if isinstance(model, OnnxStudent) else 4 * model.n_params,
                 "latency_ms": latency(model, rows, timed) if timed else None,
             }

@@ -32,8 +32,10 @@ from transformers import (
 
 from .core import home_path, pick_device, pick_dtype, write_json
 from .errors import RunError, require
+from .kinds import PROBLEM_TYPES
 from .models import give_pad_token, load_classifier, make_folder, model_folder, reading_lengths, short_name
-from .tasks import Examples, Row, Task, score
+from .scores import score_logits
+from .tasks import Examples, Row, Task
 from .teachers import Teacher
 
 # %% auto #0
@@ -69,7 +71,7 @@ def fine_tune(
     if not all(weights.isfinite().all() for weights in model.parameters()):
         raise RunError("the weights became infinite or NaN; choose a lower learning rate", lr=lr)
     _save_teacher(model, tokenizer, task, max_length, out)
-    result = score(Teacher.load(out, max_length=max_length).logits(examples.rows).argmax(1), examples.labels, task)
+    result = score_logits(Teacher.load(out, max_length=max_length).logits(examples.rows), examples)
     write_json(out / "teacher.json", {"task": task.name, "trained_on": len(rows), "settings": settings, "validation": result})
     return result
 
@@ -95,7 +97,7 @@ def _base_classifier(base: str | Path, task: Task, dropout: float) -> tuple[PreT
         num_labels=len(names),
         id2label=names,
         label2id={v: k for k, v in names.items()},
-        problem_type="single_label_classification",
+        problem_type=PROBLEM_TYPES[task.kind],
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         ignore_mismatched_sizes=True,
@@ -169,6 +171,11 @@ def _training_options(settings: dict[str, Any], n: int) -> dict[str, Any]:
         "disable_tqdm": os.environ.get("TQDM_DISABLE") == "1",
     }
 
+# %% ../nbs/31_fine_tuning.ipynb #31c00001
+def _targets(labels: np.ndarray) -> list[Any]:
+    "Labels as the `Trainer` takes them: the number of a class, 0.0 or 1.0 for each label, or a score."
+    return labels.tolist() if labels.dtype == np.int64 else labels.astype(np.float32).tolist()
+
 # %% ../nbs/31_fine_tuning.ipynb #365d20bb
 def _train(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row], labels: np.ndarray, settings: dict[str, Any]
@@ -176,7 +183,7 @@ def _train(
     "Train with transformers' `Trainer`, in a temporary folder that stays empty."
     texts = zip(*rows, strict=True)  # one list, or two
     encoded = tokenizer(*map(list, texts), truncation=True, max_length=settings["max_length"], return_attention_mask=False)
-    items = [{**{k: v[i] for k, v in encoded.items()}, "labels": int(y)} for i, y in enumerate(labels)]
+    items = [{**{k: v[i] for k, v in encoded.items()}, "labels": y} for i, y in enumerate(_targets(labels))]
     average = settings["average"]
     with tempfile.TemporaryDirectory() as scratch:
         args = TrainingArguments(scratch, **_training_options(settings, len(items)))

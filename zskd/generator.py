@@ -102,6 +102,8 @@ def settings(self: MaskedLMGenerator) -> dict[str, Any]:
 def check_teacher(self: MaskedLMGenerator, teacher: Teacher) -> None:
     "Raise `UserError` for a teacher whose gradients cannot be taken with respect to whole words."
     check_gradients(teacher)
+    weight = self.weights["balance"]
+    require(not weight or teacher.kind == "single_label", f"is about classes, and teacher {teacher.name} is {teacher.kind}", balance=weight)
 
 # %% ../nbs/42_generator.ipynb #908baea4
 @patch
@@ -228,7 +230,7 @@ def losses(
     choices = choice.split([len(batch.words) for batch in batches])
     answers = [both_answer(batch, mine, shared, teacher, student) for batch, mine in zip(batches, choices, strict=True)]
     t, s = (torch.cat(z).float() for z in zip(*answers, strict=True))
-    parts = {"divergence": DIVERGENCES[self.divergence](t, s).mean(), "likelihood": F.nll_loss(scores.cpu(), masked.words)}
+    parts = {"divergence": DIVERGENCES[self.divergence](t, s, student.kind).mean(), "likelihood": F.nll_loss(scores.cpu(), masked.words)}
     if self.weights["frozen"]:
         with torch.no_grad():
             first = torch.cat([self.word_scores(batch, shared, self.first) for batch in batches])

@@ -19,8 +19,9 @@ from .core import one_line
 from .errors import UserError, require
 
 # %% auto #0
-__all__ = ['KINDS', 'PROBLEM_TYPES', 'METRICS', 'Numbers', 'INTERVALS', 'check_kind', 'two_way', 'probabilities', 'predictions',
-           'confidence', 'answer_name', 'answer_groups', 'answer_counts', 'label_sets', 'flags', 'score_values']
+__all__ = ['KINDS', 'PROBLEM_TYPES', 'METRICS', 'Numbers', 'INTERVALS', 'check_kind', 'kind_of', 'two_way', 'probabilities',
+           'predictions', 'confidence', 'answer_name', 'answer_groups', 'answer_counts', 'label_sets', 'flags',
+           'score_values']
 
 # %% ../nbs/08_kinds.ipynb #08c00005
 KINDS = ("single_label", "multi_label", "score")
@@ -37,6 +38,15 @@ def check_kind(
 ) -> None:
     "Raise `UserError` unless a kind of task is known."
     require(kind in KINDS, f"is unknown; use one of {', '.join(KINDS)}", kind=kind)
+
+# %% ../nbs/08_kinds.ipynb #08c10002
+def kind_of(
+    config: Any,  # of a text classifier of transformers
+) -> str:  # one of `KINDS`
+    "What the numbers of a model mean."
+    if config.problem_type == PROBLEM_TYPES["multi_label"]:
+        return "multi_label"
+    return "score" if config.num_labels == 1 else "single_label"
 
 # %% ../nbs/08_kinds.ipynb #08c00008
 Numbers = TypeVar("Numbers", np.ndarray, torch.Tensor)

@@ -26,7 +26,7 @@ from .score_losses import SCORE_LOSSES
 # %% auto #0
 __all__ = ['LOSSES', 'SEVERAL', 'DEFAULT_LOSS', 'HIDDEN_LOSSES', 'kl', 'reverse_kl', 'jsd', 'logit_mse', 'logit_l1', 'hard_ce',
            'warn_once', 'dkd', 'nkd', 'dist', 'standardized_kl', 'pkd', 'hidden_cosine', 'minilm_relations', 'nearness',
-           'neighbours', 'LossTerm', 'LossSum', 'parse_loss', 'describe_loss']
+           'neighbours', 'LossTerm', 'LossSum', 'parse_loss', 'chosen_loss', 'describe_loss']
 
 # %% ../nbs/40_losses.ipynb #aef0578f
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -550,6 +550,14 @@ def parse_loss(
         raise UserError(e, loss=line) from e
     except (AttributeError, SyntaxError, ValueError, MemoryError, RecursionError) as e:
         raise UserError(f"cannot be read; write for example {_EXAMPLE!r}", loss=line) from e
+
+# %% ../nbs/40_losses.ipynb #40a0c005
+def chosen_loss(
+    loss: str | Callable,  # of the settings of a run
+    kind: str = "single_label",  # of its task, one of `KINDS`
+) -> str | Callable:
+    "The loss of a run: 'auto' stands for the default of the kind of task."
+    return DEFAULT_LOSS[kind] if isinstance(loss, str) and loss == "auto" else loss
 
 # %% ../nbs/40_losses.ipynb #0687c5de
 def describe_loss(

@@ -22,7 +22,7 @@ from .tasks import Row
 
 # %% auto #0
 __all__ = ['FEWEST', 'log_probabilities', 'agreement', 'kl_divergence', 'kl_each', 'kl_rows', 'mean_kl', 'reliability', 'ece',
-           'ece_of', 'scarce_classes', 'best_thresholds', 'Classifier']
+           'ece_of', 'scarce_classes', 'scarce_answers', 'best_thresholds', 'Classifier']
 
 # %% ../nbs/12_metrics.ipynb #c06122e0
 def log_probabilities(
@@ -156,6 +156,18 @@ def scarce_classes(
         f"of the {total:,} rows of the pool hardly any have the teacher's answer {shown}: the student can learn little of a class "
         "with so few; give text that provokes it, or more candidates (oversample)"
     )
+
+# %% ../nbs/12_metrics.ipynb #21b0c001
+def scarce_answers(
+    answers: Mapping[str, int],  # from `answer_counts`
+    kind: str = "single_label",  # a kind of task, one of `KINDS`
+    of: int | None = None,  # rows of the pool
+) -> str:  # as `scarce_classes`
+    "`scarce_classes` for any kind. A score has no classes; a pool whose scores are all alike is reported."
+    if kind == "score":
+        there = sum(n > 0 for n in answers.values())
+        return "the teacher gives nearly all of the pool the same score; give text that it scores differently" if there < 2 else ""
+    return scarce_classes(answers, of if kind == "multi_label" else None)
 
 # %% ../nbs/12_metrics.ipynb #12c00006
 FEWEST = 10  # texts with a label; with fewer its threshold is not chosen

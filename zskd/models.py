@@ -30,11 +30,10 @@ from transformers import (
 
 from .core import digest, home_path, pick_dtype, read_json
 from .errors import RunError, UserError, out_of_memory, require
-from .kinds import PROBLEM_TYPES
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
-           'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'kind_of', 'load_masked_lm', 'load_on_device',
+           'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
            'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'state_width',
            'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
 
@@ -276,15 +275,6 @@ def _check_config(name: str, config: PretrainedConfig) -> None:
         )
     if twice := next((label for label in names if names.count(label) > 1), None):
         raise UserError(f"{name}: id2label in config.json has two classes named {twice!r}; give each its own name")
-
-# %% ../nbs/16_models.ipynb #16a0c002
-def kind_of(
-    config: PretrainedConfig,  # of a text classifier
-) -> str:  # one of `KINDS`
-    "What the numbers of a model mean."
-    if config.problem_type == PROBLEM_TYPES["multi_label"]:
-        return "multi_label"
-    return "score" if config.num_labels == 1 else "single_label"
 
 # %% ../nbs/16_models.ipynb #6dfb35d8
 def load_masked_lm(

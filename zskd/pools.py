@@ -23,13 +23,13 @@ from typing import Any, cast
 import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
-from scipy.special import softmax
 
 from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, word_overlap
 from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, write_sealed
 from .corpora import Corpus, load_corpus, no_sentence, source_name, split_words
 from .errors import RunError, UserError, require
-from .metrics import Classifier, scarce_classes
+from .kinds import answer_counts, answer_groups, confidence
+from .metrics import Classifier, scarce_answers
 from .pool_cards import pool_card
 from .tasks import Row, Task, get_task, list_names
 
@@ -282,19 +282,23 @@ def draw_rows(
 def balance(
     teacher_logits: np.ndarray,  # float [m, C], one row per candidate
     n: int,  # how many candidates to choose
-    bins: int = 5,  # confidence bins between 1/C and 1
+    bins: int = 5,  # confidence bins between the least possible confidence and 1
     spread: float = 0.5,  # 0: natural distribution of confidence, 1: equal bins
+    kind: str = "single_label",  # what the logits mean, one of `KINDS`
 ) -> np.ndarray:  # int64 [min(n, m)], ascending
-    "Choose rows with equal classes and spread confidence, as far as the candidates allow; earlier rows go first."
-    probabilities = softmax(teacher_logits, axis=1)
-    n_classes = probabilities.shape[1]
-    answers, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    bin_of = np.clip(((confidence - 1 / n_classes) / (1 - 1 / n_classes) * bins).astype(int), 0, bins - 1)
-    counts = np.zeros((n_classes, bins), dtype=np.int64)
+    "Choose rows with equal groups of answers and spread confidence, as far as the candidates allow; earlier rows go first."
+    answers, n_groups = answer_groups(teacher_logits, kind)
+    if kind == "score":
+        bin_of, bins = np.zeros(len(answers), dtype=int), 1
+    else:
+        columns = teacher_logits.shape[1]
+        least = 1 / columns if kind == "single_label" else 0.5**columns
+        bin_of = np.clip(((confidence(teacher_logits, kind) - least) / (1 - least) * bins).astype(int), 0, bins - 1)
+    counts = np.zeros((n_groups, bins), dtype=np.int64)
     np.add.at(counts, (answers, bin_of), 1)
     chosen = []
-    for c, quota in enumerate(apportion(counts.sum(axis=1), n)):
-        for b, take in enumerate(apportion(counts[c], quota, counts[c] ** (1 - spread))):
+    for c, quota in enumerate(apportion(counts.sum(axis=1).tolist(), n)):
+        for b, take in enumerate(apportion(counts[c].tolist(), quota, (counts[c] ** (1 - spread)).tolist())):
             chosen.append(np.flatnonzero((answers == c) & (bin_of == b))[:take])
     return np.sort(np.concatenate(chosen))
 
@@ -474,14 +478,16 @@ class PoolStats(dict):
 def table(self: PoolStats) -> list[list[str]]:
     "Header and rows as text: one row per builder, then a row for all."
     labels = list(self["all"].get("classes", {}))
-    optional = [name for name, key in (("confidence", "classes"), ("overlap", "overlap")) if key in self["all"]]
+    optional = [key for key in ("confidence", "overlap") if key in self["all"]]
+    scored = ["score", "± sd"] if "score" in self["all"] else []
     many = len(labels) > MANY_CLASSES
-    out = [["builder", "rows", *(["classes", "largest"] if many else map(one_line, labels)), "words", *optional]]
+    out = [["builder", "rows", *(["classes", "largest"] if many else map(one_line, labels)), *scored, "words", *optional]]
     for name, s in [*self["builders"].items(), ("all", self["all"])]:
         shares = [f"{s['classes'][label] / max(s['rows'], 1):.0%}" for label in labels]
         if many:
             counts = list(s["classes"].values())
             shares = [f"{np.count_nonzero(counts)} of {len(labels)}", f"{max(counts) / max(s['rows'], 1):.0%}"]
+        shares += [f"{x:.2f}" for x in s["score"].values()] if scored else []
         out.append([name, f"{s['rows']:,}", *shares, f"{s['words']['mean']:.1f}", *(f"{s[key]:.2f}" for key in optional)])
     return out
 
@@ -501,7 +507,7 @@ def remarks(self: PoolStats) -> list[str]:
     return lines
 
 # %% ../nbs/23_pools.ipynb #35041956
-def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[str]) -> dict[str, Any]:
+def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[str], kind: str) -> dict[str, Any]:
     "Statistics of some rows; lengths and overlaps from at most 20,000 of them."
     sample = rows[:: max(1, len(rows) // 20_000)]
     lengths = [sum(len(split_words(t)) for t in row) for row in sample] or [0]
@@ -510,9 +516,11 @@ def _describe(rows: Sequence[Row], logits: np.ndarray | None, labels: Sequence[s
     if sample and len(sample[0]) == 2:
         out["overlap"] = float(np.mean([word_overlap(*row) for row in sample]))
     if logits is not None:
-        answers = np.bincount(logits.argmax(axis=1), minlength=logits.shape[1]).tolist()
-        out["classes"] = dict(zip(labels, answers, strict=True))
-        out["confidence"] = float(softmax(logits, axis=1).max(axis=1).mean())
+        out["classes"] = answer_counts(logits, labels, kind)
+        if kind == "score":
+            out["classes"], out["score"] = {}, {"mean": float(logits.mean()), "sd": float(logits.std())}
+        else:
+            out["confidence"] = float(confidence(logits, kind).mean())
     return out
 
 # %% ../nbs/23_pools.ipynb #4bea9654
@@ -533,13 +541,14 @@ def stats(
     if logits is not None and len(logits) != len(self):
         raise UserError(f"has {len(logits)} rows, but the pool has {len(self)}", teacher_logits=None)
     labels = [] if logits is None else self.labels or [str(c) for c in range(logits.shape[1])]
+    kind = self.made.get("kind", "single_label")
     rows, names = self.rows(), np.asarray(self.columns["builder"])
     by_builder = {}
     for name in (name for name in self.recipe.builders if (names == name).any()):
         where = np.flatnonzero(names == name)
-        by_builder[name] = _describe([rows[i] for i in where], None if logits is None else logits[where], labels)
+        by_builder[name] = _describe([rows[i] for i in where], None if logits is None else logits[where], labels, kind)
     cut = {} if (truncated := _cut(teacher, rows)) is None else {"cut": truncated}
-    return PoolStats({"duplicates": 0, **self.made, **cut, "builders": by_builder, "all": _describe(rows, logits, labels)})
+    return PoolStats({"duplicates": 0, **self.made, **cut, "builders": by_builder, "all": _describe(rows, logits, labels, kind)})
 
 # %% ../nbs/23_pools.ipynb #d41c294c
 @patch
@@ -590,10 +599,6 @@ def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed:
     drawn = list(draws.rows.items())
     return [drawn[i] for i in _shuffled(len(drawn), derive_seed(seed, "order"))], draws
 
-# %% ../nbs/23_pools.ipynb #7af679d0
-def _histogram(logits: np.ndarray, labels: Sequence[str]) -> dict[str, int]:
-    return dict(zip(labels, np.bincount(logits.argmax(axis=1), minlength=len(labels)).tolist(), strict=True))
-
 # %% ../nbs/23_pools.ipynb #da85fcee
 def _columns(drawn: list[tuple[Row, str]], logits: np.ndarray | None) -> Dataset:
     columns = {f"text_{side}": list(texts) for side, texts in zip("ab", zip(*(row for row, _ in drawn), strict=True), strict=False)}
@@ -631,6 +636,8 @@ def ood_pool(
             recipe=None,
         )
     check_n_rows(n)
+    if teacher is not None and (kind := getattr(teacher, "kind", "single_label")) != task.kind:
+        raise UserError(f"teacher: is {kind}, but task {task.name!r} is {task.kind}; choose a task to match")
     balanced = recipe.balance and teacher is not None
     drawn, draws = _draw(task, corpus, n, round(n * recipe.oversample) if balanced else n, recipe, seed)
     made = {"candidates": len(drawn), "duplicates": draws.duplicates, "short": draws.short, "corpus": corpus.fingerprint}
@@ -640,11 +647,15 @@ def ood_pool(
     asked = cast(Classifier, teacher)
     logits, labels = _label(asked, [row for row, _ in drawn], task, cache), tuple(asked.labels)
     made["seconds"] = round(time.perf_counter() - began, 3)  # time of the teacher's answers
-    chosen = balance(logits, n, recipe.bins, recipe.spread)
-    before, after = _histogram(logits, labels), _histogram(logits[chosen], labels)
-    made |= {"classes_before": before, "rare": [c for c in labels if after[c] < n // len(labels)]}
-    made |= {"teacher": getattr(teacher, "fingerprint", ""), "answers": after}
-    if scarce := scarce_classes(after):
+    chosen = balance(logits, n, recipe.bins, recipe.spread, task.kind)
+    before, after = (answer_counts(z, labels, task.kind) for z in (logits, logits[chosen]))
+    made |= {"classes_before": before, "rare": [c for c, rows in after.items() if rows < n // len(after)]}
+    made |= {
+        "teacher": getattr(teacher, "fingerprint", ""),
+        "answers": after,
+        **({} if task.kind == "single_label" else {"kind": task.kind}),
+    }
+    if scarce := scarce_answers(after, task.kind, n):
         made["scarce"] = scarce
         warnings.warn(scarce, stacklevel=2)
     if (cut := _cut(teacher, [drawn[i][0] for i in chosen])) is not None:

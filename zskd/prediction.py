@@ -17,6 +17,7 @@ import numpy as np
 
 from .core import atomic_path, home_path
 from .errors import UserError
+from .kinds import predictions, probabilities
 from .metrics import Classifier, agreement
 from .students import Student
 from .tables import Notices, no_column, read_lines, repair_surrogates, table_header, table_kind, table_rows
@@ -77,7 +78,11 @@ def fastest(
         return student, {}
     timed = [rows[i] for i in np.linspace(0, len(rows) - 1, sample).astype(int)]
     answers = student.logits(timed)
-    same = {name: model for name, model in every.items() if agreement(answers, model.logits(timed)) == 1}
+    same = {
+        name: model
+        for name, model in every.items()
+        if agreement(answers, model.logits(timed), student.kind) > (0.999 if student.kind == "score" else 1 - 1e-9)
+    }
     found = {name: seconds(model, timed) / sample * 1e6 for name, model in same.items()}
     return same[min(found, key=found.__getitem__)], found
 
@@ -136,15 +141,27 @@ def read_texts(
 # %% ../nbs/62_prediction.ipynb #48c6f5a4
 def answer_lines(
     rows: Sequence[Row],
-    probabilities: np.ndarray,  # float [n, C]
-    labels: Sequence[str],  # class names [C]
+    logits: np.ndarray,  # float [n, C]
+    model: Classifier,  # that gave them: its labels, its kind, its thresholds
     by: Sequence[str] | None = None,  # who answered each row; None leaves it out
-) -> Iterable[dict[str, Any]]:  # class, probability, who answered, and texts
+) -> Iterable[dict[str, Any]]:  # class and probability, labels and a probability for each, or a score; who answered, and texts
     "One line for each row."
-    for k, (row, p) in enumerate(zip(rows, probabilities, strict=True)):
+    values = logits if model.kind == "score" else probabilities(np.asarray(logits, dtype=np.float64), model.kind)
+    for k, (row, z, p) in enumerate(zip(rows, logits, values, strict=True)):
         texts = {"text": row[0]} if len(row) == 1 else {"text1": row[0], "text2": row[1]}
-        best, who = int(p.argmax()), {} if by is None else {"by": by[k]}
-        yield {"class": labels[best], "probability": round(float(p[best]), 4), **who, **texts}
+        who = {} if by is None else {"by": by[k]}
+        yield {**_answer_cells(z, p, model), **who, **texts}
+
+
+def _answer_cells(z: np.ndarray, p: np.ndarray, model: Classifier) -> dict[str, Any]:
+    "What a file says of one answer."
+    if model.kind == "score":
+        return {"score": round(float(z[0]), 4)}
+    if model.kind == "single_label":
+        return {"class": model.labels[int(p.argmax())], "probability": round(float(p.max()), 4)}
+    found = predictions(z[None], model.kind, model.thresholds)[0]
+    names = [name for name, yes in zip(model.labels, found, strict=True) if yes]
+    return {"labels": names, **{f"p({name})": round(float(x), 4) for name, x in zip(model.labels, p, strict=True)}}
 
 
 def write_lines(
@@ -161,7 +178,7 @@ def write_lines(
         if writer is None:
             writer = csv.DictWriter(out, list(line), delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
             writer.writeheader()
-        writer.writerow(line)
+        writer.writerow({k: ", ".join(v) if isinstance(v, list) else v for k, v in line.items()})
 
 # %% ../nbs/62_prediction.ipynb #7dea46ad
 def check_answers_file(
@@ -178,12 +195,12 @@ def check_answers_file(
 
 def save_answers(
     rows: Sequence[Row],
-    probabilities: np.ndarray,  # float [n, C]
-    labels: Sequence[str],  # class names [C]
+    logits: np.ndarray,  # float [n, C]
+    model: Classifier,  # that gave them
     out: str | Path,  # file that ends in .tsv, .csv or .jsonl; replaced if it exists
     by: Sequence[str] | None = None,  # who answered each row; None leaves it out
 ) -> None:
     "Write the answers to a file. Raises `UserError` for another ending, `RunError` if the file cannot be written."
     kind = check_answers_file(out)
     with atomic_path(home_path(out)) as tmp, open(tmp, "w", encoding="utf-8", newline="") as f:
-        write_lines(answer_lines(rows, probabilities, labels, by), f, kind)
+        write_lines(answer_lines(rows, logits, model, by), f, kind)

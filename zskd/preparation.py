@@ -30,9 +30,10 @@ from .callbacks import Callback, Run, named_callbacks, overrides
 from .checkpoints import Checkpoints, Queries, RunState, read_state, restore_training, training_tensors
 from .core import RunFolder, derive_seed, digest, pick_device, pick_dtype, set_seed, sweep, tensors_under, writing
 from .errors import RunError, UserError, require
-from .losses import LossSum, describe_loss, parse_loss, warn_once
+from .kinds import answer_counts, predictions
+from .losses import LossSum, chosen_loss, describe_loss, parse_loss, warn_once
 from .methods.hidden import HiddenStates, shows_states
-from .metrics import scarce_classes
+from .metrics import scarce_answers
 from .pools import hold_out
 from .processes import team
 from .settings import SCHEDULES, Settings, default_batch_size, loss_name
@@ -103,6 +104,7 @@ class PreparedRun(Run):
         self.folder, self.checkpoints = RunFolder(self.out), Checkpoints(self.out / "checkpoints")
         self.tokens = Encoded(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
         self.lengths, self.targets = np.zeros(0, np.int64), torch.zeros(0, len(student.labels))
+        self.scale = 0.0, 1.0  # mean and spread of the teacher's scores; classes and labels have no scale
         self._epoch, self._tools, self._best_changed, self._lock = EpochRows(), Tools(), False, ExitStack()
         self._check_device()
         self.stage2 = self._complete_callbacks(adversary)
@@ -153,6 +155,9 @@ def _complete_callbacks(self: PreparedRun, adversary: Adversary | Stage2 | None)
 @patch
 def _check_texts(self: PreparedRun) -> int | None:  # texts per row; None if they are mixed
     "Check that teacher, student and pool have the same number of texts per input."
+    if self.teacher.kind != self.start.kind and self.teacher.labels:  # an encoder has none
+        text = f"was created for a {self.start.kind} teacher, but {self.teacher.name} is {self.teacher.kind}; create one with this teacher"
+        raise UserError(text, student=None)
     n_texts = getattr(self.pool, "n_texts", None)
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}", pool=None)
@@ -194,7 +199,11 @@ def check_callbacks(
     choosing = [name for name, c in named_callbacks(callbacks).items() if overrides(c, "rows")]
     if len(choosing) > 1:
         raise UserError(f"{' and '.join(choosing)} each choose the rows of an epoch; give only one of them", callbacks=None)
-    for c in callbacks:
+    for name, c in named_callbacks(callbacks).items():
+        if teacher.kind not in c.kinds:
+            raise UserError(
+                f"{name} is for {' or '.join(c.kinds)} teachers, and {teacher.name} is {teacher.kind}; leave it out", callbacks=None
+            )
         c.check_teacher(teacher)
 
 # %% ../nbs/63_preparation.ipynb #48953f20
@@ -241,13 +250,15 @@ def _check_device(self: PreparedRun) -> None:
 @patch
 def _read_loss(self: PreparedRun) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], list[str]]:  # the loss, and lines about it
     "Read the loss, and warn about terms that have no effect with so few classes."
+    kind = self.start.kind
+    self.settings = replace(self.settings, loss=chosen_loss(self.settings.loss, kind))
     loss = self.settings.loss
     if not isinstance(loss, (str, LossSum)):
         return loss, [loss_name(loss)]
-    about = describe_loss(loss, len(self.start.labels)).split("\n")
+    about = describe_loss(loss, len(self.start.labels), kind).split("\n")
     for line in about:
         warn_once(line.partition("  note: ")[2])
-    return parse_loss(loss), about
+    return parse_loss(loss, kind), about
 
 # %% ../nbs/63_preparation.ipynb #929dba20
 @patch
@@ -363,7 +374,8 @@ def _student(
     "A copy of the student with other weights, and with another model if a callback has changed it."
     student = with_weights(self.start, {k: v for k, v in weights.items() if not k.startswith("callback.")}, model)
     if notes is None:
-        best = {f"best_{k}": v for k, v in self.best.items()}
+        best: dict[str, Any] = {f"best_{k}": v for k, v in self.best.items()}
+        best |= {"thresholds": self.state.thresholds} if self.state.thresholds else {}
         cut = {k: v for k, v in getattr(self.pool, "made", {}).items() if k == "cut" and v}
         notes = {
             **student.notes,
@@ -390,8 +402,20 @@ def _load_data(self: PreparedRun) -> None:
     self._count_answers()
     self.tokens = self.start.encode(rows)
     self.lengths = np.diff(self.tokens.offsets)
-    counts = torch.bincount(self.targets[self.held].argmax(1), minlength=self.targets.shape[1])
-    self.state.majority = counts.max().item() / len(self.held)
+    if self.start.kind == "score":
+        known = self.targets[self.train]
+        self.scale = known.mean().item(), max(known.std(correction=0).item(), 1e-6)
+    self.state.majority = self._majority()
+
+# %% ../nbs/63_preparation.ipynb #63c00001
+@patch
+def _majority(self: PreparedRun) -> float:  # 0 to 1
+    "Agreement on the held-out rows of one answer to everything: the most frequent class or set of labels; 1/2 for scores."
+    held = self.targets[self.held].numpy()
+    if self.start.kind == "score":
+        return 0.5
+    found = predictions(held, self.start.kind)
+    return float(np.unique(found, axis=0, return_counts=True)[1].max() / len(held))
 
 # %% ../nbs/63_preparation.ipynb #54d48757
 @patch
@@ -408,9 +432,8 @@ def _count_answers(self: PreparedRun) -> None:
     "Count how often the teacher gives each class on the pool, and warn about rare classes."
     if not self.teacher.labels:  # an encoder has none
         return
-    counts = torch.bincount(self.targets.argmax(1), minlength=self.targets.shape[1]).tolist()
-    self.state.answers = dict(zip(self.start.labels, counts, strict=True))
-    if self.is_main and (scarce := scarce_classes(self.state.answers)):
+    self.state.answers = answer_counts(self.targets.numpy(), self.start.labels, self.start.kind)
+    if self.is_main and (scarce := scarce_answers(self.state.answers, self.start.kind, len(self.targets))):
         warnings.warn(scarce, stacklevel=2)
 
 # %% ../nbs/63_preparation.ipynb #a4c83b17
@@ -566,4 +589,5 @@ def facts(self: PreparedRun) -> dict[str, Any]:  # JSON types: queries, seconds,
         "seed": self.settings.seed,
         "sources": sources and list(sources),
         "answers": self.state.answers,
+        **({} if self.start.kind == "single_label" else {"kind": self.start.kind}),
     }

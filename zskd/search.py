@@ -81,7 +81,7 @@ def exchanges(
     choice = F.one_hot(masked.words, len(shared.names)).float().requires_grad_()
     with fast_gradients(teacher.model):  # an estimate: both models read the result again
         answers = [z.float() for z in both_answer(masked, choice, shared, teacher, student)]
-    (slope,) = torch.autograd.grad(DIVERGENCES[self.divergence](*answers).sum(), choice)
+    (slope,) = torch.autograd.grad(DIVERGENCES[self.divergence](*answers, student.kind).sum(), choice)
     teacher.backward_queries += len(masked.rows)
     return slope - slope.gather(1, masked.words[:, None])
 
@@ -114,5 +114,6 @@ def more_divergent(
 ) -> list[Row]:
     "From each pair the input on which the two models differ more; the old one if equal."
     order = class_order(teacher, student)
-    before, after = (DIVERGENCES[divergence](*map(torch.from_numpy, (teacher.logits(x)[:, order], student.logits(x)))) for x in (rows, new))
+    both = ((torch.from_numpy(teacher.logits(x)[:, order]), torch.from_numpy(student.logits(x))) for x in (rows, new))
+    before, after = (DIVERGENCES[divergence](t, s, student.kind) for t, s in both)
     return [b if more else a for a, b, more in zip(rows, new, (after > before).tolist(), strict=True)]

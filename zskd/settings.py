@@ -27,7 +27,8 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_
 class Settings:
     "What determines the result of a `Distiller`, apart from teacher, student and pool."
 
-    loss: str | Callable = "kl+0.1*logit_mse"  # read by `parse_loss`, or a named function `(student_logits, teacher_logits) -> scalar`
+    # read by `parse_loss`, or a function `(student_logits, teacher_logits) -> scalar`; 'auto': kl+0.1*logit_mse (scores: mse+0.5*ranknet)
+    loss: str | Callable = "auto"
     epochs: float = 6  # passes over the pool
     steps: int | None = None  # number of steps; replaces `epochs`
     batch_size: int | None = None  # rows per step, of all processes together; None takes `default_batch_size`

@@ -15,6 +15,8 @@ import torch
 from scipy.linalg import helmert
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .kinds import kind_of
+from .models import class_names
 from .tasks import Row, as_rows
 from .teachers import Teacher
 from .tokens import encode_rows, token_batches
@@ -29,10 +31,10 @@ def word_logits(
     teacher: Teacher,  # is asked once per word
     words: Sequence[str],  # words of the language
     n_texts: int = 1,  # 2 pairs each word with itself
-) -> np.ndarray:  # float32 [words, classes]; every row and every column has mean 0
+) -> np.ndarray:  # float32 [words, C]; every column has mean 0, and for classes every row, too
     "A teacher's centred logits for single words, relative to the average word. Raises `UserError` if it reads other rows."
     z = np.asarray(teacher.logits([(w,) * n_texts for w in words]), dtype=np.float32)
-    z = z - z.mean(1, keepdims=True)
+    z = z - z.mean(1, keepdims=True) if getattr(teacher, "kind", "single_label") == "single_label" else z
     return z - z.mean(0, keepdims=True)
 
 # %% ../nbs/33_starts.ipynb #7af58f02
@@ -47,14 +49,15 @@ def reaction_directions(
     vectors: np.ndarray,  # float [words, D]
     logits: np.ndarray,  # float [words, C], from `word_logits`
     ridge: float = 0.1,  # penalty, relative to the mean eigenvalue of the covariance
-) -> tuple[np.ndarray, float]:  # [D, C - 1], orthonormal; correlation on the held-out fifth of the words
+    most: int | None = None,  # directions; None: C - 1, because the logits of C classes have only so many
+) -> tuple[np.ndarray, float]:  # [D, most], orthonormal; correlation on the held-out fifth of the words
     "The directions of the word vectors that best predict a teacher's logits for single words (ridge regression)."
     held = np.arange(len(vectors)) % 5 == 0
     x = torch.tensor(vectors - vectors[~held].mean(0), dtype=torch.float64)
     z = torch.tensor(logits, dtype=torch.float64)
     coef = _ridge(x[~held], z[~held], ridge)
     u, s, _ = torch.linalg.svd(coef, full_matrices=False)
-    rank = min(logits.shape[1] - 1, int((s > 1e-6 * s[0]).sum()))
+    rank = min(logits.shape[1] - 1 if most is None else most, int((s > 1e-6 * s[0]).sum()))
     r = torch.corrcoef(torch.stack([(x[held] @ coef).ravel(), z[held].ravel()]))[0, 1]
     return u[:, :rank].numpy(), float(r.nan_to_num())
 
@@ -94,14 +97,15 @@ def teacher_tables(
 def word_reactions(
     teacher: Teacher,  # a Hugging Face teacher with a WordPiece vocabulary; it is asked once per whole word
     n_texts: int = 1,  # 2 pairs each word with itself
-) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:  # float [vocabulary]; [D, C - 1]; notes
+) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:  # float [vocabulary]; [D, directions]; notes
     "Weights for `trim_vocabulary`, the reaction directions (None if they predict nothing), and notes on them."
     ids, words = whole_words(teacher.tokenizer)
     z = word_logits(teacher, words, n_texts)
     strength = np.linalg.norm(z, axis=1)
     weights = np.ones(len(cast(PreTrainedTokenizerBase, teacher.tokenizer)))
     weights[ids] += 4 * strength / max(strength.mean(), 1e-9)
-    directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z)
+    most = len(teacher.labels) - (teacher.kind == "single_label")
+    directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z, most=most)
     known = r >= 0.3
     notes = {"reactions": f"to {len(words):,} words{'' if known else ', not predictable'} (r = {r:.2f})", "word_queries": len(words)}
     return weights, directions if known else None, notes
@@ -269,15 +273,21 @@ def _start_feed_forward(new: dict, old: dict, q: np.ndarray, seen: dict[str, np.
 def _start_head(model: torch.nn.Module, teacher_model: torch.nn.Module, q: np.ndarray, first: np.ndarray, scale: float) -> None:
     "Set a student's pooler and classifier to the teacher's pooled units that affect its logits most."
     old, new = (getattr(pooler, "dense", pooler) for pooler in (getattr(m.base_model, "pooler", None) for m in (teacher_model, model)))
-    names = [list(m.config.id2label.values()) for m in (model, teacher_model)]
-    if old is None or not isinstance(teacher_model.classifier, torch.nn.Linear) or set(names[0]) != set(names[1]):
+    names = [class_names(m) for m in (model, teacher_model)]
+    if (
+        old is None
+        or not isinstance(teacher_model.classifier, torch.nn.Linear)
+        or sorted(names[0]) != sorted(names[1])
+        and len(names[0] + names[1]) > 2
+    ):
         return  # another kind of head, or other classes: the student keeps its random head
     (w, b), (c, d) = _weights(old), _weights(teacher_model.classifier)
-    c, d = c - c.mean(0), d - d.mean()
+    if kind_of(teacher_model.config) == "single_label":
+        c, d = c - c.mean(0), d - d.mean()
     effect = np.tanh(first @ w.T + b).std(0) * np.linalg.norm(c, axis=0)
     best = np.argsort(-effect)[: new.out_features]
     _set(new, scale * w[best] @ q, b[best] + w[best] @ first.mean(0))
-    order = [names[1].index(name) for name in names[0]]
+    order = [names[1].index(name) for name in names[0]] if len(names[0]) > 1 else [0]
     _set(model.classifier, c[order][:, best], d[order])
 
 # %% ../nbs/33_starts.ipynb #1cc741f5

@@ -218,7 +218,7 @@ def make_stage2(
 
 # %% ../nbs/81_steps.ipynb #7cf7c00b
 def training_settings(
-    loss: str = "kl+0.1*logit_mse",  # names of losses, with weights and parameters
+    loss: str = "auto",  # losses with weights and parameters; auto: kl+0.1*logit_mse, for scores mse+0.5*ranknet
     # weight of the distance between the hidden states, 0 leaves it out (if not given: 1 for two texts, 0 for one)
     hidden: float | None = None,
     epochs: float | None = None,  # passes over the pool (if neither this nor --steps is given: 6, or as --effort says)

@@ -109,7 +109,7 @@ def predict(
     out: str | None = None,  # file for the answers that ends in .tsv, .csv or .jsonl; they are printed if not given
     teacher: str | None = None,  # folder or hub name; answers what the student is unsure about, by the rule of `zskd cascade`
 ) -> None:
-    "Let a student answer every text of a file: the likeliest class and its probability, in the order of the file."
+    "Let a student answer every text of a file: the likeliest class and its probability, all labels or a score, in the order of the file."
     from zskd.cascades import Rule, kept_rule
     from zskd.core import home_path
     from zskd.prediction import answer_lines, check_answers_file, fastest, read_texts, save_answers, write_lines
@@ -124,15 +124,15 @@ def predict(
     rows = read_texts(data, columns, Student.load(student).notes.get("n_texts"))
     rule = Rule.load(student) if teacher else kept_rule(student)
     model, times = fastest(student, rows)
-    probabilities, by = (model.predict_proba(rows), None) if rule is None else by_rule(model, rule, teacher, rows)
+    logits, by = (model.logits(rows), None) if rule is None else by_rule(model, rule, teacher, rows)
     for name, microseconds in times.items():
         chosen = " (used)" if microseconds == min(times.values()) else ""
         print(f"{name}: {microseconds:,.0f} microseconds a text{chosen}", file=sys.stderr)
     if out:
-        save_answers(rows, probabilities, model.labels, out, by)
+        save_answers(rows, logits, model, out, by)
         print(f"{out}: {len(rows):,} answers")
     else:
-        write_lines(answer_lines(rows, probabilities, model.labels, by), sys.stdout)
+        write_lines(answer_lines(rows, logits, model, by), sys.stdout)
 
 # %% ../nbs/84_student_commands.ipynb #84b00040
 def by_rule(
@@ -140,10 +140,8 @@ def by_rule(
     rule: Any,  # a `Rule`
     teacher: str | None,  # folder or hub name; None: nobody answers what the student is unsure about
     rows: list[tuple[str, ...]],
-) -> tuple[Any, list[str]]:  # probabilities [n, C], and who answered each row: student, teacher, or nobody
+) -> tuple[Any, list[str]]:  # logits [n, C], and who answered each row: student, teacher, or nobody
     "Answers of a cascade. What it says of all texts together goes to the standard error."
-    from scipy.special import softmax
-
     from zskd.cascades import Cascade
     from zskd.teachers import Teacher
 
@@ -154,7 +152,7 @@ def by_rule(
         print(f"{cascade.teacher.name}: {cascade.teacher.spent()}", file=sys.stderr)
     if len(rows) >= 20:
         print(cascade.drift(rows, found.confidence), file=sys.stderr)
-    return softmax(found.logits, axis=1), ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
+    return found.logits, ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
 
 # %% ../nbs/84_student_commands.ipynb #84b00031
 LEVELS = (0.9, 0.95, 0.98, 0.99)  # agreements that are shown for comparison

@@ -29,6 +29,7 @@ from .cards import is_own, shareable, write_card
 from .core import ASSETS, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, write_sealed
 from .corpora import Corpus, load_corpus
 from .errors import RunError, UserError, require
+from .kinds import PROBLEM_TYPES, kind_of
 from .metrics import Classifier
 from .models import give_pad_token, load_classifier, model_folder, reading_limit
 from .shapes import FAMILY, CnnShape, Shape, best_shape, check_family, label_maps, preset_config, require_positive, shape_of
@@ -57,7 +58,14 @@ class Student(Classifier):
         self.report: dict[str, Any] | None = None  # its scores, for its card
         names = model.config.id2label
         self.labels: tuple[str, ...] = tuple(names[i] for i in range(len(names)))
+        self.kind = kind_of(model.config)
         self._inputs = set(inspect.signature(model.forward).parameters)
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:  # type: ignore[override]
+        "Of several labels: the probability above which each applies; None: 0.5."
+        found = self.notes.get("thresholds")
+        return tuple(found) if found else None
 
     @property
     def n_params(self) -> int:
@@ -197,8 +205,27 @@ def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, m
     labels = tuple(teacher.labels if labels is None else labels)
     n_texts = (teacher.n_texts or 1) if n_texts is None else n_texts
     require(n_texts in FAMILY, "an input has 1 or 2 texts", n_texts=n_texts)
-    require(len(labels) >= 2, "a classifier has at least two classes", labels=list_names(labels) or None)
+    require(
+        len(labels) >= (2 if teacher.kind == "single_label" else 1),
+        "a classifier has at least two classes",
+        labels=list_names(labels) or None,
+    )
+    if teacher.kind != "single_label":
+        require(
+            len(labels) == len(teacher.labels), f"the teacher gives {len(teacher.labels)} numbers; name as many", labels=list_names(labels)
+        )
     return labels, n_texts
+
+# %% ../nbs/35_students.ipynb #35c00001
+def _set_kind(student: Student, teacher: Teacher) -> None:
+    "Let a student's configuration say what its numbers mean, in the words of transformers."
+    theirs = getattr(getattr(teacher.model, "config", None), "problem_type", None)
+    if teacher.kind == "multi_label":
+        theirs = PROBLEM_TYPES["multi_label"]
+    elif teacher.kind == "score" and teacher.model is None:
+        theirs = PROBLEM_TYPES["score"]  # the pipeline of transformers then gives the number as it is
+    student.model.config.problem_type = theirs if teacher.kind != "single_label" else None
+    student.kind = teacher.kind
 
 # %% ../nbs/35_students.ipynb #2813e1e4
 def _budget(
@@ -474,6 +501,7 @@ def create(
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
             student.notes |= {"n_texts": n_texts} if chosen is not None and shape is None else {}  # its shape was chosen for this
+    _set_kind(student, teacher)
     student.notes["ratio"] = student.ratio(teacher)
     return student
 

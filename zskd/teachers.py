@@ -25,20 +25,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answers, pick_device, pick_dtype, progress
 from .errors import RunError, UserError, out_of_memory, require
-from .kinds import check_kind, probabilities
+from .kinds import check_kind, kind_of, probabilities
 from .metrics import Classifier
-from zskd.models import (
-    READ,
-    class_names,
-    first_line,
-    kind_of,
-    load_on_device,
-    pad_id,
-    reading_lengths,
-    reading_limit,
-    short_name,
-    weights_digest,
-)
+from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
 from .read_answers import label_finder, reader_of
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels
 from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
@@ -373,7 +362,7 @@ def load(
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
     max_length: int | None = None,  # tokens read of an input; None: 128, and up to 512 for scoring
 ) -> Teacher:
-    "Load a Hugging Face classifier, of one class, several labels or a score. Raises `UserError` for a bad folder or another model, `RunError` if the hub cannot be reached."
+    "Load a Hugging Face classifier of texts. Raises `UserError` for a bad folder or another model, `RunError` if the hub is out of reach."
     if str(name).lower().endswith(".json") and Path(name).name != "config.json":  # that one belongs to a folder
         made = import_module("zskd.endpoints").described_teacher(name, device=device, precision=precision, max_length=max_length)
         return cast(Teacher, made)
@@ -475,7 +464,7 @@ def mean_of(
     known, sizes = [t.fingerprint for t in teachers], [t.n_params for t in teachers]
     fingerprint = digest("mean", *known, str(shares.tolist())) if all(known) else ""
     made = cast(type[Teacher], cls)(
-        labels, compute, f"mean of {list_names(t.name for t in teachers)}", fingerprint, *texts or (None,), kind=kind
+        labels, compute, f"mean of {list_names(t.name for t in teachers)}", fingerprint, next(iter(texts), None), kind=kind
     )
     made.n_params = sum(size for size in sizes if size) if all(sizes) else None
     made.at_once = max(t.at_once for t in teachers)

@@ -31,7 +31,8 @@ from .core import changed_files, derive_seed, home_path, is_whole, read_json, se
 from .errors import RunError, UserError
 from .evaluation import Report
 from .evaluation import evaluate as score_models
-from .metrics import agreement, kl_divergence
+from .kinds import predictions
+from .metrics import agreement, best_thresholds, kl_each
 from .models import inputs_of, output_layer
 from .preparation import PreparedRun, with_weights
 from .processes import TERMINATED, team, terminate
@@ -130,6 +131,13 @@ def _learned(self: Distiller, batch: Batch) -> torch.Tensor:  # [rows, C], in th
         teacher = teacher if changed is None else changed
     return teacher
 
+# %% ../nbs/64_training.ipynb #64c10001
+@patch
+def _unscaled(self: Distiller, scores: torch.Tensor) -> torch.Tensor:
+    "Scores in units of the spread of the teacher's scores on the pool, so that a loss does not depend on it. Other answers do not change."
+    mean, spread = self.scale
+    return scores if self.scale == (0.0, 1.0) else (scores - mean) / spread
+
 # %% ../nbs/64_training.ipynb #e7992d75
 @patch
 def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,7 +148,7 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
         parts[self.rank] = logits
         student, teacher = torch.cat(parts), self.accelerator.gather(teacher)
     replaced = any(c.replaces_loss for c in self.callbacks)
-    value = 0 * student.sum() if replaced else self.loss_fn(student, teacher)
+    value = 0 * student.sum() if replaced else self.loss_fn(self._unscaled(student), self._unscaled(teacher))
     total = value * self.world
     for c in self.callbacks:
         term = c.loss(self, batch, logits, batch.teacher_logits)
@@ -195,8 +203,9 @@ def measure(
     teacher_logits: torch.Tensor,  # float32 [rows, n_classes]
 ) -> tuple[float, float]:  # agreement (0 to 1) and KL (nats)
     "Agreement and mean divergence of student and teacher."
-    student, teacher = student_logits.log_softmax(-1), teacher_logits.log_softmax(-1)
-    return agreement(student.numpy(), teacher.numpy()), kl_divergence(teacher, student).mean().item()
+    kind = self.start.kind
+    student, teacher = (z.log_softmax(-1) if kind == "single_label" else z for z in (student_logits, teacher_logits))
+    return agreement(student.numpy(), teacher.numpy(), kind), kl_each(teacher, student, kind).mean().item()
 
 # %% ../nbs/64_training.ipynb #fc9a2810
 @patch
@@ -309,6 +318,10 @@ def _finished_student(self: Distiller) -> Student:
     for c in reversed(self.callbacks):
         made = c.finish(self, student)
         student = student if made is None else made
+    if student.kind == "multi_label":  # as measured, on the weights that were averaged
+        says = predictions(self.targets[self.held].numpy(), student.kind)
+        self.state.thresholds = list(best_thresholds(says, student.logits(self.texts(self.held))))
+        student.notes["thresholds"] = self.state.thresholds
     if self._is_changed(student.model):
         text = "after finish the student's model still has other weights, by name and shape, than the given student; restore them in finish"
         raise UserError(text, callbacks=None)

@@ -60,6 +60,8 @@ def missed(
 class Communication(Callback):
     "Lets the student learn from the teacher's reply to its hidden states (Talking Models, 2310.03188; the formulas are inferred)."
 
+    kinds = ("single_label",)
+
     hidden_states = True
 
     def __init__(

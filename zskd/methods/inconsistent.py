@@ -98,6 +98,8 @@ SHARE = Schedule(0.25, 0.0, 2 / 3, 2 / 3)  # a quarter of a batch for two thirds
 class InconsistentAugmentation(Callback):
     "Adds texts that were changed against the teacher's own class (IKD, Liang et al. 2022, 2209.09841)."
 
+    kinds = ("single_label",)
+
     hidden_states = True
 
     def __init__(

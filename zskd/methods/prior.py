@@ -73,6 +73,8 @@ class Decoder(torch.nn.Module):
 class DynamicPrior(Callback):
     "Trains the student's states so that a decoder can restore the teacher's from a mixture of both (DPK, 2206.06067)."
 
+    kinds = ("single_label",)
+
     hidden_states = True
 
     def __init__(

@@ -66,6 +66,8 @@ def sure_rows(
 class ConfidentRows(Callback):
     "Reads the rows of each class of which teacher and student are surest (KD3, 2307.11469, dynamic selection of instances)."
 
+    kinds = ("single_label",)
+
     def __init__(
         self,
         share: float = 0.75,  # of the rows of each class to keep, above 0, at most 1
@@ -211,6 +213,8 @@ class SharedClassifier(Callback):
     The result is folded into the student's classifier.
     """
 
+    kinds = ("single_label",)
+
     pooled = True
 
     def __init__(
@@ -335,6 +339,8 @@ def info_nce(
 # %% ../../nbs/54_shift.ipynb #94693763
 class MixedDistributions(Callback):
     "Trains the student to know a text with the style of another one (KD3, 2307.11469; MixStyle, 2104.02008)."
+
+    kinds = ("single_label",)
 
     pooled = True
 

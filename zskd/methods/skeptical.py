@@ -46,6 +46,8 @@ def distrusted(
 class Skeptical(Callback):
     "Learns hard or tempered answers, and the probabilities through a shallow exit only (2105.07381 and its counter, skeptical students)."
 
+    kinds = ("single_label",)
+
     hidden_states = True
 
     def __init__(

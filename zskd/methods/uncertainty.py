@@ -57,6 +57,8 @@ UNCERTAINTY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # by name; f
 class UncertaintyMixup(Callback):
     "Drops the rows that the student is sure about, and mixes others (UNIX, Xu et al. 2020, 2012.09413)."
 
+    kinds = ("single_label",)
+
     def __init__(
         self,
         score: str = "entropy",  # a name in `UNCERTAINTY`, or 'random'
@@ -123,6 +125,8 @@ def batch(self: UncertaintyMixup, run: Run, batch: Batch) -> Batch:
 # %% ../../nbs/50_uncertainty.ipynb #85bdde77
 class UncertainRows(Callback):
     "Reads the rows of the pool more often that the student is uncertain about (our own design, after UNIX, 2012.09413)."
+
+    kinds = ("single_label",)
 
     def __init__(
         self,
