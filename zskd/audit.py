@@ -18,7 +18,7 @@ from .asking import OutOfQueries
 from .attacks import nasty, trigger_words, watermark
 from .core import atomic_path, read_object, versions, write_json
 from .corpora import Corpus, load_corpus
-from .errors import require
+from .errors import UserError, require
 from .models import weights_digest
 from .pages import render
 from .pools import ood_pool
@@ -84,6 +84,8 @@ def audit(
 ) -> Audit:
     "Examine a teacher with plain text. Raises `UserError` for too little text or too low a limit."
     require(n >= 200, "must be at least 200 texts", n=n)
+    if teacher.kind != "single_label":
+        raise UserError(f"teacher {teacher.name}: is {teacher.kind}; an audit is for teachers that give a text one class")
     enough = max_queries is None or max_queries >= 600
     require(enough, "must be at least 600: three questions for each of at least 200 texts", max_queries=max_queries)
     began, text = time.perf_counter(), corpus if isinstance(corpus, Corpus) else load_corpus(corpus)

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from .core import derive_seed, digest
-from .errors import require
+from .errors import UserError, require
 from .tasks import Row
 from .teachers import Teacher
 
@@ -76,6 +76,8 @@ def smoothed(
     require(versions >= 2, "must be at least 2", versions=versions)
     require(0 < share < 1, "must be above 0 and below 1", share=share)
     require(0 < scale < float("inf"), "must be above 0, and finite", scale=scale)
+    if teacher.kind != "single_label":
+        raise UserError(f"teacher {teacher.name}: is {teacher.kind}; only the classes of a single_label teacher can be smoothed")
     n_classes = len(teacher.labels)
 
     def compute(rows: list[Row]) -> np.ndarray:
