@@ -54,6 +54,7 @@ def make_teacher(config_class, n_texts, tokenizer=None, **sizes):
         name="random",
         logits=logits,
         queries=0,
+        kind="single_label",
     )
 
 

@@ -93,7 +93,7 @@ def own_task(
 def teacher(
     base: str,  # pretrained encoder: folder or hub name
     out: str,  # folder for the teacher
-    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; your own task if not given
+    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc, qnli, cola or stsb; your own task if not given
     labels: list[str] | None = None,  # of your own task: names of the classes, in the order of their numbers from 0 if --data numbers them
     columns: list[str] | None = None,  # of your own task: one or two columns of --data that hold the texts (default: text)
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence

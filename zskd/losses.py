@@ -32,7 +32,7 @@ __all__ = ['LOSSES', 'SEVERAL', 'DEFAULT_LOSS', 'HIDDEN_LOSSES', 'kl', 'reverse_
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
-# %% ../nbs/40_losses.ipynb #7fe4ae90
+
 def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
     "Both logits in at least float32. Raises `UserError` unless both are `[texts, classes]`, of one shape, with at least two classes."
     ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
@@ -44,7 +44,7 @@ def _check_pair(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor,
         raise UserError(f"logits {ours}: a loss needs at least one text and two classes")
     return _at_least_float32(student_logits), _at_least_float32(teacher_logits)
 
-# %% ../nbs/40_losses.ipynb #0c3a2621
+
 def _check_positive(**params: float) -> None:
     for name, value in params.items():
         require(math.isfinite(value) and value > 0, "must be a number above 0", **{name: value})
@@ -244,7 +244,7 @@ def _standardize(logits: Tensor) -> Tensor:
     centred = logits - logits.mean(-1, keepdim=True)
     return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
 
-# %% ../nbs/40_losses.ipynb #c8d73b10
+
 def standardized_kl(
     student_logits: Tensor,  # `[texts, classes]`, three classes or more
     teacher_logits: Tensor,  # `[texts, classes]`
@@ -440,16 +440,6 @@ class LossTerm:
         "Every parameter of the loss."
         return {p.name: self.params.get(p.name, p.default) for p in _parameters(self.name)}
 
-# %% ../nbs/40_losses.ipynb #40a0c001
-def _check_fits(name: str, kind: str) -> None:
-    "Raise `UserError` if a loss of this package says nothing about this kind of task."
-    scores = kind == "score"
-    if name not in _OURS or (name in SCORE_LOSSES) == scores and (kind != "multi_label" or name in SEVERAL):
-        return
-    fitting = SCORE_LOSSES if scores else SEVERAL if kind == "multi_label" else _OURS - set(SCORE_LOSSES)
-    what = {"score": "scores, not classes", "multi_label": "several labels at once", "single_label": "classes, not scores"}[kind]
-    raise UserError(f"{name} does not fit a teacher of {what}; use {', '.join(sorted(fitting))}")
-
 # %% ../nbs/40_losses.ipynb #45dbbdbc
 @dataclass(frozen=True, repr=False)
 class LossSum:
@@ -492,6 +482,16 @@ def _constant(node: ast.expr) -> float:
         return sign * float(cast(float, value.value))
     except OverflowError as e:
         raise UserError("a number is too large") from e
+
+
+def _check_fits(name: str, kind: str) -> None:
+    "Raise `UserError` if a loss of this package says nothing about this kind of task."
+    scores = kind == "score"
+    if name not in _OURS or (name in SCORE_LOSSES) == scores and (kind != "multi_label" or name in SEVERAL):
+        return
+    fitting = SCORE_LOSSES if scores else SEVERAL if kind == "multi_label" else _OURS - set(SCORE_LOSSES)
+    what = {"score": "scores, not classes", "multi_label": "several labels at once", "single_label": "classes, not scores"}[kind]
+    raise UserError(f"{name} does not fit a teacher of {what}; use {', '.join(sorted(fitting))}")
 
 # %% ../nbs/40_losses.ipynb #5aaecf18
 def _term(node: ast.expr, kind: str) -> LossTerm:
@@ -551,7 +551,7 @@ def parse_loss(
     except (AttributeError, SyntaxError, ValueError, MemoryError, RecursionError) as e:
         raise UserError(f"cannot be read; write for example {_EXAMPLE!r}", loss=line) from e
 
-# %% ../nbs/40_losses.ipynb #40a0c005
+
 def chosen_loss(
     loss: str | Callable,  # of the settings of a run
     kind: str = "single_label",  # of its task, one of `KINDS`

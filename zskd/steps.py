@@ -99,7 +99,7 @@ def open_teacher(
     teacher: str,  # folder or hub name of a text classifier, or a JSON file that describes a language model and its prompt
     rows: Pool | None = None,  # that it is to answer, if there is one already
     /,
-    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc or qnli; leave it out for a task of your own
+    task: str | None = None,  # sst2, mnli, rte, qqp, mrpc, qnli, cola or stsb; leave it out for a task of your own
     n_texts: int | None = None,  # of your own task: texts per input, 1 or 2
     relation: str | None = None,  # of your own pair task: entailment, paraphrase, question_pair or question_sentence
     columns: list[str] | None = None,  # of your own task: columns of --data that hold the texts
