@@ -616,6 +616,17 @@ def check_n_rows(
     require(n >= 1, "a pool has at least one row", n=n)
     require(n <= MOST_ROWS, f"a pool has at most {MOST_ROWS:,} rows", n=n)
 
+# %% ../nbs/23_pools.ipynb #23c00005
+def _answers_made(logits: np.ndarray, chosen: np.ndarray, teacher: Classifier, kind: str) -> dict[str, Any]:
+    "What a pool notes of the answers that balanced it. Warns about answers that are rare among the chosen rows."
+    before, after = (answer_counts(z, teacher.labels, kind) for z in (logits, logits[chosen]))
+    made = {"classes_before": before, "rare": [c for c, rows in after.items() if rows < len(chosen) // len(after)]}
+    made |= {"teacher": getattr(teacher, "fingerprint", ""), "answers": after, **({} if kind == "single_label" else {"kind": kind})}
+    if scarce := scarce_answers(after, kind, len(chosen)):
+        made["scarce"] = scarce
+        warnings.warn(scarce, stacklevel=3)
+    return made
+
 # %% ../nbs/23_pools.ipynb #2f985a8f
 def ood_pool(
     task: Task | str,  # a task or its name; decides the shape of the rows
@@ -648,16 +659,7 @@ def ood_pool(
     logits, labels = _label(asked, [row for row, _ in drawn], task, cache), tuple(asked.labels)
     made["seconds"] = round(time.perf_counter() - began, 3)  # time of the teacher's answers
     chosen = balance(logits, n, recipe.bins, recipe.spread, task.kind)
-    before, after = (answer_counts(z, labels, task.kind) for z in (logits, logits[chosen]))
-    made |= {"classes_before": before, "rare": [c for c, rows in after.items() if rows < n // len(after)]}
-    made |= {
-        "teacher": getattr(teacher, "fingerprint", ""),
-        "answers": after,
-        **({} if task.kind == "single_label" else {"kind": task.kind}),
-    }
-    if scarce := scarce_answers(after, task.kind, n):
-        made["scarce"] = scarce
-        warnings.warn(scarce, stacklevel=2)
+    made |= _answers_made(logits, chosen, asked, task.kind)
     if (cut := _cut(teacher, [drawn[i][0] for i in chosen])) is not None:
         made["cut"] = cut
     return Pool(_columns([drawn[i] for i in chosen], logits[chosen]), task.name, recipe, seed, corpus.sources, labels, made)

@@ -103,8 +103,7 @@ class PreparedRun(Run):
         self.best_weights: dict[str, torch.Tensor] = {}  # of the student, and of the callbacks' modules under `callback.`
         self.folder, self.checkpoints = RunFolder(self.out), Checkpoints(self.out / "checkpoints")
         self.tokens = Encoded(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(1, np.int64))
-        self.lengths, self.targets = np.zeros(0, np.int64), torch.zeros(0, len(student.labels))
-        self.scale = 0.0, 1.0  # mean and spread of the teacher's scores; classes and labels have no scale
+        self.lengths, self.targets, self.scale = np.zeros(0, np.int64), torch.zeros(0, len(student.labels)), (0.0, 1.0)
         self._epoch, self._tools, self._best_changed, self._lock = EpochRows(), Tools(), False, ExitStack()
         self._check_device()
         self.stage2 = self._complete_callbacks(adversary)
@@ -402,7 +401,7 @@ def _load_data(self: PreparedRun) -> None:
     self._count_answers()
     self.tokens = self.start.encode(rows)
     self.lengths = np.diff(self.tokens.offsets)
-    if self.start.kind == "score":
+    if self.start.kind == "score":  # mean and spread of the teacher's scores; classes and labels have no scale
         known = self.targets[self.train]
         self.scale = known.mean().item(), max(known.std(correction=0).item(), 1e-6)
     self.state.majority = self._majority()

@@ -217,8 +217,8 @@ def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, m
     return labels, n_texts
 
 # %% ../nbs/35_students.ipynb #35c00001
-def _set_kind(student: Student, teacher: Teacher) -> None:
-    "Let a student's configuration say what its numbers mean, in the words of transformers."
+def _of_kind(student: Student, teacher: Teacher) -> Student:
+    "A student whose configuration says what its numbers mean, in the words of transformers."
     theirs = getattr(getattr(teacher.model, "config", None), "problem_type", None)
     if teacher.kind == "multi_label":
         theirs = PROBLEM_TYPES["multi_label"]
@@ -226,6 +226,7 @@ def _set_kind(student: Student, teacher: Teacher) -> None:
         theirs = PROBLEM_TYPES["score"]  # the pipeline of transformers then gives the number as it is
     student.model.config.problem_type = theirs if teacher.kind != "single_label" else None
     student.kind = teacher.kind
+    return student
 
 # %% ../nbs/35_students.ipynb #2813e1e4
 def _budget(
@@ -501,9 +502,8 @@ def create(
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
             student.notes |= {"n_texts": n_texts} if chosen is not None and shape is None else {}  # its shape was chosen for this
-    _set_kind(student, teacher)
     student.notes["ratio"] = student.ratio(teacher)
-    return student
+    return _of_kind(student, teacher)
 
 # %% ../nbs/35_students.ipynb #a7d1c3e1
 @patch
