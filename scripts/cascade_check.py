@@ -13,7 +13,7 @@ How good is the promise? Three things are drawn `TIMES` times, with replacement:
 
     sets        the validation set, for the one rule that the run's held-out rows give
     rules       as many plain rows as the run held out, for a rule on them; it is checked on all texts of each kind
-    own         `OWN` rows of the validation set, without labels, for a rule on them; it is checked on the whole set, and on the rows not drawn
+    own         `OWN` rows of the validation set, without labels, for a rule on them; it is checked on the whole set, and on those not drawn
 
 The last is what a user can do who has texts of the task. It reads them, so that it is not zero-shot.
 """
@@ -56,9 +56,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     args = parser.parse_args()
     args.results, args.methods = args.work / "cascades", ["base"]
-    for args.seed in args.seeds:
+    for seed in args.seeds:
+        args.seed = seed
         for name in args.tasks:
-            if not (CASCADES / f"{name}-{args.seed}.json").exists():
+            if not (CASCADES / f"{name}-{seed}.json").exists():
                 check(TASKS[name], args)
 
 
