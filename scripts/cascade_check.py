@@ -6,7 +6,7 @@ A rule says how sure a student has to be to answer without its teacher. It is ma
 promise is about such rows. The students are those of `relatives.py`, which are made if they are missing. The rules are applied to
 
     plain       `FRESH` more rows of the same pool, which the student has never seen
-    dev         the task's validation set
+    dev         the task's validation set, with the teacher's answers for its score
     elsewhere   `ELSEWHERE` rows made in the same way of other text, if `--news` names some
 
 How good is the promise? Three things are drawn `TIMES` times, with replacement:
@@ -21,7 +21,7 @@ The last is what a user can do who has texts of the task. It reads them, so that
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ import numpy as np
 from leakage import student_of
 from provenance import made_by
 from relatives import HELD_OUT, PAIRS, ROWS
-from six_tasks import RESULTS, balanced, first, make_teacher, options, shown
+from six_tasks import RESULTS, StoredAnswers, balanced, first, make_teacher, options, shown
 
 from zskd.cascades import Cascade, Rule, asking_curve, confidence_of
 from zskd.core import derive_seed, write_json
@@ -120,32 +120,28 @@ def answered_texts(task: Task, teacher: Teacher, student: Student, args: argpars
     """The rows that the run held out, and the other texts by kind."""
     n = ROWS.get(task.name, PAIRS)
     pool = first(task, teacher, n + FRESH, args)
-    kinds: dict[str, Any] = {
-        "plain": pool.rows(range(n, n + FRESH)),
-        "dev": task.load("validation", args.data).rows,
-        "elsewhere": elsewhere(task, teacher, args),
-    }
+    dev = task.load("validation", args.data).rows
     order = [list(teacher.labels).index(name) for name in student.labels]
 
-    def answered(rows: list[Row], logits: np.ndarray | None = None) -> Texts:
-        logits = teacher.logits(rows, cache=args.work / "logits") if logits is None else logits
+    def texts(rows: list[Row], logits: Any) -> Texts:
         return Texts(rows, student.logits(rows), np.asarray(logits)[:, order])
 
-    at = hold_out(n, HELD_OUT, args.seed)[1]
-    held = answered(pool.rows(at), np.asarray(pool.logits)[at])
-    plain = answered(kinds.pop("plain"), np.asarray(pool.logits)[n:])
-    return held, {"plain": plain, **{name: answered(rows) for name, rows in kinds.items() if rows}}
+    def some(pool: Pool, at: Sequence[int] | np.ndarray) -> Texts:
+        return texts(pool.rows(at), np.asarray(pool.logits)[at])
+
+    kinds = {"plain": some(pool, range(n, n + FRESH)), "dev": texts(dev, StoredAnswers(teacher, args.work / "logits").logits(dev))}
+    if args.news:
+        kinds["elsewhere"] = some(news := elsewhere(task, teacher, args), range(len(news)))
+    return some(pool, hold_out(n, HELD_OUT, args.seed)[1]), kinds
 
 
-def elsewhere(task: Task, teacher: Teacher, args: argparse.Namespace) -> list[Row]:
+def elsewhere(task: Task, teacher: Teacher, args: argparse.Namespace) -> Pool:
     """Rows of other text, made and balanced like those of the pool."""
-    if not args.news:
-        return []
     folder = args.work / "pools" / f"{task.name}-elsewhere"
     if not (folder / "pool.json").exists():
         pool = ood_pool(task, load_corpus(args.news), ELSEWHERE, teacher, balanced(task), seed=0, cache=args.work / "logits")
         pool.save(folder)
-    return Pool.load(folder).rows()
+    return Pool.load(folder)
 
 
 def applied(rule: Rule, texts: Texts) -> dict[str, float]:
