@@ -156,7 +156,7 @@ def by_rule(
         print(cascade.drift(rows, found.confidence), file=sys.stderr)
     return softmax(found.logits, axis=1), ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
 
-# %% ../nbs/84_student_commands.ipynb #84b00041
+# %% ../nbs/84_student_commands.ipynb #84b00045
 LEVELS = (0.9, 0.95, 0.98, 0.99)  # agreements that are shown for comparison
 
 # %% ../nbs/84_student_commands.ipynb #84b00031
