@@ -83,6 +83,8 @@ def first_scores(
 class AnchorMixup(Callback):
     "Adds inputs between an anchor near the teacher's domain and a text (AuG-KD, Tang et al. 2024, 2403.07030)."
 
+    asks = True
+
     def __init__(
         self,
         share: float = 0.25,  # anchors per row of the batch, above 0 and at most 1

@@ -53,6 +53,8 @@ FORMS = ("soft", "text")
 class BackwardPass(Callback):
     "Adds inputs on which student and teacher differ more, found by gradient (Jafari et al. 2023, 2301.12006)."
 
+    asks = True
+
     def __init__(
         self,
         form: str = "soft",  # one of `FORMS`

@@ -61,6 +61,7 @@ class Communication(Callback):
     "Lets the student learn from the teacher's reply to its hidden states (Talking Models, 2310.03188; the formulas are inferred)."
 
     hidden_states = True
+    asks = True
 
     def __init__(
         self,

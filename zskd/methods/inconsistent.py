@@ -99,6 +99,7 @@ class InconsistentAugmentation(Callback):
     "Adds texts that were changed against the teacher's own class (IKD, Liang et al. 2022, 2209.09841)."
 
     hidden_states = True
+    asks = True
 
     def __init__(
         self,

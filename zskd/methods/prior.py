@@ -74,6 +74,7 @@ class DynamicPrior(Callback):
     "Trains the student's states so that a decoder can restore the teacher's from a mixture of both (DPK, 2206.06067)."
 
     hidden_states = True
+    reads_states = True
 
     def __init__(
         self,

@@ -216,6 +216,8 @@ BY_HAND = Policy({"drop": (4, 2), "replace": (4, 2), "span": (2, 4), "infill": (
 class RoleAugmentation(Callback):
     "The student learns versions of the texts, and the teacher answers its own versions (2004.08861)."
 
+    asks = True
+
     def __init__(
         self,
         # makes the student's versions; a policy, or its values such as {'drop': (5, 2)}

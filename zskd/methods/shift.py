@@ -212,6 +212,7 @@ class SharedClassifier(Callback):
     """
 
     pooled = True
+    reads_states = True
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ UNCERTAINTY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # by name; f
 class UncertaintyMixup(Callback):
     "Drops the rows that the student is sure about, and mixes others (UNIX, Xu et al. 2020, 2012.09413)."
 
+    asks = True
+
     def __init__(
         self,
         score: str = "entropy",  # a name in `UNCERTAINTY`, or 'random'
