@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,13 @@ from .processes import team
 from .shapes import FAMILY, shape_of
 from .stage2 import Stage2
 from .students import EMBEDDED, WORDS
-from .tasks import Examples, Task
+from .tasks import Examples, Task, TextPool
 from .teachers import BLOCK, Teacher, shard_path, stored_logits
 
 # %% auto #0
-__all__ = ['LEAST', 'STEPS', 'LEARNING', 'asks_in_training', 'check_limited', 'divide', 'reads_alike', 'frugal_start',
-           'frugal_training', 'paced', 'Plan', 'limited_plan', 'check_same_limit', 'has_answers', 'answered']
+__all__ = ['LEAST', 'STEPS', 'FROM_ENCODER', 'FROM_WORDS', 'asks_in_training', 'check_limited', 'divide', 'reads_alike',
+           'frugal_start', 'frugal_training', 'paced', 'Plan', 'limited_plan', 'check_same_limit', 'has_answers',
+           'answered']
 
 # %% ../nbs/67_budget.ipynb #67b00007
 def asks_in_training(
@@ -78,8 +80,10 @@ def divide(
     text = f"the score takes {score * each:,} questions; leave --data out and score later with zskd evaluate, or give a higher limit"
     require(left > 0, text, max_queries=limit)
     rows = min(most, left // each // (1 + asks)) if n is None else n
-    require(there or rows * each <= left, f"{rows:,} rows take {rows * each:,} questions, but {left:,} are left for them", max_queries=limit)
-    require(rows >= LEAST, f"leaves {rows:,} rows for the pool, and at least {LEAST} are needed; give a higher limit", max_queries=limit)
+    text = f"{rows:,} rows take {rows * each:,} questions, but {left:,} are left for them; choose fewer rows, or give a higher limit"
+    require(there or rows * each <= left, text, max_queries=limit)
+    text = f"leaves {rows:,} rows for the pool, and at least {LEAST} are needed; give a higher limit"
+    require(rows >= LEAST, text, max_queries=limit)
     pool = 0 if there else rows * each
     require(not asks or left > pool, "the pool takes all questions, so none is left during training; choose fewer rows", max_queries=limit)
     return rows, {"pool": pool, "training": (left - pool) * asks, "score": score * each}
@@ -123,7 +127,8 @@ def frugal_start(
 
 # %% ../nbs/67_budget.ipynb #67b00011
 STEPS = 600
-LEARNING: dict[bool, dict[str, Any]] = {True: {"batch_size": 32, "lr": 1e-3}, False: {"batch_size": 64, "lr": 3e-3}}  # from an encoder or not
+FROM_ENCODER: dict[str, Any] = {"batch_size": 32, "lr": 1e-3}
+FROM_WORDS: dict[str, Any] = {"batch_size": 64, "lr": 3e-3}  # or from random weights
 
 
 def frugal_training(
@@ -133,7 +138,8 @@ def frugal_training(
 ) -> dict[str, Any]:  # arguments of `Distiller`
     "Settings for few rows, where none are given."
     given = {name: value for name, value in training.items() if value is not None}
-    made = {"hidden": 0.0, "held_out": max(LEAST // 2, n // 10), **LEARNING[init not in ("words", "random")], **given}
+    learning = FROM_WORDS if init in ("words", "random") else FROM_ENCODER
+    made = {"hidden": 0.0, "held_out": max(LEAST // 2, n // 10), **learning, **given}
     left = len(hold_out(n, made["held_out"], 0)[0])
     if "batch_size" not in given:
         made["batch_size"] = min(made["batch_size"], left)
@@ -173,7 +179,7 @@ class Plan:
 
 
 def limited_plan(
-    limit: int | Ledger,  # questions of the whole run; a ledger has them divided already
+    limit: int,  # questions of the whole run
     teacher: Teacher,
     task: Task,
     out: Path,  # folder of the run
@@ -188,13 +194,13 @@ def limited_plan(
     "Divide the questions of a run, and choose its settings. A run that has begun keeps its division. Raises `UserError`."
     check_limited(teacher, size["init"], training)
     there = rows is not None and has_answers(teacher, rows, cache)
-    ledger = limit if isinstance(limit, Ledger) else saved_ledger(out / "queries.json")
+    path, score = out / "queries.json", 0 if examples is None else len(examples.rows)
+    ledger = saved_ledger(path)
     if ledger is None:
-        score = 0 if examples is None else len(examples.rows)
         wanted = n if rows is None else len(rows)
-        n, parts = divide(cast(int, limit), teacher.each, wanted, most, asks_in_training(training), score, there)
-        ledger = Ledger(out / "queries.json", cast(int, limit), parts, n)
-    check_same_limit(ledger, limit, 0 if examples is None else len(examples.rows) * teacher.each)
+        n, parts = divide(limit, teacher.each, wanted, most, asks_in_training(training), score, there)
+        ledger = Ledger(path, limit, parts, n)
+    check_same_limit(ledger, limit, score * teacher.each)
     size = frugal_start(teacher, task, size)
     made, n = frugal_training(training, ledger.rows, size["init"]), ledger.rows
     if (adversary := made["adversary"]) is not None:
@@ -206,13 +212,12 @@ def limited_plan(
 # %% ../nbs/67_budget.ipynb #67b00019
 def check_same_limit(
     ledger: Ledger,  # of a run, perhaps one that has begun
-    limit: int | Ledger,  # that is asked for now
+    limit: int,  # that is asked for now
     score: int,  # questions for the score
 ) -> None:
     "Raise `UserError` if a run has begun with another limit, or without questions for a score."
-    if isinstance(limit, int):
-        there = f"the run in {ledger.path.parent} has begun with a limit of {ledger.limit:,}; give that, or choose another folder"
-        require(ledger.limit == limit, there, max_queries=limit)
+    there = f"the run in {ledger.path.parent} has begun with a limit of {ledger.limit:,}; give that, or choose another folder"
+    require(ledger.limit == limit, there, max_queries=limit)
     text = f"the score takes {score:,} questions, but the limit of this run has {ledger.parts['score']:,} for it; score with zskd evaluate"
     require(score <= ledger.parts["score"], text, data=None)
 
@@ -223,7 +228,7 @@ def has_answers(
     cache: Path,  # folder of the answers
 ) -> bool:
     "Whether a teacher's answers to a pool are in the pool, or all in the cache."
-    if stored_logits(pool, teacher) is not None:
+    if stored_logits(cast(TextPool, pool), teacher) is not None:
         return True
     shard = teacher.shard or BLOCK
     parts = (pool.rows(range(i, min(i + shard, len(pool)))) for i in range(0, len(pool), shard))
@@ -236,11 +241,11 @@ def answered(
     cache: Path,  # folder of the answers
 ) -> Pool:  # with the answers; with fewer rows if questions were lost
     "Have a teacher answer a pool. Raises `RunError` if the limit leaves too few rows."
-    if stored_logits(pool, teacher) is not None:
+    if stored_logits(cast(TextPool, pool), teacher) is not None:
         return pool
     ledger, rows = cast(Ledger, ledger_of(teacher)), pool.rows()
     try:
-        logits = teacher.logits(pool, cache=cache, desc="label")
+        logits = teacher.logits(cast(TextPool, pool), cache=cache, desc="label")
     except OutOfQueries:
         rows = _known(teacher, rows, cache)
         lost = f"{ledger.asked['pool']:,} questions for the pool were asked, and {len(rows):,} rows have an answer; the others were lost"

@@ -21,7 +21,7 @@ from .corpora import Corpus, load_corpus
 from .efforts import effort_of
 from .errors import UserError, require
 from .evaluation import Report
-from .ledger import Ledger, ledger_of
+from .ledger import ledger_of
 from .losses import describe_loss
 from .methods.index import make_adversary, make_methods
 from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
@@ -237,7 +237,7 @@ def with_epochs(
 
 # %% ../nbs/68_distillation.ipynb #68a00020
 def plan_run(
-    max_queries: int | Ledger | None,  # questions to the teacher at most; None: no limit
+    max_queries: int | None,  # questions to the teacher at most, of the whole run; None: no limit
     teacher: Teacher,
     task: Task,
     n: int | None,  # rows of the pool; None: as many as `effort` says
@@ -347,7 +347,7 @@ def distill(
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
     effort: str = "standard",  # rows and passes over them, where `n`, `epochs` and `steps` do not say it; a name of `EFFORTS`
-    max_queries: int | Ledger | None = None,  # questions to the teacher at most, of the whole run; a ledger has them divided already
+    max_queries: int | None = None,  # questions to the teacher at most, of the whole run; it chooses start and settings for few answers
     methods: str | Sequence[str | Callback] = (),  # of other papers, as in `make_methods`, for example "hidden(weight=0.5)"
     adversary: str | Adversary | Stage2 | None = None,  # for stage 2; a name of `ADVERSARIES`, or as in `Distiller`
     data: str | Path | None = None,  # examples to score on at the end, as `Task.validation` takes them; nothing else reads them

@@ -24,7 +24,20 @@ __all__ = ['MAY_CHANGE', 'EARLIER_VERSION', 'REMEDY', 'claim', 'check_same', 'ru
 
 # %% ../nbs/82_folders.ipynb #2203c589
 # Options that may differ when a run is resumed; teacher and encoder are compared by content.
-MAY_CHANGE = ("out", "data", "columns", "label_column", "skip_bad_lines", "device", "resume", "fresh", "track", "teacher", "encoder")
+MAY_CHANGE = (
+    "out",
+    "data",
+    "columns",
+    "label_column",
+    "skip_bad_lines",
+    "device",
+    "resume",
+    "fresh",
+    "track",
+    "teacher",
+    "encoder",
+    "cost_per_1000",
+)
 EARLIER_VERSION = "was written by an earlier version of zskd; start a new run in another folder"
 
 

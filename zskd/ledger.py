@@ -69,7 +69,8 @@ def take(
     left = self.parts[self.purpose] - self.asked[self.purpose]
     if n > left:
         of = "the score" if self.purpose == "score" else f"the {self.purpose}"
-        raise OutOfQueries(f"{n:,} more questions for {of} would exceed the limit of the run, which leaves {left:,}", max_queries=self.limit)
+        text = f"{n:,} more questions for {of} would exceed the limit of the run, which leaves {left:,}"
+        raise OutOfQueries(text, max_queries=self.limit)
     self.asked[self.purpose] += n
     self.save()
 
