@@ -20,13 +20,13 @@ from .adversaries import Adversary
 from .asking import OutOfQueries
 from .core import read_json
 from .errors import RunError, UserError, require
-from .ledger import SHARD, Ledger, ledger_of, limited, saved_ledger
+from .ledger import Ledger, ledger_of, limited, saved_ledger
 from .pools import Pool, hold_out
 from .processes import team
 from .shapes import FAMILY, shape_of
 from .stage2 import Stage2
 from .students import EMBEDDED, WORDS
-from .tasks import Examples, Task, TextPool
+from .tasks import Examples, Row, Task, TextPool
 from .teachers import BLOCK, Teacher, shard_path, stored_logits
 
 # %% auto #0
@@ -247,7 +247,7 @@ def answered(
     try:
         logits = teacher.logits(cast(TextPool, pool), cache=cache, desc="label")
     except OutOfQueries:
-        rows = _known(teacher, rows, cache)
+        rows = _known(teacher, rows, cache, ledger.shard)
         lost = f"{ledger.asked['pool']:,} questions for the pool were asked, and {len(rows):,} rows have an answer; the others were lost"
         if len(rows) < LEAST:
             raise RunError(f"{lost} when the run was killed, so start again with another limit and folder") from None
@@ -261,9 +261,9 @@ def answered(
     return replace(pool, dataset=Dataset.from_dict({**columns, "logits": list(logits)}), labels=teacher.labels, made=made)
 
 
-def _known(teacher: Teacher, rows: list, cache: Path) -> list:
+def _known(teacher: Teacher, rows: list[Row], cache: Path, shard: int) -> list[Row]:
     "The first rows, up to one without an answer."
     n = 0
-    while n < len(rows) and shard_path(cache, teacher, rows[n : n + SHARD]).exists():
-        n += SHARD
+    while n < len(rows) and shard_path(cache, teacher, rows[n : n + shard]).exists():
+        n += shard
     return rows[:n]

@@ -20,7 +20,7 @@ from .tasks import Row
 from .teachers import Teacher, check_logits, read_shard, shard_path, write_shard
 
 # %% auto #0
-__all__ = ['PURPOSES', 'SHARD', 'Ledger', 'saved_ledger', 'limited', 'ledger_of', 'price_of']
+__all__ = ['PURPOSES', 'Ledger', 'saved_ledger', 'limited', 'ledger_of', 'price_of']
 
 # %% ../nbs/46_ledger.ipynb #46d00005
 PURPOSES = ("pool", "training", "score")  # what a run asks for
@@ -42,6 +42,11 @@ class Ledger:
     def total(self) -> int:
         "Questions so far."
         return sum(self.asked.values())
+
+    @property
+    def shard(self) -> int:
+        "How many rows are asked about together, which is what a kill can lose: 4 to 32."
+        return min(32, max(4, self.limit // 30))
 
 # %% ../nbs/46_ledger.ipynb #46d00006
 def saved_ledger(
@@ -86,11 +91,8 @@ def give_back(
         self.save()
 
 # %% ../nbs/46_ledger.ipynb #46d0000c
-SHARD = 32  # rows that are asked about together: what a kill can lose
-
-
 def _ask(teacher: Teacher, rows: list[Row], ledger: Ledger, cache: Path) -> np.ndarray:
-    "Answers to at most `SHARD` rows, from the cache or from the teacher."
+    "Answers to a few rows, from the cache or from the teacher."
     path = shard_path(cache, teacher, rows)
     if path.exists():
         return read_shard(path)
@@ -113,7 +115,8 @@ def limited(
     def compute(rows: list[Row]) -> np.ndarray:
         if ledger.paid:
             return teacher.compute(rows)
-        return np.concatenate([_ask(teacher, rows[i : i + SHARD], ledger, cache) for i in range(0, len(rows), SHARD)])
+        parts = [rows[i : i + ledger.shard] for i in range(0, len(rows), ledger.shard)]
+        return np.concatenate([_ask(teacher, part, ledger, cache) for part in parts])
 
     made = copy.copy(teacher)
     made.compute, made.ledger = compute, ledger
