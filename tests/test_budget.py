@@ -151,7 +151,7 @@ def test_what_asks_in_training_says_so(tmp_path):
     for name in METHODS:
         (method,) = make_methods(name)
         student = Student.create(teacher, preset=None, n_params=60_000, family="attention", sensitivity=False)
-        run = Distiller(teacher, student, texts, tmp_path / name, callbacks=[method], steps=3, batch_size=16, hidden=0.0)
+        run = Distiller(teacher, student, texts, tmp_path / name, callbacks=[method], steps=3, batch_size=16)
         run.fit()
         assert method.asks == (run.state.queries.extra > 0), name
         more = len(list((tmp_path / name / "logits").glob("*.safetensors"))) > 1  # than the logits
