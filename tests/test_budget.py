@@ -1,5 +1,6 @@
 "A limit of questions: no teacher is ever asked more, whatever happens to the run."
 
+import itertools
 import json
 from pathlib import Path
 
@@ -145,9 +146,11 @@ def test_a_smoothed_teacher_counts_its_questions(tmp_path):
     assert run.facts()["queries"]["ood"] == 124
 
 
+@pytest.mark.slow
 def test_what_asks_in_training_says_so(tmp_path):
     teacher = Teacher.load(make_teacher(tmp_path / "teacher"), precision="fp32")
-    texts = [f"{a} {b} {c}" for a in ("good", "bad", "fine", "dull") for b in ("day", "film", "plot") for c in ("the", "was", "of", "and")]
+    said = itertools.product(("good", "bad", "fine", "dull"), ("day", "film", "plot"), ("the", "was", "of", "and"))
+    texts = [f"it was a {a} {b} and {c} long old {b} of its {a} kind" for a, b, c in said]
     for name in METHODS:
         (method,) = make_methods(name)
         student = Student.create(teacher, preset=None, n_params=60_000, family="attention", sensitivity=False)
