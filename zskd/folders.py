@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'EARLIER_VERSION', 'REMEDY', 'claim', 'check_same', 'run_options', 'resume_run']
 
-# %% ../nbs/82_folders.ipynb #2203c589
+# %% ../nbs/82_folders.ipynb #2203c580
 # Options that may differ when a run is resumed; teacher and encoder are compared by content.
 MAY_CHANGE = (
     "out",
@@ -40,7 +40,7 @@ MAY_CHANGE = (
 )
 EARLIER_VERSION = "was written by an earlier version of zskd; start a new run in another folder"
 
-
+# %% ../nbs/82_folders.ipynb #2203c589
 def claim(
     out: Path,  # folder of the run
     name: str,  # of the command
