@@ -12,6 +12,7 @@ from zskd.callbacks import Callback
 from zskd.core import ASSETS
 from zskd.distillation import distill, scored
 from zskd.errors import RunError, UserError
+from zskd.folders import run_options
 from zskd.ledger import ledger_of
 from zskd.methods.index import METHODS, make_methods
 from zskd.pools import Pool
@@ -229,6 +230,7 @@ def test_the_command_shows_what_it_asks_and_what_it_costs(tmp_path, call):
     assert "asks the teacher at most 100 questions: 100 for the pool, 0 during training; this costs at most 0.25" in out
     assert out.index("asks the teacher at most") < out.index("teacher: Teacher(") and "expected on this machine" not in out
     assert "asked the teacher 100 questions: 100 for the pool, 0 during training; 0 of 100 are left; this cost 0.25" in out
+    assert run_options(tmp_path / "run")[1]["max_queries"] == 100  # other commands can read them
     code, out, err = call(*few[:-1], 3, "--resume")
     assert code == 0 and "this cost 0.3" in out, err
     for more, part in (

@@ -397,8 +397,8 @@ def distill(
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
-    given = locals()
-    distill_given({**given, **given.pop("options")})
+    given = dict(locals())
+    distill_given(given.pop("options") | given)
 
 # %% ../nbs/83_commands.ipynb #83b00005
 def distill_given(
