@@ -1069,7 +1069,7 @@ def test_mistakes_that_would_pass_in_silence(call, finished, models, tmp_path):
         (["dashboard", run, "--pages", ""], "--pages: is empty"),
         (["distill", "--teachr", words[2]], "'--teachr', perhaps --teacher"),
         (
-            ["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "search", "--max-queries", 1, "--out", tmp_path / "run"],
+            ["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "gumbel", "--max-queries", 100, "--out", tmp_path / "run"],
             "a turn of the adversary takes",
         ),
     ):
