@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from transformers import AlbertConfig, BertConfig, PretrainedConfig
 
 from .errors import UserError, require
-from .textcnn_config import TextCnnConfig
+from .textcnn_config import HASHES, TextCnnConfig
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'FAMILY', 'WIDTHS', 'PRESETS', 'Shape', 'label_maps', 'CnnShape', 'candidate_shapes',
@@ -105,6 +105,8 @@ class CnnShape:
     filters: int  # filters of each width
     intermediate: int  # width of the layer before the classes
     aligned: int = 0  # numbers in which two texts are compared; 0 for single texts
+    hash_rows: int = 0  # rows of the table that the pieces share; 0: each has its own
+    hashes: int = 2  # rows that make up the vector of a piece, where they are shared
 
     def __post_init__(self):
         "Raises `UserError` for sizes that do not fit together."
@@ -114,6 +116,8 @@ class CnnShape:
         require(self.aligned >= 0, "must be at least 0", aligned=self.aligned)
         require(all(1 <= w <= 16 for w in self.widths), "must be from 1 to 16 pieces each", widths=self.widths)
         require(len(set(self.widths)) == len(self.widths), "must differ from each other", widths=self.widths)
+        require(0 <= self.hash_rows < self.vocab_size, f"must be fewer than the {self.vocab_size:,} pieces", hash_rows=self.hash_rows)
+        require(1 <= self.hashes <= len(HASHES), f"must be from 1 to {len(HASHES)}", hashes=self.hashes)
 
 # %% ../nbs/32_shapes.ipynb #32b00003
 @patch
@@ -127,7 +131,8 @@ def n_params(
     features = len(self.widths) * f if self.widths else e
     filters = sum(width * e * f + f for width in self.widths)
     comparison = (features + 1) * k + (4 * k + 1) * k if k else 0
-    return self.vocab_size * e + filters + comparison + ((8 * k or 2 * features) + 1) * i + (i + 1) * n_labels
+    table = self.hash_rows * e + self.vocab_size * self.hashes if self.hash_rows else self.vocab_size * e
+    return table + filters + comparison + ((8 * k or 2 * features) + 1) * i + (i + 1) * n_labels
 
 # %% ../nbs/32_shapes.ipynb #32b00004
 @patch
@@ -135,7 +140,8 @@ def __str__(self: CnnShape) -> str:
     "The sizes in words."
     filters = f"{self.filters} filters each of {', '.join(map(str, self.widths))} pieces" if self.widths else "no filters"
     pairs = f", texts compared in {self.aligned}" if self.aligned else ""
-    return f"{self.vocab_size:,} pieces of {self.embedding_size}, {filters}{pairs}, {self.intermediate} inside"
+    shared = f" in {self.hash_rows:,} shared rows" if self.hash_rows else ""
+    return f"{self.vocab_size:,} pieces of {self.embedding_size}{shared}, {filters}{pairs}, {self.intermediate} inside"
 
 # %% ../nbs/32_shapes.ipynb #32b00005
 @patch
@@ -153,6 +159,8 @@ def config(
         filters=self.filters,
         intermediate_size=self.intermediate,
         aligned_size=self.aligned,
+        hash_rows=self.hash_rows,
+        hashes=self.hashes,
         max_position_embeddings=max_length,
         pad_token_id=pad_token_id,
         **label_maps(labels),
@@ -300,7 +308,8 @@ def shape_of(
     "The shape of an ALBERT or TextCNN configuration; None for another kind of model."
     if isinstance(config, TextCnnConfig):
         sizes = config.filters if config.widths else 1, config.intermediate_size, config.aligned_size
-        return CnnShape(config.vocab_size, config.embedding_size, tuple(config.widths), *sizes)
+        shared = config.hash_rows, config.hashes
+        return CnnShape(config.vocab_size, config.embedding_size, tuple(config.widths), *sizes, *shared)
     names = (
         "vocab_size",
         "embedding_size",
