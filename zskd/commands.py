@@ -291,7 +291,7 @@ def print_times(
     if rows is not None or has_pool(Path(given["out"]) / "pool") or model.model is None or given["init"] not in ("auto", "teacher"):
         return
     corpus = load_corpus(given["corpus"] or "sample", given["column"], skip_bad_lines=given["skip_bad_lines"])
-    size = {name: settings[name] for name in ("ratio", "n_params", "preset", "family", "vocab_size")}
+    size = {name: settings[name] for name in ("ratio", "n_params", "preset", "family", "vocab_size", "hash_rows")}
     rates, settled = measure(model, task, some_rows(task, corpus), **size), with_effort(given)
     how = {"oversample": given["oversample"] or 1.5, "states": task.n_texts == 2 and given["hidden"] != 0}
     n, steps = settled["n"], settled["steps"]
