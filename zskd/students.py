@@ -201,6 +201,9 @@ def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, m
     return labels, n_texts
 
 # %% ../nbs/35_students.ipynb #2813e1e4
+MADE = ("auto", "teacher", "random", "words")  # values of `init` that are no checkpoint
+
+
 def _budget(
     teacher: Teacher,
     ratio: float | None,
@@ -213,7 +216,7 @@ def _budget(
     "The most parameters that a student may have, by default a thirtieth of the teacher's; None for no limit."
     require_positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
     check_pieces(vocab_size)
-    ready = init not in ("auto", "teacher", "random")
+    ready = init not in MADE
     limits = {"ratio": ratio, "n_params": n_params, "preset": preset}
     forms = {"preset": preset, "shape": shape, "init": init if ready else None}
     for group in (limits, forms):
@@ -227,21 +230,16 @@ def _budget(
     return int(cast(int, teacher.n_params) / (30 if ratio is None else ratio))
 
 # %% ../nbs/35_students.ipynb #35b00001
-MADE = ("auto", "teacher", "random", "words")  # values of `init` that are no checkpoint
-
-
 def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int, hash_rows: int | None) -> str:
     "The student's family. Raises `UserError` for an unknown name, and where something else decides it."
     check_family(family)
-    made = init in MADE
-    if shape is None and preset is None and made:
-        family = family or FAMILY[n_texts]
-        require(init != "words" or family != "attention", "starts convolution and static only; choose another start or family", init=init)
-        return family
-    what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
-    require(hash_rows is None, f"{what} has its own word table; leave it out", hash_rows=hash_rows)
-    its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
-    require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
+    made, its = init in MADE, family or FAMILY[n_texts]
+    if shape is not None or preset is not None or not made:
+        what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
+        require(hash_rows is None, f"{what} has its own word table; leave it out", hash_rows=hash_rows)
+        its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
+        require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
+    require(init != "words" or its != "attention", "starts convolution and static only; choose another start or family", init=init)
     return its
 
 # %% ../nbs/35_students.ipynb #ed41f5c9
@@ -262,7 +260,7 @@ def _check_tokenizer(
     tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, shape: Shape | CnnShape | None, lowercase: bool | None, init: str | Path
 ) -> tuple[int | None, Shape | CnnShape | None]:
     "Pieces and shape for a given tokenizer. Raises `UserError` for another kind of one, or for other arguments that it decides."
-    ready = None if init in ("auto", "teacher", "random") else str(init)
+    ready = None if init in MADE else str(init)
     for name, value in {"vocab_size": vocab_size, "lowercase": lowercase, "init": ready}.items():
         require(value is None, "the given tokenizer decides this; leave it out", **{name: value})
     if wordpiece_spec(tokenizer) is None:
