@@ -59,25 +59,30 @@ def with_task(
     return model.for_task(known), known
 
 # %% ../nbs/68_distillation.ipynb #4a0159d7
+_Options = dict[str, Any]  # arguments by name
+
+
 def check_size(
     teacher: Teacher,  # what is to be distilled
     task: Task,  # its task
-    ratio: float | None = None,  # this and the next five as in `Student.create`
+    ratio: float | None = None,  # this and the next six as in `Student.create`
     n_params: int | None = None,
     preset: str | None = None,
     init: str = "auto",
     vocab_size: int | None = None,
     family: str | None = None,
+    hash_rows: int | None = None,
 ) -> None:
     "Raise `UserError` for a student's size that is impossible."
     given = {name: value for name, value in {"ratio": ratio, "n_params": n_params, "preset": preset}.items() if value is not None}
     if len(given) > 1:
         raise UserError("contradict each other; give one of them", **dict.fromkeys(given))
     ready = init not in MADE
-    for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family}.items():
+    for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family, "hash_rows": hash_rows}.items():
         require(not ready or value is None, f"has no effect on the checkpoint {init}; leave one of them out", **{name: value})
     check_family(family)
-    require(family is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", family=family)
+    for name, value in {"family": family, "hash_rows": hash_rows}.items():
+        require(value is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", **{name: value})
     if vocab_size is not None:
         require(vocab_size >= 200, "must be at least 200; single characters alone are nearly as many", vocab_size=vocab_size)
     if preset is not None:
@@ -89,7 +94,7 @@ def check_size(
         require(1 <= n_params <= (teacher.n_params or math.inf), f"must be at least 1{most}", n_params=n_params)
     if preset is None and not ready and (n_params is not None or teacher.n_params):
         budget = n_params if n_params is not None else int((teacher.n_params or 0) / (ratio or 30))
-        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=family)
+        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=family, hash_rows=hash_rows)
 
 # %% ../nbs/68_distillation.ipynb #c6814fc0
 def check_batch(
@@ -347,6 +352,7 @@ def distill(
     family: str | None = None,  # attention, convolution or static; None: convolution for single texts, attention for pairs
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
+    hash_rows: int | None = None,  # rows of the student's word table if its pieces share them; None: each has its own
     effort: str = "standard",  # rows and passes over them, where `n`, `epochs` and `steps` do not say it; a name of `EFFORTS`
     max_queries: int | None = None,  # questions to the teacher at most, of the whole run; it chooses start and settings for few answers
     methods: str | Sequence[str | Callback] = (),  # of other papers, as in `make_methods`, for example "hidden(weight=0.5)"
@@ -362,6 +368,9 @@ def distill(
     out, cache = Path(out), Path(cache or Path(out) / "logits")
     training = training_arguments(methods, adversary, seed=seed, **settings)
     size = dict[str, Any](ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size)
+    out, cache, n = Path(out), Path(cache or Path(out) / "logits"), rows_of(effort, pool) if n is None else n
+    training = training_arguments(methods, adversary, seed=seed, **with_epochs(effort, settings))
+    size = _Options(ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size, hash_rows=hash_rows)
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now

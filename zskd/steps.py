@@ -195,6 +195,7 @@ def student_size(
     # otherwise teacher; with --max-queries one that costs no question
     init: str = "auto",
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
+    hash_rows: int | None = None,  # rows of a word table that the pieces share, for convolution and static; if not given, each has its own
 ) -> dict[str, Any]:  # arguments of `distill`
     "Choose the student's size and first weights."
     return dict(locals())
