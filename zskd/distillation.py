@@ -20,10 +20,9 @@ from .core import holds_files, pick_device
 from .corpora import Corpus, load_corpus
 from .efforts import effort_of
 from .errors import UserError, require
-from .losses import chosen_loss, describe_loss
 from .evaluation import Report
 from .ledger import ledger_of
-from .losses import describe_loss
+from .losses import chosen_loss, describe_loss
 from .methods.index import make_adversary, make_methods
 from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import check_callbacks, count_answers
