@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.special import logit
 from scipy.stats import beta, ks_2samp
 
 from .core import home_path, read_object, write_json
 from .errors import UserError, require
+from .kinds import answer_name, predictions
+from .kinds import confidence as certainty
 from .metrics import Classifier, mean_kl
 from .pools import Pool, hold_out
 from .students import Student
@@ -27,18 +29,19 @@ from .tasks import Row, as_rows, list_names
 
 # %% auto #0
 __all__ = ['QUANTILES', 'LARGE', 'CHANCE', 'MORE', 'FILE', 'fit_temperature', 'upper_bound', 'most_allowed', 'smallest_threshold',
-           'Rule', 'confidence_of', 'measures', 'Cascade', 'Answered', 'asking_curve', 'expected_cost', 'Drift',
-           'kept_rule', 'held_out_answers']
+           'Rule', 'confidence_of', 'same_answers', 'decision_logits', 'measures', 'Cascade', 'Answered',
+           'asking_curve', 'expected_cost', 'Drift', 'kept_rule', 'held_out_answers']
 
 # %% ../nbs/61_cascades.ipynb #40602213
 def fit_temperature(
     student_logits: np.ndarray,  # [n, C]
     teacher_logits: np.ndarray,  # [n, C], the same inputs and class order
+    kind: str = "single_label",  # of the task, one of `KINDS`
 ) -> float:  # 0.05 to 20
     "The temperature with the least mean KL(teacher || student). Raises `UserError` for unequal shapes."
 
     def distance(log_t: float) -> float:
-        return mean_kl(teacher_logits, np.asarray(student_logits) / math.exp(log_t))
+        return mean_kl(teacher_logits, np.asarray(student_logits) / math.exp(log_t), kind)
 
     return math.exp(minimize_scalar(distance, bounds=(math.log(0.05), math.log(20)), method="bounded").x)
 
@@ -95,6 +98,7 @@ class Rule:
     asked: float  # share of them about which the teacher is asked, 0 to 1
     alone: float  # agreement of the student alone on them
     seen: dict[str, list[float]] = field(repr=False)  # quantiles of each measure of them, by name
+    kind: str = "single_label"  # of the task: classes, or several labels
 
     @classmethod
     def fit(
@@ -104,22 +108,44 @@ class Rule:
         agreement: float = 0.95,  # wanted, 0 to 1
         risk: float = 0.05,  # probability of less
         rows: Sequence[str | Row] | None = None,  # the texts, to compare others with later
+        kind: str = "single_label",  # of the task
     ) -> Rule:
         "The rule that asks least. Raises the errors of `fit_temperature` and `smallest_threshold`."
-        t = fit_temperature(student_logits, teacher_logits)
-        sure = confidence_of(student_logits, t)
-        same = np.asarray(student_logits).argmax(1) == np.asarray(teacher_logits).argmax(1)
+        t = fit_temperature(student_logits, teacher_logits, kind)
+        sure, same = confidence_of(student_logits, t, kind), same_answers(student_logits, teacher_logits, kind)
         threshold = smallest_threshold(sure, same, agreement, risk)
         seen = {name: np.quantile(x, np.linspace(0, 1, QUANTILES)).round(6).tolist() for name, x in measures(sure, rows).items()}
-        return cls(threshold, t, agreement, risk, len(same), float(np.mean(sure < threshold)), float(same.mean()), seen)
+        return cls(threshold, t, agreement, risk, len(same), float(np.mean(sure < threshold)), float(same.mean()), seen, kind)
 
 # %% ../nbs/61_cascades.ipynb #61c00010
 def confidence_of(
     logits: np.ndarray,  # [n, C]
     temperature: float = 1.0,  # they are divided by it
-) -> np.ndarray:  # float [n], 1/C to 1
-    "The largest probability of each answer."
-    return softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1).max(1)
+    kind: str = "single_label",  # of the task
+) -> np.ndarray:  # float [n], up to 1
+    "The probability of each answer: of its class, or of its whole set of labels."
+    return certainty(np.asarray(logits, dtype=np.float64) / temperature, kind)
+
+
+def same_answers(
+    student_logits: np.ndarray,  # [n, C]
+    teacher_logits: np.ndarray,  # [n, C]
+    kind: str = "single_label",  # of the task
+) -> np.ndarray:  # bool [n]
+    "Where both give the same class, or the same set of labels."
+    same = predictions(np.asarray(student_logits), kind) == predictions(np.asarray(teacher_logits), kind)
+    return same.all(axis=1) if kind == "multi_label" else same
+
+
+def decision_logits(
+    student: Classifier,  # of classes or of several labels
+    rows: Sequence[str | Row],
+) -> np.ndarray:  # [n, C]
+    "A student's logits, with those of several labels moved so that each threshold is at 0. Raises `UserError` for scores."
+    if student.kind == "score":
+        raise UserError("a score has no confidence, so a student of scores cannot know when to ask")
+    logits = np.asarray(student.logits(rows), dtype=np.float64)
+    return logits if student.thresholds is None else logits - logit(np.asarray(student.thresholds))
 
 
 def measures(
@@ -146,10 +172,10 @@ class Cascade(Classifier):
         "Raises `UserError` for other classes, and if there are neither a rule nor a teacher with texts."
         if rule is None and (teacher is None or texts is None):
             raise UserError("needs texts and a teacher to make a rule, or a rule that was made before", texts=None)
-        self.student, self.teacher, self.labels = student, teacher, tuple(student.labels)
+        self.student, self.teacher, self.labels, self.kind = student, teacher, tuple(student.labels), student.kind
         if teacher is not None and set(teacher.labels) != set(self.labels):
             raise UserError(f"its classes are {list_names(teacher.labels)}, not {list_names(self.labels)}", teacher=None)
-        self.rule = rule or Rule.fit(student.logits(rows := _rows(texts)), self._ask(texts), agreement, risk, rows)
+        self.rule = rule or Rule.fit(decision_logits(student, rows := _rows(texts)), self._ask(texts), agreement, risk, rows, self.kind)
         self.name, self.n_params = "cascade", getattr(student, "n_params", None)
 
     def _ask(self, rows: Any) -> np.ndarray:
@@ -183,8 +209,8 @@ def answer(
 ) -> Answered:
     "Let the student answer, and the teacher where the student is unsure. Raises the errors of their `logits`."
     rows = as_rows(rows)
-    logits = np.asarray(self.student.logits(rows), dtype=np.float64) / self.rule.temperature
-    confidence = confidence_of(logits)
+    logits = decision_logits(self.student, rows) / self.rule.temperature
+    confidence = confidence_of(logits, kind=self.kind)
     unsure = confidence < self.rule.threshold
     if self.teacher is not None and unsure.any():
         logits[unsure] = self._ask([rows[i] for i in np.flatnonzero(unsure)])
@@ -208,22 +234,23 @@ def __call__(
     "Answer as a `pipeline` does. `by` is 'student', 'teacher', or None where nobody answers; then the label is None, too."
     several = not isinstance(texts, str)
     found = self.answer(texts if several else [texts])
-    p, who = softmax(found.logits, axis=1), None if self.teacher is None else "teacher"
+    sure, who = certainty(found.logits, self.kind), None if self.teacher is None else "teacher"
     out = []
-    for row, unsure in zip(p, found.unsure, strict=True):
+    for row, p, unsure in zip(found.logits, sure.tolist(), found.unsure, strict=True):
         by = who if unsure else "student"
-        out.append({"label": self.labels[int(row.argmax())] if by else None, "score": float(row.max()), "by": by})
+        out.append({"label": answer_name(row, self.labels, self.kind) if by else None, "score": p, "by": by})
     return out if several else out[0]
 
 # %% ../nbs/61_cascades.ipynb #7c64b1ff
 def asking_curve(
     student_logits: np.ndarray,  # [n, C]
     teacher_logits: np.ndarray,  # [n, C], the same inputs and class order
+    kind: str = "single_label",  # of the task
 ) -> tuple[np.ndarray, np.ndarray]:  # share asked [n + 1], 0 to 1, rising; agreement [n + 1]
     "Agreement of both together against the share of inputs about which the teacher is asked, the least sure ones first."
     student_logits, teacher_logits = np.asarray(student_logits), np.asarray(teacher_logits)
-    order = np.argsort(confidence_of(student_logits), kind="stable")
-    wrong = (student_logits.argmax(1) != teacher_logits.argmax(1))[order]
+    order = np.argsort(confidence_of(student_logits, kind=kind), kind="stable")
+    wrong = ~same_answers(student_logits, teacher_logits, kind)[order]
     left = wrong.sum() - np.append(0, np.cumsum(wrong))
     return np.arange(len(wrong) + 1) / len(wrong), 1 - left / len(wrong)
 
@@ -278,7 +305,7 @@ def drift(
     rows = as_rows(rows)
     require(len(rows) >= 20, "are too few to compare; give at least 20", rows=None)
     r = self.rule
-    now = confidence_of(self.student.logits(rows), r.temperature) if confidence is None else confidence
+    now = confidence_of(decision_logits(self.student, rows), r.temperature, self.kind) if confidence is None else confidence
     grid, tests = np.linspace(0, 1, r.n), {}
     for name, new in measures(now, rows).items():
         if name in r.seen:
@@ -315,7 +342,9 @@ def load(
     numbers = dict.fromkeys(("temperature", "agreement", "risk", "asked", "alone"), (int, float))
     saved = read_object(path, _REMEDY, threshold=(int, float, type(None)), n=int, seen=dict, **numbers)
     threshold = math.inf if saved["threshold"] is None else saved["threshold"]
-    return Rule(threshold, n=saved["n"], seen=saved["seen"], **{name: saved[name] for name in numbers})
+    return Rule(
+        threshold, n=saved["n"], seen=saved["seen"], kind=saved.get("kind", "single_label"), **{name: saved[name] for name in numbers}
+    )
 
 
 def kept_rule(

@@ -176,7 +176,7 @@ def cascade(
     **options: Any,
 ) -> None:
     "Find out how sure a student has to be to answer without its teacher, and keep that with the student."
-    from zskd.cascades import Rule, expected_cost, held_out_answers
+    from zskd.cascades import Rule, decision_logits, expected_cost, held_out_answers
 
     price = cost_per_1000 or 0.0
     require(0 <= price < math.inf, "must be 0 or more, and finite", cost_per_1000=cost_per_1000)
@@ -184,12 +184,13 @@ def cascade(
         require(0 < value < 1, "must be between 0 and 1", **{name: value})
     require(data is not None or teacher is None, "has no effect without --data; leave it out", teacher=teacher)
     student, rows, answers = held_out_answers(run) if data is None else own_answers(run, data, teacher, options)
-    logits = student.logits(rows)
-    rule = Rule.fit(logits, answers, agreement, risk, rows)
-    print(f"{len(rows):,} texts; alone, the student gives the teacher's class for {rule.alone:.1%}")
+    logits = decision_logits(student, rows)
+    rule = Rule.fit(logits, answers, agreement, risk, rows, student.kind)
+    what = "labels" if student.kind == "multi_label" else "class"
+    print(f"{len(rows):,} texts; alone, the student gives the teacher's {what} for {rule.alone:.1%}")
     print("\nagreement  teacher asked" + f"  price of 1,000 answers (the teacher alone: {price:g})" * (price > 0))
     for level in sorted({*LEVELS, agreement}):
-        made = rule if level == agreement else Rule.fit(logits, answers, level, risk)
+        made = rule if level == agreement else Rule.fit(logits, answers, level, risk, kind=student.kind)
         cost = f"  {expected_cost(made.asked, price)['per_1000']:22.4g}" * (price > 0)
         print(f"{level:9.1%}  {made.asked:13.1%}{cost}{'  (kept)' if level == agreement else ''}")
     if rule.threshold == math.inf:
