@@ -12,13 +12,12 @@ import numpy as np
 from .kinds import answer_name, predictions, probabilities
 from .metrics import agreement, kl_rows
 from .pages import NEUTRAL, STUDENT, with_alpha
-from .plots import agreement_fig, as_label, bars_of, both_logits, described, empty_fig, go, joined, make_subplots, points_of
-from .plots import probability_fig, top_classes
+from .plots import as_label, bars_of, both_logits, described, empty_fig, go, joined, make_subplots, points_of, top_classes
 from .scores import correlations
 
 # %% auto #0
-__all__ = ['FIELDS', 'BINS', 'label_fig', 'score_fig', 'answer_fig', 'label_counts', 'label_agreement_fig', 'score_agreement_fig',
-           'matching_fig', 'score_distribution_fig', 'score_shift_fig', 'moved_fig']
+__all__ = ['FIELDS', 'BINS', 'label_fig', 'score_fig', 'label_counts', 'label_agreement_fig', 'score_agreement_fig',
+           'score_distribution_fig', 'score_shift_fig', 'moved_fig']
 
 # %% ../nbs/70_plots_of_kinds.ipynb #70f00008
 def label_fig(
@@ -63,34 +62,14 @@ def score_fig(
     fig = go.Figure(go.Scatter(x=[t, s], y=[0, 0], mode="lines", line={"color": NEUTRAL, "width": 2}, hoverinfo="skip", showlegend=False))
     for who, x, place in (("teacher", t, "top center"), ("student", s, "bottom center")):
         written = {"text": [f"{x:.3g}"], "textposition": place, "mode": "markers+text", "cliponaxis": False}
-        fig.add_scatter(
-            x=[x], y=[0], name=who, **written, marker=points_of(who) | {"size": 16}, hovertemplate=f"{who} %{{x:.3f}}<extra></extra>"
-        )
+        hover = f"{who} %{{x:.3f}}<extra></extra>"
+        fig.add_scatter(x=[x], y=[0], name=who, **written, marker=points_of(who) | {"size": 16}, hovertemplate=hover)
     fig.update_xaxes(range=[min(low, t, s) - room, max(high, t, s) + room], title_text=as_label(name, 40))
     fig.update_yaxes(range=[-1, 1], tickvals=[0], showticklabels=False, zeroline=False)
-    title, table = (
-        as_label(text, 44) if text else "both answers",
-        [["model", as_label(name, 24)], ["teacher", f"{t:.4f}"], ["student", f"{s:.4f}"]],
-    )
+    title = as_label(text, 44) if text else "both answers"
+    table = [["model", name], ["teacher", f"{t:.4f}"], ["student", f"{s:.4f}"]]
     summary = f"teacher {t:.3f}; student {s:.3f}; the student's is {abs(s - t):.3f} {'higher' if s >= t else 'lower'}."
     return described(fig, title, summary, table, height=200)
-
-
-def answer_fig(
-    teacher_logits: np.ndarray,  # [C]
-    student_logits: np.ndarray,  # [C]
-    labels: Sequence[str],  # names of classes or labels, or of the score
-    text: str = "",  # the input; becomes the title
-    kind: str = "single_label",  # what the logits mean
-    thresholds: Sequence[float] | None = None,  # as in `label_fig`
-    scale: tuple[float, float] | None = None,  # as in `score_fig`
-) -> go.Figure:
-    "Both answers to one input: `probability_fig`, `label_fig` or `score_fig`, and their errors."
-    if kind == "score":
-        return score_fig(teacher_logits, student_logits, labels[0], text, scale)
-    if kind == "multi_label":
-        return label_fig(teacher_logits, student_logits, labels, text, thresholds)
-    return probability_fig(teacher_logits, student_logits, labels, text)
 
 # %% ../nbs/70_plots_of_kinds.ipynb #70f00010
 FIELDS = ("both", "teacher only", "student only", "F1")  # columns of `label_agreement_fig`
@@ -106,7 +85,7 @@ def label_counts(
     given = 2 * counts[:, 0] + counts[:, 1] + counts[:, 2]
     return counts, np.where(given > 0, 2 * counts[:, 0] / np.maximum(given, 1), 1.0)
 
-
+# %% ../nbs/70_plots_of_kinds.ipynb #70f10002
 def label_agreement_fig(
     teacher_logits: np.ndarray,  # [n, L]
     student_logits: np.ndarray,  # [n, L]
@@ -125,8 +104,7 @@ def label_agreement_fig(
     shares = np.column_stack([some / np.maximum(1, some.sum(1, keepdims=True)), f1[shown]])
     text = [[*(f"{n:,}" for n in row), f"{f:.2f}"] for row, f in zip(some.tolist(), f1[shown], strict=True)]
     looks = {"zmin": 0, "zmax": 1, "colorscale": "Cividis", "colorbar": {"title": "share of<br>the label"}, "xgap": 2, "ygap": 2}
-    hover = "%{y}, %{x}: %{text}<extra></extra>"
-    fig = go.Figure(go.Heatmap(z=shares, x=list(range(4)), y=at, text=text, texttemplate="%{text}", hovertemplate=hover, **looks))
+    fig = go.Figure(go.Heatmap(z=shares, x=list(range(4)), y=at, text=text, texttemplate="%{text}", hoverinfo="text", **looks))
     fig.update_xaxes(tickvals=list(range(4)), ticktext=list(FIELDS), title_text="who gives the label")
     fig.update_yaxes(tickvals=at, ticktext=[as_label(labels[k], 24) for k in shown], autorange="reversed")
     same = f"the same labels for {float((says[0] == says[1]).all(1).mean()):.1%} of {len(t):,} inputs"
@@ -151,18 +129,12 @@ def score_agreement_fig(
     low, high = float(min(t.min(), s.min())), float(max(t.max(), s.max()))
     room = 0.05 * max(high - low, 1e-9)
     ends, found = [low - room, high + room], correlations(t, s)
-    fig = go.Figure(
-        go.Scatter(x=ends, y=ends, mode="lines", line={"color": NEUTRAL, "dash": "dot"}, hoverinfo="skip", name="the same score")
-    )
+    diagonal = {"mode": "lines", "line": {"color": NEUTRAL, "dash": "dot"}, "hoverinfo": "skip", "name": "the same score"}
+    fig = go.Figure(go.Scatter(x=ends, y=ends, **diagonal))
     hover = [as_label(texts[i]) for i in at] if texts is not None else [f"input {i}" for i in at]
     points = {"color": with_alpha(STUDENT, 0.5), "symbol": "diamond", "size": 7}
-    shown = {
-        "mode": "markers",
-        "marker": points,
-        "text": hover,
-        "hovertemplate": "%{text}<br>teacher %{x:.3f}, student %{y:.3f}<extra></extra>",
-    }
-    fig.add_scatter(x=t[at], y=s[at], name="a text", **shown)
+    template = "%{text}<br>teacher %{x:.3f}, student %{y:.3f}<extra></extra>"
+    fig.add_scatter(x=t[at], y=s[at], name="a text", mode="markers", marker=points, text=hover, hovertemplate=template)
     fig.update_xaxes(range=ends, title_text=f"teacher, {as_label(name, 24)}").update_yaxes(range=ends, title_text="student")
     measures = {
         "Spearman's correlation": found["spearman"],
@@ -175,22 +147,6 @@ def score_agreement_fig(
     drawn = "" if len(at) == len(t) else f" {len(at):,} are drawn."
     summary = f"{title}; the scores differ by {measures['mean absolute difference']:.3f} on average, over {len(t):,} inputs.{drawn}"
     return described(fig, title, summary, [["measure", "value"], *([k, f"{v:.3f}"] for k, v in measures.items())], height=460)
-
-# %% ../nbs/70_plots_of_kinds.ipynb #70f00015
-def matching_fig(
-    teacher_logits: np.ndarray,  # [n, C]
-    student_logits: np.ndarray,  # [n, C]
-    labels: Sequence[str],  # names of classes or labels, or of the score
-    kind: str = "single_label",  # what the logits mean
-    thresholds: Sequence[float] | None = None,  # as in `label_agreement_fig`
-    texts: Sequence[str] | None = None,  # as in `score_agreement_fig`
-) -> go.Figure:
-    "How the answers of both match: `agreement_fig`, `label_agreement_fig` or `score_agreement_fig`, and their errors."
-    if kind == "score":
-        return score_agreement_fig(teacher_logits, student_logits, labels[0], texts)
-    if kind == "multi_label":
-        return label_agreement_fig(teacher_logits, student_logits, labels, thresholds)
-    return agreement_fig(teacher_logits, student_logits, labels)
 
 # %% ../nbs/70_plots_of_kinds.ipynb #70f00019
 BINS = 20
@@ -277,7 +233,8 @@ def moved_fig(
     fig.update_yaxes(tickvals=list(range(len(shown))), ticktext=names, range=[len(shown) - 0.4, -0.6])
     fig.update_xaxes(title_text="score") if kind == "score" else fig.update_xaxes(range=[-0.01, 1.01], title_text="probability")
     gap, what = np.abs(q - p), "the score" if kind == "score" else "the probability of a label"
-    summary = f"From the teacher's answer to the student's, {len(t):,} inputs: {what} moves by {gap.mean():.3f} on average, {gap.max():.3f} at most."
+    moved = f"{what} moves by {gap.mean():.3f} on average, {gap.max():.3f} at most"
+    summary = f"From the teacher's answer to the student's, {len(t):,} inputs: {moved}."
     lines = ([labels[k], f"{p[:, k].mean():.3f}", f"{q[:, k].mean():.3f}", f"{gap[:, k].mean():.3f}"] for k in shown)
     table = [["", "teacher, mean", "student, mean", "mean absolute difference"], *lines]
     return described(fig, f"teacher to student, {len(at):,} of {len(t):,} inputs", summary, table, height=150 + 110 * len(shown))

@@ -331,7 +331,8 @@ def shift_fig(
     t, s = both_logits(teacher_logits, student_logits, labels)
     if not len(t):
         return empty_fig("student's probability minus the teacher's")
-    moved = probabilities(s, kind) - probabilities(t, kind)
+    p, q = (probabilities(z, kind) if kind == "multi_label" else np.exp(log_probabilities(z)) for z in (t, s))
+    moved = q - p
     shown = top_classes(np.abs(moved).mean(0), max_classes)
     low, q1, middle, q3, high = np.quantile(moved[:, shown], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
     mean, at = moved[:, shown].mean(0), list(range(len(shown)))
