@@ -15,6 +15,8 @@ import zskd
 
 NEED_EXTRAS = {
     "plots",
+    "kind_plots",
+    "answer_views",
     "widgets",
     "dashboards",
     "run_views",

@@ -180,8 +180,6 @@ def write_live_page(
     pages: Sequence[Path],  # to link
 ) -> Path:
     "Write the page on which the student runs, with the teacher's answers to some texts. Raises `UserError` for a run without a student."
-    import numpy as np
-
     from zskd.serve import PAGES, evenly_spaced
     from zskd.students import Student
     from zskd.widgets import link_pages
@@ -191,7 +189,7 @@ def write_live_page(
     titles, examples = {file: title for title, file in PAGES.items()}, []
     for answers in list(board.data.sets.values())[:1]:
         at = evenly_spaced(len(answers.rows), 20)
-        examples = web.stored_examples([answers.rows[i] for i in at], np.exp(answers.log_probs[0][at]))
+        examples = web.stored_examples([answers.rows[i] for i in at], answers.shares[0][at])
     links = [{"file": page.name, "title": titles[page.name]} for page in pages]
     live = web.export_web(Student.load(board.folder / "student"), folder, examples, board.folder.absolute().name, links)
     link_pages({"The student in the browser": live} | {titles[page.name]: page for page in pages})

@@ -22,15 +22,16 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import linear_kernel
 from sklearn.preprocessing import normalize
 
-from .adversaries import class_order
+from .answer_views import ANY, FIGURES, answer_fig, clicked, matching_fig, orders, record, signed
 from .core import atomic_path
 from .errors import UserError, ZskdError, require
+from .kinds import probabilities
 from .methods.hidden import last_states, piece_places, shows_states
-from .metrics import Classifier, log_probabilities, reliability
+from .metrics import Classifier
 from .pages import STUDENT, TEACHER, fill, render, with_alpha
-from .plots import agreement_fig, distribution_fig, empty_fig, probability_fig, reliability_fig, shift_fig, simplex_fig
+from .plots import empty_fig
 from .pools import Pool
-from .side_by_side import SLICERS, Answers, cases, slice_lines, slices
+from .side_by_side import Answers, answer_order, cases, choices, matches, refusals, slice_lines, slicers, slices
 from .students import Student
 from .tasks import Row, as_rows
 from .teachers import Teacher
@@ -38,22 +39,23 @@ from .tokens import encode_rows, truncated_share
 from .widgets import Figure, Table, debounce, diff_html, go, widgets, with_menu, with_text, write_page
 
 # %% auto #0
-__all__ = ['NOTABLE', 'SHOWN', 'ORDERS', 'FIGURES', 'PATTERN', 'FORMULAS', 'word_effects', 'highlighted', 'mean_states',
-           'SimilarTexts', 'reading_hints', 'Explorer', 'calibration', 'Comparison', 'without_formula', 'csv_name']
+__all__ = ['NOTABLE', 'SHOWN', 'PATTERN', 'FORMULAS', 'word_effects', 'highlighted', 'mean_states', 'SimilarTexts',
+           'reading_hints', 'Explorer', 'Comparison', 'without_formula', 'csv_name']
 
 # %% ../nbs/71_dashboards.ipynb #a3770ef1
 def word_effects(
     model: Classifier,  # is asked once for each word
     row: Row,  # 1 or 2 texts
-    label: int,  # the model's column of the class
+    label: int,  # the model's column of the class or label
     max_words: int = 64,  # words of each text that are left out in turn; the others count 0
-) -> list[list[float]]:  # for each text, for each word between blanks: -1 to 1
-    "By how much the probability of a class falls without each word (1612.08220)."
+) -> list[list[float]]:  # for each text, for each word between blanks: -1 to 1, or any number for a score
+    "By how much the probability of a class or label, or a score, falls without each word (1612.08220)."
     words = [text.split() for text in row]
     rows = [row]
     for k, of_text in enumerate(words):
         rows += [(*row[:k], " ".join(of_text[:i] + of_text[i + 1 :]), *row[k + 1 :]) for i in range(min(len(of_text), max_words))]
-    p = np.exp(log_probabilities(model.logits(rows)))[:, label]
+    logits = np.asarray(model.logits(rows), dtype=np.float64)
+    p = (logits if model.kind == "score" else probabilities(logits, model.kind))[:, label]
     falls = iter((p[0] - p[1:]).tolist())
     return [[next(falls) if i < max_words else 0.0 for i in range(len(of_text))] for of_text in words]
 
@@ -156,9 +158,10 @@ class Explorer(widgets.VBox):
         wait: float = 0.3,  # seconds without typing before the models are asked
         effects: bool | None = None,  # also ask without each word; None: unless the teacher is a function
         others: Mapping[str, Student] | None = None,  # more students to choose, by name
+        scale: tuple[float, float] | None = None,  # lowest and highest score, for models of a score; None: of the texts that were asked
     ):
-        "Raises `UserError` for models of other classes, and for input that is not text."
-        self.teacher, self.student, self.order = teacher, student, class_order(teacher, student)
+        "Raises `UserError` for models of other classes or another kind, and for input that is not text."
+        self.teacher, self.student, self.order, self.scale = teacher, student, answer_order(teacher, student), scale
         self.effects = teacher.model is not None if effects is None else effects
         rows = pool.rows() if isinstance(pool, Pool) else pool
         self.similar = rows if isinstance(rows, SimilarTexts) else SimilarTexts(as_rows(rows))
@@ -196,8 +199,12 @@ def ask(
     self: Explorer,
     row: Row,  # an input
 ) -> tuple[np.ndarray, np.ndarray]:  # logits of teacher and student, [C] in the student's order of classes
-    "Ask both models."
-    return self.teacher.logits([row])[0][self.order], self.student.logits([row])[0]
+    "Ask both models. Scores make the scale wider if they are outside."
+    teacher, student = self.teacher.logits([row])[0][self.order], self.student.logits([row])[0]
+    if self.student.kind == "score":
+        known = [float(teacher[0]), float(student[0]), *(self.scale or ())]
+        self.scale = min(known), max(known)
+    return teacher, student
 
 # %% ../nbs/71_dashboards.ipynb #7c683e8a
 @patch
@@ -208,7 +215,8 @@ def figure_of(
 ) -> go.Figure:
     "The figure of one input."
     teacher, student = answers or self.ask(row)
-    return probability_fig(teacher, student, self.student.labels, " | ".join(row))
+    student_of = self.student
+    return answer_fig(teacher, student, student_of.labels, " | ".join(row), student_of.kind, student_of.thresholds, self.scale)
 
 # %% ../nbs/71_dashboards.ipynb #4c1337be
 @patch
@@ -243,12 +251,13 @@ def update(self: Explorer) -> None:
 # %% ../nbs/71_dashboards.ipynb #5381d121
 @patch
 def _words(self: Explorer, row: Row, answers: tuple[np.ndarray, np.ndarray]) -> Markup:
-    "The words of an input, once for each model, coloured by their effect on the class that it gives."
+    "The words of an input, once for each model, coloured by their effect on its class, its likeliest label or its score."
     models = (("teacher", self.teacher, self.order), ("student", self.student, range(len(self.student.labels))))
     lines = []
     for (who, model, order), logits in zip(models, answers, strict=True):
         label = int(logits.argmax())
-        effects = word_effects(model, row, order[label])
+        low, high = self.scale if self.student.kind == "score" and self.scale else (0.0, 1.0)
+        effects = [[e / max(high - low, 1e-9) for e in of_text] for of_text in word_effects(model, row, order[label])]
         texts = [highlighted(text.split(), e) for text, e in zip(row, effects, strict=True)]
         some = any(abs(effect) >= NOTABLE for of_text in effects for effect in of_text)
         lines.append({"who": who, "label": self.student.labels[label], "texts": texts, "some": some})
@@ -291,7 +300,7 @@ def use(
 ) -> None:
     "Ask another student, also about the pinned text."
     self.student = self.students[name]
-    self.order = class_order(self.teacher, self.student)
+    self.order = answer_order(self.teacher, self.student)
     self.update()
     self.pin(self.pinned_row)
 
@@ -335,36 +344,6 @@ def _compare_pinned(self: Explorer, row: Row) -> None:
         changed = [diff_html(before, after) for before, after in zip(self.pinned_row, row, strict=False)] if 0.5 <= alike < 1 else []
         self.pinned_text.value = render("pinned.html", pinned=self.pinned_row, changed=changed)
 
-# %% ../nbs/71_dashboards.ipynb #1afe9771
-ORDERS: dict[str, Callable[[Answers], np.ndarray]] = {  # sort keys, the largest first
-    "KL, largest first": lambda a: a.kl,
-    "KL, smallest first": lambda a: -a.kl,
-    "teacher confidence, highest first": lambda a: a.log_probs[0].max(1),
-    "student confidence, highest first": lambda a: a.log_probs[1].max(1),
-    "teacher's class": lambda a: -a.teacher_logits.argmax(1),
-    "student's class": lambda a: -a.student_logits.argmax(1),
-    "text, A to Z": lambda a: -np.unique([" | ".join(r).lower() for r in a.rows], return_inverse=True)[1],
-    "original order": lambda a: -np.arange(len(a.rows)),
-}
-FIGURES: dict[str, Callable[[Answers], go.Figure]] = {
-    "confidence": lambda a: distribution_fig(a.teacher_logits, a.student_logits, a.labels),
-    "shift by class": lambda a: shift_fig(a.teacher_logits, a.student_logits, a.labels),
-    "calibration": lambda a: calibration(a),
-    "text by text": lambda a: simplex_fig(a.teacher_logits, a.student_logits, a.labels, [" | ".join(r) for r in a.rows]),
-}
-
-
-def calibration(
-    answers: Answers,  # without `truth`, the teacher's answers count as right
-) -> go.Figure:
-    "The reliability diagram of answers."
-    if not answers.rows:
-        return reliability_fig({})
-    if answers.truth is None:
-        return reliability_fig({"student": reliability(answers.student_logits, answers.teacher_logits.argmax(1))}, "the teacher's answer")
-    both = {"teacher": answers.teacher_logits, "student": answers.student_logits}
-    return reliability_fig({who: reliability(logits, answers.truth) for who, logits in both.items()})
-
 # %% ../nbs/71_dashboards.ipynb #c5d7af85
 class Comparison(widgets.VBox):
     "The answers of teacher and student to many texts, to filter, sort, search and save."
@@ -380,13 +359,15 @@ class Comparison(widgets.VBox):
         "Raises `UserError` if there is nothing to compare."
         require(len(sets) > 0, "is empty; give at least one, as {'validation': Answers.ask(teacher, student, rows)}", sets=None)
         self.sets, self.per_page, self.folder = dict(sets), per_page, Path(folder)
+        first = next(iter(self.sets.values()))
+        self.orders, self.figures = orders(first), FIGURES[first.kind]  # the same for all sets
         self.answered = {"this run": self.sets, **(others or {})}
         self.list = Table({name: partial(self._act, act) for name, act in (actions or {}).items()})
         self.slice_list, self.slice = Table({"list": self.click_slice}), widgets.Text()  # the name of the chosen slice, for the address
         self._make_controls()
-        self.answers = first = self.sets[self.set_menu.value]
-        self.matrix = Figure(agreement_fig(first.teacher_logits, first.student_logits, first.labels), lambda x, y: self.click([x], [y]))
-        self.second_figure = Figure(FIGURES[self.figure_menu.value](first))
+        self.answers = first
+        self.matrix = Figure(matching_fig(first), lambda x, y: self.click([x], [y]))
+        self.second_figure = Figure(self.figures[self.figure_menu.value](first))
         self._listen()
         filters = _line(self.by_teacher, self.by_student, self.by_label, self.by_case, self.disagreements)
         order, saving = _line(self.search, self.sort, self.page, self.reset), _line(self.file, self.save, self.saved)
@@ -408,19 +389,20 @@ def _make_controls(self: Comparison) -> None:
     self.set_menu = widgets.Dropdown(options=list(self.sets), description="texts")
     self.student_menu = widgets.Dropdown(options=list(self.answered), description="student of")
     self.student_menu.layout.display = None if len(self.answered) > 1 else "none"
-    classes = ("teacher", "student", "label")
-    self.by_teacher, self.by_student, self.by_label = (widgets.Dropdown(options=[("any", -1)], description=who) for who in classes)
+    score = next(iter(self.sets.values())).kind == "score"
+    roles = ("teacher", "student", "true score" if score else "label")
+    self.by_teacher, self.by_student, self.by_label = (widgets.Dropdown(options=[("any", ANY)], description=who) for who in roles)
     self.by_case = widgets.Dropdown(options=[("any", "")], description="case", layout={"width": "26rem"})
-    self.disagreements = widgets.Checkbox(description="only disagreements", indent=False)
+    self.disagreements = widgets.Checkbox(description="only large differences" if score else "only disagreements", indent=False)
     self.search = widgets.Text(description="search", placeholder="one or more words", continuous_update=True)
-    self.sort = widgets.Dropdown(options=list(ORDERS), description="sort by")
+    self.sort = widgets.Dropdown(options=list(self.orders), description="sort by")
     self.page = widgets.BoundedIntText(value=1, min=1, max=1, description="page")
     self.file, self.save = widgets.Text("selection.csv", description="file"), widgets.Button(description="Save as CSV")
     self.count, self.pinned_note, self.saved, self.slice_note = (widgets.HTML() for _ in range(4))
     self.reset = widgets.Button(description="Show all texts")
     self.slicer = widgets.Dropdown(options=["length"], description="slice by")
     self.pattern = widgets.Text(description="pattern", placeholder="a word or a regular expression")
-    self.figure_menu = widgets.Dropdown(options=list(FIGURES), description="second figure", style={"description_width": "initial"})
+    self.figure_menu = widgets.Dropdown(options=list(self.figures), description="second figure", style={"description_width": "initial"})
 
 # %% ../nbs/71_dashboards.ipynb #8f3068f9
 @patch
@@ -429,7 +411,7 @@ def _listen(self: Comparison) -> None:
     self.set_menu.observe(lambda _: self.show_set(), "value")
     self.student_menu.observe(lambda _: self.show_student(), "value")
     self.slice.observe(lambda _: self.select(), "value")
-    self.figure_menu.observe(lambda _: self.second_figure.show(FIGURES[self.figure_menu.value](self.answers)), "value")
+    self.figure_menu.observe(lambda _: self.second_figure.show(self.figures[self.figure_menu.value](self.answers)), "value")
     for control in (self.by_teacher, self.by_student, self.by_label, self.by_case, self.disagreements, self.sort):
         control.observe(lambda _: self.select(), "value")
     self.slicer.observe(lambda _: self.show_slices(), "value")
@@ -454,47 +436,48 @@ def show_student(self: Comparison) -> None:
 def show_set(self: Comparison) -> None:
     "Show the chosen set."
     self.answers = a = self.answered[self.student_menu.value][self.set_menu.value]
-    fig = agreement_fig(a.teacher_logits, a.student_logits, a.labels)
+    fig, found = matching_fig(a), cases(a)
     self.matrix.show(fig)
-    self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:]]  # classes of the matrix
+    self.shown = [a.labels.index(line[0]) for line in fig.layout.meta["table"][1:] if line[0] in a.labels]  # classes of the matrix
     for menu in (self.by_teacher, self.by_student, self.by_label):
-        menu.options = [("any", -1), *((name, i) for i, name in enumerate(a.labels))]
-    self.by_case.options = [("any", ""), *((f"{name} ({mask.sum():,})", name) for name, mask in cases(a).items())]
-    for menu in (self.by_label, self.by_case):
-        menu.layout.display = "none" if a.truth is None else None
-    known = [by for by in SLICERS if by != "case" and (a.truth is not None or by != "label")]  # the agreement of a case is 0 or 1
+        menu.options = [("any", ANY), *choices(a).items(), *refusals(a).items()]
+    self.by_case.options = [("any", ""), *((f"{name} ({mask.sum():,})", name) for name, mask in found.items())]
+    self.by_label.layout.display, self.by_case.layout.display = ("none" if no else None for no in (a.truth is None, not found))
+    truth = "true score" if a.kind == "score" else "label"
+    known = [by for by in slicers(a) if by != "case" and (a.truth is not None or by != truth)]  # the agreement of a case is 0 or 1
     self.slicer.options = [*known, *a.columns, PATTERN]
-    self.second_figure.show(FIGURES[self.figure_menu.value](a))
+    self.second_figure.show(self.figures[self.figure_menu.value](a))
     self.show_slices()
 
 # %% ../nbs/71_dashboards.ipynb #4fcb4efb
 @patch
 def click(
     self: Comparison,
-    xs: Sequence[int],  # columns of the clicked fields
-    ys: Sequence[int],  # their lines
+    xs: Sequence[float],  # columns of the clicked fields, or the teacher's scores of points
+    ys: Sequence[float],  # their lines, or the student's scores
 ) -> None:
-    "List the texts of a field of the matrix; a second click on it lists all again."
+    "List the texts of a field of the matrix, or with scores like those of a point; a second click there lists all again."
     if xs and ys:
-        chosen = (self.shown[int(ys[0])], self.shown[int(xs[0])])
+        chosen = clicked(self.answers, self.shown, xs[0], ys[0])
         again = chosen == (self.by_teacher.value, self.by_student.value)
-        self.by_teacher.value, self.by_student.value = (-1, -1) if again else chosen
+        self.by_teacher.value, self.by_student.value = (ANY, ANY) if again else chosen
 
 # %% ../nbs/71_dashboards.ipynb #3a8a5426
 @patch
 def select(self: Comparison) -> None:
     "Find the inputs that match the controls."
-    a, (t, s) = self.answers, self.answers.classes
+    a, (t, s) = self.answers, self.answers.predicted
     keep = self.masks.get(self.slice.value, np.ones(len(a.rows), dtype=bool)).copy()
-    for menu, classes in ((self.by_teacher, t), (self.by_student, s), (self.by_label, a.truth)):
-        keep &= (classes == menu.value) | (menu.value == -1)
+    for menu, found in ((self.by_teacher, t), (self.by_student, s), (self.by_label, a.truth)):
+        if menu.value != ANY and found is not None:
+            keep &= matches(a, found, menu.value)
     if self.by_case.value:
         keep &= cases(a)[self.by_case.value]
     if self.disagreements.value:
-        keep &= t != s
+        keep &= ~a.same
     if wanted := self.search.value.lower().split():
         keep &= np.array([all(w in text for w in wanted) for text in (" ".join(r).lower() for r in a.rows)], dtype=bool)
-    order = np.argsort(-ORDERS[self.sort.value](a), kind="stable") if len(a.rows) else np.zeros(0, dtype=int)
+    order = np.argsort(-self.orders[self.sort.value](a), kind="stable") if len(a.rows) else np.zeros(0, dtype=int)
     self.selection = order[keep[order]]  # numbers of the inputs that are listed, in their order
     self.page.max = max(1, -(-len(self.selection) // self.per_page))
     where = f", slice: {self.slice.value}" if self.slice.value in self.masks else ""
@@ -509,7 +492,7 @@ def select(self: Comparison) -> None:
 @patch
 def show_all(self: Comparison) -> None:
     "Undo all filters."
-    self.by_teacher.value = self.by_student.value = self.by_label.value = -1
+    self.by_teacher.value = self.by_student.value = self.by_label.value = ANY
     self.by_case.value = self.search.value = self.slice.value = ""
     self.disagreements.value = False
     self.select()
@@ -521,28 +504,14 @@ def records(
     numbers: Sequence[int] | np.ndarray,  # of inputs
 ) -> list[dict[str, str]]:
     "Inputs as lines of a table."
-    return [self._record(i) for i in np.asarray(numbers, dtype=int).tolist()]
-
-# %% ../nbs/71_dashboards.ipynb #2d4cb5d4
-@patch
-def _record(self: Comparison, i: int) -> dict[str, str]:
-    "One input as a line of a table."
-    a, row = self.answers, self.answers.rows[i]
-    record = dict(zip(["text"] if len(row) == 1 else ["first text", "second text"], row, strict=True))
-    if a.truth is not None:
-        record["label"] = a.labels[a.truth[i]]
-    for who, log_probs in zip(("teacher", "student"), a.log_probs, strict=True):
-        record[who] = a.labels[log_probs[i].argmax()]
-        record[f"{who} confidence"] = f"{np.exp(log_probs[i].max()):.3f}"
-    return record | {"KL, nats": f"{max(0.0, a.kl[i]):.4f}"}
+    return [record(self.answers, i) for i in np.asarray(numbers, dtype=int).tolist()]
 
 # %% ../nbs/71_dashboards.ipynb #f935ff81
 @patch
 def show_list(self: Comparison) -> None:
     "Show the chosen page of the selected inputs."
     first = (self.page.value - 1) * self.per_page
-    lines = self.records(self.selection[first : first + self.per_page])
-    self.list.show([{"": "=" if line["teacher"] == line["student"] else "≠", **line} for line in lines])
+    self.list.show(signed(self.answers, self.selection[first : first + self.per_page]))
 
 
 @patch
@@ -575,10 +544,13 @@ def show_slices(self: Comparison) -> None:
 # %% ../nbs/71_dashboards.ipynb #71b00012
 def _slice_record(line: Mapping[str, Any]) -> dict[str, str]:
     "A slice as a line of a table."
-    low, high = line["interval"]
-    shown = {"slice": line["slice"], "texts": f"{line['texts']:,}", "agreement": f"{line['agreement']:.1%}"}
-    shown |= {"95 % interval": f"{low:.0%} – {high:.0%}", "KL, nats": f"{line['KL']:.3f}"}
-    return shown | {f"{who} right": f"{line[who]:.1%}" for who in ("teacher", "student") if who in line}
+    (low, high), shown, models = line["interval"], {"slice": line["slice"], "texts": f"{line['texts']:,}"}, ("teacher", "student")
+    if "difference" in line:
+        shown |= {"mean difference": f"{line['difference']:.3f}", "95 % interval": f"{low:.3f} – {high:.3f}"}
+        shown["correlation"] = f"{line['correlation']:.3f}"
+        return shown | {f"{who} and true score": f"{line[who]:.3f}" for who in models if who in line}
+    shown |= {"agreement": f"{line['agreement']:.1%}", "95 % interval": f"{low:.0%} – {high:.0%}", "KL, nats": f"{line['KL']:.3f}"}
+    return shown | {f"{who} right": f"{line[who]:.1%}" for who in models if who in line}
 
 
 @patch
@@ -668,7 +640,8 @@ def to_html(
     "Write the bars of some texts as a page. Raises `UserError` if there is no text, `RunError` if it cannot be written."
     rows = as_rows(texts) or [r for _, r in self.history.options if r is not None]
     require(len(rows) > 0, "is empty, and so is the history; give at least one text", texts=None)
-    figs = {f"{k}. {' | '.join(row)}": self.figure_of(row) for k, row in enumerate(rows, 1)}
+    asked = [self.ask(row) for row in rows]  # first, because all scores share one scale
+    figs = {f"{k}. {' | '.join(row)}": self.figure_of(row, both) for k, (row, both) in enumerate(zip(rows, asked, strict=True), 1)}
     return write_page(path, "Teacher and student, text by text", [with_menu(figs)])
 
 # %% ../nbs/71_dashboards.ipynb #7fa9f49b
@@ -682,6 +655,6 @@ def to_html(
     n = min(max_texts, len(self.selection))
     count = f"{len(self.selection):,} of {len(self.answers.rows):,} texts, sorted by {self.sort.value}"
     heading = fill("<p>{{ count }}; the first {{ n }}:</p>", count=count, n=n)
-    figs = [self.matrix.fig, *(make(self.answers) for make in FIGURES.values())]
-    table = render("answers.html", lines=self.records(self.selection[:n]))
+    figs = [self.matrix.fig, *(make(self.answers) for make in self.figures.values())]
+    table = render("answers.html", lines=signed(self.answers, self.selection[:n]))
     return write_page(path, f"Teacher and student: {self.set_menu.value}", [*figs, heading, table])

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 
-from .adversaries import Generated, RandomInfill, class_order
-from .errors import require
+from .adversaries import Generated, RandomInfill
+from .answer_views import answer_fig
+from .errors import UserError, require
 from .losses import parse_loss
 from .metrics import kl_rows
 from .pages import STUDENT, fill
-from .plots import as_label, described, probability_fig
+from .plots import as_label, described
+from .side_by_side import answer_order
 from .students import Student
 from .tasks import Row, as_rows
 from .teachers import Teacher
@@ -37,9 +39,10 @@ def negative_gradients(
     loss: str,  # as `parse_loss` reads it, such as 'kl(temperature=2)'
     student_logits: np.ndarray,  # [n, C]
     teacher_logits: np.ndarray,  # [n, C]
+    kind: str = "single_label",  # what the logits mean
 ) -> tuple[np.ndarray, np.ndarray]:  # [n], the loss of each text, and [n, C], minus its gradient with respect to the student's logits
     "The loss of each text, and how it moves the student. Raises `UserError` for an unknown loss, and for shapes that differ."
-    measure, shapes = parse_loss(loss), (np.shape(student_logits), np.shape(teacher_logits))
+    measure, shapes = parse_loss(loss, kind), (np.shape(student_logits), np.shape(teacher_logits))
     fit = shapes[0] == shapes[1] and len(shapes[0]) == 2
     require(fit, f"have shapes {shapes[0]} and {shapes[1]}; must both be [texts, classes]", student_logits=None, teacher_logits=None)
     student = torch.tensor(np.asarray(student_logits), dtype=torch.float64, requires_grad=True)
@@ -80,12 +83,14 @@ class ExplorerBatch:
         infill: RandomInfill | None = None,  # rewrites, with its own share replaced; None: the embedded language model
         seed: int = 0,  # of what is masked and written
     ):
-        "Raises `UserError` for an empty batch, and for models of other classes."
-        self.rows = as_rows(rows)
+        "Raises `UserError` for an empty batch, for models of other classes, and for scores."
+        self.rows, self.kind = as_rows(rows), student.kind
+        if self.kind == "score":
+            raise UserError("the loss explorer shows temperatures, and a score has none; it is for classes and labels")
         require(len(self.rows) > 0, "is empty; give a batch of some texts", rows=None)
         self.teacher, self.student, self.seed = teacher, student, seed
         self.infill, self.lock, self.cached = infill or RandomInfill(), threading.Lock(), lru_cache(16)(self._rewrite)
-        self.teacher_logits, self.student_logits = teacher.logits(self.rows)[:, class_order(teacher, student)], student.logits(self.rows)
+        self.teacher_logits, self.student_logits = teacher.logits(self.rows)[:, answer_order(teacher, student)], student.logits(self.rows)
 
     def rewrite(
         self,
@@ -111,7 +116,7 @@ class LossExplorer(widgets.VBox):
         infill: RandomInfill | None = None,  # with texts: as in `ExplorerBatch`
         seed: int = 0,  # likewise
     ):
-        "Raises `UserError` for an empty batch, and for models of other classes."
+        "Raises `UserError` for an empty batch, for models of other classes, and for scores."
         self.batch = rows if isinstance(rows, ExplorerBatch) else ExplorerBatch(teacher, student, rows, infill, seed)
         self.rows, self.labels = self.batch.rows, student.labels
         self._make_controls()
@@ -154,8 +159,8 @@ def loss_line(self: LossExplorer) -> str:
 def figures(self: LossExplorer) -> tuple[go.Figure, go.Figure]:
     "The softened answers to the chosen text, and the gradient of the loss; also updates the sentence below them."
     i, T, batch = self.text.value, self.temperature.value, self.batch
-    values, gradients = negative_gradients(self.loss_line(), batch.student_logits, batch.teacher_logits)
-    answers = probability_fig(batch.teacher_logits[i] / T, batch.student_logits[i] / T, self.labels)
+    values, gradients = negative_gradients(self.loss_line(), batch.student_logits, batch.teacher_logits, batch.kind)
+    answers = answer_fig(batch.teacher_logits[i] / T, batch.student_logits[i] / T, self.labels, kind=batch.kind)
     answers.update_layout(title_text=f"both answers at temperature {T:.2f}")
     norms = np.linalg.norm(gradients, axis=1)
     share = norms[i] / norms.sum() if norms.sum() else 0.0
@@ -178,7 +183,7 @@ def update(self: LossExplorer) -> None:
 def show_rewriting(self: LossExplorer) -> None:
     "Have the language model replace the chosen share of the words, and show how the KL changes."
     found, i = self.batch.rewrite(self.share.value), self.text.value
-    before, after = kl_rows(self.batch.teacher_logits, self.batch.student_logits), found.divergence()
+    before, after = kl_rows(self.batch.teacher_logits, self.batch.student_logits, self.batch.kind), found.divergence()
     effect = (
         f"KL of this text: {before[i]:.3f} nats before, {after[i]:.3f} after. Mean KL of the batch: {before.mean():.3f} before, "
         f"{after.mean():.3f} after; larger for {(after > before).sum()} of {len(after)} texts."
@@ -194,13 +199,13 @@ def to_html(
     temperatures: Sequence[float] = (1, 2, 4, 8, 16),  # to choose among
 ) -> Path:
     "Write the chosen text as a page: answers by temperature, gradients by loss, and the rewriting. Raises `RunError` if it cannot."
-    t, s, i = self.batch.teacher_logits, self.batch.student_logits, self.text.value
-    answers = {f"temperature {T:g}": probability_fig(t[i] / T, s[i] / T, self.labels) for T in temperatures}
+    t, s, i, kind = self.batch.teacher_logits, self.batch.student_logits, self.text.value, self.batch.kind
+    answers = {f"temperature {T:g}": answer_fig(t[i] / T, s[i] / T, self.labels, kind=kind) for T in temperatures}
     for name, fig in answers.items():
         fig.update_layout(title_text=f"both answers at {name}")
     gradients = {}
     for loss in TEXT_LOSSES:
-        value, gradient = negative_gradients(loss, s, t)
+        value, gradient = negative_gradients(loss, s, t, kind)
         gradients[loss] = gradient_fig(gradient[i], self.labels, loss, value[i])
     text = fill("<p><bdi>{{ row | join(' | ') }}</bdi></p>", row=self.rows[i])
     share = fill("<h2>{{ share }} of the words masked</h2>", share=f"{self.share.value:.0%}")

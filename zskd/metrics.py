@@ -86,7 +86,7 @@ def kl_rows(
     kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> np.ndarray:  # float64 [n], nats
     "`kl_each` in double precision, at temperature 1. Raises `UserError` for unequal shapes."
-    t, s = (torch.from_numpy(np.asarray(z, dtype=np.float64)) for z in _two(teacher_logits, student_logits))
+    t, s = (torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64)) for z in _two(teacher_logits, student_logits))
     return kl_each(t, s, kind).numpy()
 
 # %% ../nbs/12_metrics.ipynb #5dd82e97

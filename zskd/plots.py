@@ -17,6 +17,7 @@ from markupsafe import Markup
 from numpy.typing import ArrayLike
 
 from .errors import UserError, require
+from .kinds import probabilities, two_way
 from .metrics import ece_of, kl_rows, log_probabilities
 from .pages import CLASS_COLOURS, DARK, LIGHT, NEUTRAL, STUDENT, TEACHER, render, with_alpha
 
@@ -28,8 +29,9 @@ except ImportError as e:
 
 # %% auto #0
 __all__ = ['HATCHED', 'BINS', 'AGREEMENT', 'CURVES', 'PATTERNS', 'themed', 'dark_layout', 'as_label', 'described', 'as_markdown',
-           'empty_fig', 'as_html', 'figure_html', 'show', 'probability_fig', 'agreement_fig', 'distribution_fig',
-           'shift_fig', 'reliability_fig', 'simplex_fig', 'training_fig', 'cost_fig', 'pool_fig']
+           'empty_fig', 'as_html', 'figure_html', 'show', 'both_logits', 'top_classes', 'probability_fig', 'bars_of',
+           'agreement_fig', 'distribution_fig', 'shift_fig', 'reliability_fig', 'points_of', 'simplex_fig', 'joined',
+           'training_fig', 'cost_fig', 'pool_fig']
 
 # %% ../nbs/70_plots.ipynb #e8d57417
 HATCHED = {"shape": "/", "solidity": 0.3}  # pattern of the student's bars
@@ -151,7 +153,11 @@ def show(
     display(data, raw=True)
 
 # %% ../nbs/70_plots.ipynb #4db20840
-def _logits(teacher_logits: ArrayLike, student_logits: ArrayLike, labels: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def both_logits(
+    teacher_logits: ArrayLike,  # [n, C]
+    student_logits: ArrayLike,  # [n, C]
+    labels: Sequence[str],  # one name for each column
+) -> tuple[np.ndarray, np.ndarray]:
     "Both as float64 [n, C]. Raises `UserError` for shapes, labels or values that cannot be compared."
     t, s = np.asarray(teacher_logits, dtype=np.float64), np.asarray(student_logits, dtype=np.float64)
     if t.shape != s.shape or t.ndim != 2 or t.shape[1] != len(labels) or not len(labels):
@@ -167,7 +173,10 @@ def _is_number(x: object) -> bool:
     return isinstance(x, Real) and bool(np.isfinite(x))
 
 # %% ../nbs/70_plots.ipynb #e438d85a
-def _top_classes(scores: np.ndarray, limit: int) -> list[int]:
+def top_classes(
+    scores: np.ndarray,  # [C]
+    limit: int,  # at most so many
+) -> list[int]:
     "The classes with the largest scores, in their own order."
     return sorted(np.argsort(-scores, kind="stable")[:limit].tolist())
 
@@ -180,13 +189,13 @@ def probability_fig(
     max_classes: int = 12,  # classes shown
 ) -> go.Figure:
     "Bars of both distributions over the classes. Raises `UserError` for shapes that differ, NaN or infinity."
-    t, s = _logits(np.atleast_2d(teacher_logits), np.atleast_2d(student_logits), labels)
+    t, s = both_logits(np.atleast_2d(teacher_logits), np.atleast_2d(student_logits), labels)
     p, q = np.exp(log_probabilities(t))[0], np.exp(log_probabilities(s))[0]
-    shown = _top_classes(np.maximum(p, q), max_classes if len(labels) <= max_classes else max_classes - 1)
+    shown = top_classes(np.maximum(p, q), max_classes if len(labels) <= max_classes else max_classes - 1)
     hidden = len(labels) - len(shown)
     names = [labels[c] for c in shown] + ([f"{hidden} others"] if hidden else [])
     bars = {who: [x[c] for c in shown] + ([max(0.0, 1 - x[shown].sum())] if hidden else []) for who, x in (("teacher", p), ("student", q))}
-    fig = go.Figure([_bars(who, values, list(range(len(names)))) for who, values in bars.items()])
+    fig = go.Figure([bars_of(who, values, list(range(len(names)))) for who, values in bars.items()])
     fig.update_xaxes(range=[0, 1.12], tickvals=[0, 0.25, 0.5, 0.75, 1], title_text="probability")
     fig.update_yaxes(tickvals=list(range(len(names))), ticktext=[as_label(n, 24) for n in names], autorange="reversed")
     kl = max(0.0, float(kl_rows(t, s)[0]))
@@ -196,7 +205,14 @@ def probability_fig(
     return described(fig, title, f"{answers}; KL {kl:.3f} nats.", table, height=150 + 44 * len(names))
 
 # %% ../nbs/70_plots.ipynb #3c64f352
-def _bars(who: str, values: Sequence[float], at: Sequence[float], horizontal: bool = True, number: str = ".2f", **place: Any) -> go.Bar:
+def bars_of(
+    who: str,  # 'teacher' or 'student'
+    values: Sequence[float],  # their lengths
+    at: Sequence[float],  # their places
+    horizontal: bool = True,
+    number: str = ".2f",  # format of the numbers at their ends; '' for none
+    **place: Any,  # of plotly's bars
+) -> go.Bar:
     "The bars of teacher or student, with their numbers."
     x, y = (values, at) if horizontal else (at, values)
     return go.Bar(
@@ -219,12 +235,12 @@ def agreement_fig(
     max_classes: int = 20,  # classes shown: those that both give most often
 ) -> go.Figure:
     "How often each class of the teacher becomes each class of the student. Raises `UserError` for shapes that differ, NaN or infinity."
-    t, s = _logits(teacher_logits, student_logits, labels)
+    t, s = both_logits(teacher_logits, student_logits, labels)
     if not len(t):
         return empty_fig("teacher's class and student's")
     counts = np.zeros((len(labels), len(labels)), dtype=int)
     np.add.at(counts, (t.argmax(1), s.argmax(1)), 1)
-    shown = _top_classes(counts.sum(0) + counts.sum(1), max_classes)
+    shown = top_classes(counts.sum(0) + counts.sum(1), max_classes)
     shares = (counts / np.maximum(1, counts.sum(1, keepdims=True)))[np.ix_(shown, shown)]
     counts, names, at = counts[np.ix_(shown, shown)], [as_label(labels[c], 24) for c in shown], list(range(len(shown)))
     fig = go.Figure(_heatmap(counts, shares))
@@ -264,17 +280,17 @@ BINS = 20
 def distribution_fig(
     teacher_logits: np.ndarray,  # [n, C]
     student_logits: np.ndarray,  # [n, C]
-    labels: Sequence[str],  # class names
+    labels: Sequence[str],  # names of classes or labels
+    kind: str = "single_label",  # what the logits mean: 'single_label' or 'multi_label'
 ) -> go.Figure:
     "Histograms of confidence, entropy and KL(teacher ‖ student). Raises `UserError` for shapes that differ, NaN or infinity."
-    t, s = _logits(teacher_logits, student_logits, labels)
+    t, s = both_logits(teacher_logits, student_logits, labels)
     if not len(t):
         return empty_fig("confidence, entropy and divergence")
-    logs = {"teacher": log_probabilities(t), "student": log_probabilities(s)}
-    kl, top = np.maximum(kl_rows(t, s), 0), max(np.log(len(labels)), 1e-9)
+    kl, top = np.maximum(kl_rows(t, s, kind), 0), len(labels) * np.log(2) if kind == "multi_label" else max(np.log(len(labels)), 1e-9)
     largest = max(float(np.quantile(kl, 0.99)), 1e-3)
     fig = make_subplots(3, 1, subplot_titles=("confidence", "entropy, nats", "KL, nats"), vertical_spacing=0.12)
-    measured = {who: (np.exp(log.max(1)), -(np.exp(log) * log).sum(1)) for who, log in logs.items()}  # confidence and entropy
+    measured = {who: _confidence_and_entropy(z, kind) for who, z in (("teacher", t), ("student", s))}
     for who, both in measured.items():
         for row, (values, high) in enumerate(zip(both, (1.0, top), strict=True), 1):
             fig.add_trace(_histogram(who, values, high, showlegend=row == 1), row, 1)
@@ -289,26 +305,35 @@ def distribution_fig(
     ]
     return described(fig, f"confidence on {len(t):,} inputs", summary, [["mean", "teacher", "student"], *means], height=560)
 
+# %% ../nbs/70_plots.ipynb #70a00010
+def _confidence_and_entropy(logits: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    "Of each input: the probability of the likeliest class or set of labels, and the entropy in nats. Labels are separate questions."
+    questions = two_way(logits) if kind == "multi_label" else logits[:, None]  # [n, 1 or L, 2 or C]
+    logs = log_probabilities(questions.reshape(-1, questions.shape[2])).reshape(questions.shape)
+    return np.exp(logs.max(2).sum(1)), -(np.exp(logs) * logs).sum((1, 2))
+
 # %% ../nbs/70_plots.ipynb #e37290a8
 def _histogram(who: str, values: np.ndarray, high: float, **more: Any) -> go.Bar:
     "Counts in bins of equal width from 0 to `high`; larger values count in the last bin."
     counts, edges = np.histogram(np.clip(values, 0, high), BINS, (0, high))
-    bar = _bars(who, counts.tolist(), ((edges[1:] + edges[:-1]) / 2).tolist(), horizontal=False, number="", **more)
+    bar = bars_of(who, counts.tolist(), ((edges[1:] + edges[:-1]) / 2).tolist(), horizontal=False, number="", **more)
     return bar.update(marker={"color": NEUTRAL, "pattern": {"shape": ""}}) if who == "both" else bar
 
 # %% ../nbs/70_plots.ipynb #3679b18d
 def shift_fig(
     teacher_logits: np.ndarray,  # [n, C]
     student_logits: np.ndarray,  # [n, C]
-    labels: Sequence[str],  # class names
+    labels: Sequence[str],  # names of classes or labels
     max_classes: int = 20,  # classes shown: those that shift most
+    kind: str = "single_label",  # what the logits mean: 'single_label' or 'multi_label'
 ) -> go.Figure:
     "The student's probability minus the teacher's, by class. Raises `UserError` for shapes that differ, NaN or infinity."
-    t, s = _logits(teacher_logits, student_logits, labels)
+    t, s = both_logits(teacher_logits, student_logits, labels)
     if not len(t):
         return empty_fig("student's probability minus the teacher's")
-    moved = np.exp(log_probabilities(s)) - np.exp(log_probabilities(t))
-    shown = _top_classes(np.abs(moved).mean(0), max_classes)
+    p, q = (probabilities(z, kind) if kind == "multi_label" else np.exp(log_probabilities(z)) for z in (t, s))
+    moved = q - p
+    shown = top_classes(np.abs(moved).mean(0), max_classes)
     low, q1, middle, q3, high = np.quantile(moved[:, shown], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
     mean, at = moved[:, shown].mean(0), list(range(len(shown)))
     box = {"lowerfence": low, "q1": q1, "median": middle, "q3": q3, "upperfence": high, "mean": mean}
@@ -316,7 +341,7 @@ def shift_fig(
     fig.add_vline(x=0, line_dash="dot", line_color=NEUTRAL)
     fig.update_xaxes(range=[-1, 1], title_text="student minus teacher")
     fig.update_yaxes(tickvals=at, ticktext=[as_label(labels[c], 24) for c in shown], autorange="reversed")
-    head = ["class", "mean", "5 %", "median", "95 %"]
+    head = ["label" if kind == "multi_label" else "class", "mean", "5 %", "median", "95 %"]
     table = [head, *([labels[c], *(f"{x:+.3f}" for x in line)] for c, *line in zip(shown, mean, low, middle, high, strict=True))]
     k = int(np.abs(mean).argmax())
     summary = f"On average the student's probability of {labels[shown[k]]} differs most: by {mean[k]:+.3f}, over {len(t):,} inputs."
@@ -348,7 +373,7 @@ def reliability_fig(
     for who, bins in models.items():
         x, y, n = ([b[k] for b in bins] for k in ("confidence", "accuracy", "n"))
         fig.add_scatter(x=x, y=y, customdata=n, mode="lines+markers", name=who, hovertemplate=hover, **_line(who), row=1, col=1)
-        fig.add_trace(_bars(who, n, x, horizontal=False, number="", showlegend=False, width=0.02), 2, 1)
+        fig.add_trace(bars_of(who, n, x, horizontal=False, number="", showlegend=False, width=0.02), 2, 1)
         table += [[who, f"{a:.3f}", f"{b:.3f}", f"{c:,}"] for a, b, c in zip(x, y, n, strict=True)]
     fig.update_xaxes(range=[0, 1.02]).update_xaxes(title_text="confidence", row=2, col=1)
     fig.update_yaxes(range=[0, 1.02], title_text="accuracy", row=1, col=1).update_yaxes(title_text="answers", row=2, col=1)
@@ -366,7 +391,9 @@ def _line(who: str) -> dict[str, Any]:
     }
 
 
-def _points(who: str) -> dict[str, Any]:
+def points_of(
+    who: str,  # 'teacher' or 'student'
+) -> dict[str, Any]:
     "Smaller markers of teacher or student, for many points."
     return _line(who)["marker"] | {"color": _line(who)["line"]["color"], "size": 6}
 
@@ -379,7 +406,7 @@ def simplex_fig(
     max_texts: int = 300,  # texts drawn
 ) -> go.Figure:
     "Every text from the teacher's answer to the student's. Raises `UserError` for shapes that differ, NaN, infinity, or missing texts."
-    t, s = _logits(teacher_logits, student_logits, labels)
+    t, s = both_logits(teacher_logits, student_logits, labels)
     require(texts is None or len(texts) == len(t), f"has {len(texts or [])} texts for {len(t)} inputs", texts=None)
     if not len(t):
         return empty_fig("from the teacher's answer to the student's")
@@ -389,7 +416,7 @@ def simplex_fig(
     fig = draw(t[at], s[at], labels, hover)
     p, q = np.exp(log_probabilities(t)), np.exp(log_probabilities(s))
     moved = np.abs(p - q).sum(1) / 2
-    means = ([labels[c], f"{p[:, c].mean():.3f}", f"{q[:, c].mean():.3f}"] for c in _top_classes((p + q).mean(0), 20))
+    means = ([labels[c], f"{p[:, c].mean():.3f}", f"{q[:, c].mean():.3f}"] for c in top_classes((p + q).mean(0), 20))
     summary = (
         f"From the teacher's answer to the student's, {len(t):,} inputs: on average {moved.mean():.3f} of probability moves to "
         f"other classes, and {moved.max():.3f} at most.{'' if len(at) == len(t) else f' {len(at)} are drawn.'}"
@@ -398,13 +425,16 @@ def simplex_fig(
     return described(fig, title, summary, table, height=300 if len(labels) <= 2 else 520)
 
 # %% ../nbs/70_plots.ipynb #b559596f
-def _joined(a: np.ndarray, b: np.ndarray) -> list[float | None]:
+def joined(
+    a: np.ndarray,  # float [n]
+    b: np.ndarray,  # float [n]
+) -> list[float | None]:
     "Coordinates of lines from `a` to `b`, each followed by a gap."
     return [x for pair in zip(a.tolist(), b.tolist(), strict=True) for x in (*pair, None)]  # None, because JSON has no NaN
 
 # %% ../nbs/70_plots.ipynb #81b3aaf0
 def _arrows(n: int) -> dict[str, Any]:
-    "The looks of `n` lines of `_joined`, each with a head at its end."
+    "The looks of `n` lines of `joined`, each with a head at its end."
     head = {"symbol": "arrow", "size": [0, 9, 0] * n, "angleref": "previous", "standoff": 2, "color": with_alpha(NEUTRAL, 0.9)}
     line = {"color": with_alpha(NEUTRAL, 0.45), "width": 1}
     return {"mode": "lines+markers", "line": line, "marker": head, "hoverinfo": "skip", "showlegend": False}
@@ -414,10 +444,10 @@ def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
     "One class or two: the probability of the last on a line, the teacher above and the student below."
     p, q = (np.exp(log_probabilities(z))[:, -1] for z in (t, s))
     line = {"color": with_alpha(NEUTRAL, 0.35), "width": 1}
-    fig = go.Figure(go.Scatter(x=_joined(p, q), y=_joined(np.ones_like(p), np.zeros_like(q)), mode="lines", line=line))
+    fig = go.Figure(go.Scatter(x=joined(p, q), y=joined(np.ones_like(p), np.zeros_like(q)), mode="lines", line=line))
     fig.update_traces(hoverinfo="skip", showlegend=False)
     for who, x, y in (("teacher", p, 1), ("student", q, 0)):
-        marker = _points(who) | {"symbol": "line-ns-open", "size": 16}
+        marker = points_of(who) | {"symbol": "line-ns-open", "size": 16}
         fig.add_scatter(x=x, y=[y] * len(x), mode="markers", name=who, text=hover, marker=marker, hovertemplate="%{text}<br>%{x:.2f}")
     fig.update_xaxes(range=[-0.01, 1.01], title_text=f"probability of {as_label(labels[-1], 24)}")
     return fig.update_yaxes(tickvals=[0, 1], ticktext=["student", "teacher"], range=[-0.4, 1.4])
@@ -426,11 +456,11 @@ def _strip(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
 def _ternary(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]) -> go.Figure:
     "Three classes: a corner for each."
     p, q = np.exp(log_probabilities(t)), np.exp(log_probabilities(s))
-    corners = dict(zip("abc", (_joined(p[:, k], q[:, k]) for k in range(3)), strict=True))
+    corners = dict(zip("abc", (joined(p[:, k], q[:, k]) for k in range(3)), strict=True))
     fig = go.Figure(go.Scatterternary(**corners, **_arrows(len(p))))
     shown = {"mode": "markers", "text": hover, "hovertemplate": "%{text}<br>%{a:.2f}, %{b:.2f}, %{c:.2f}"}
     for who, x in (("teacher", p), ("student", q)):
-        fig.add_trace(go.Scatterternary(a=x[:, 0], b=x[:, 1], c=x[:, 2], name=who, marker=_points(who), **shown))
+        fig.add_trace(go.Scatterternary(a=x[:, 0], b=x[:, 1], c=x[:, 2], name=who, marker=points_of(who), **shown))
     titles = {f"{k}axis": {"title": {"text": as_label(name, 24)}} for k, name in zip("abc", labels, strict=True)}
     return fig.update_ternaries(sum=1, **titles)
 
@@ -442,10 +472,10 @@ def _plane(t: np.ndarray, s: np.ndarray, labels: Sequence[str], hover: list[str]
     p, q = ((z - a.mean(0)) @ axes[:2].T for z in (a, b))
     share = (spread[:2] ** 2).sum() / max(1e-12, (spread**2).sum())
     p, q = (np.pad(z, ((0, 0), (0, 2 - z.shape[1]))) for z in (p, q))  # a single text has one component only
-    fig = go.Figure(go.Scatter(x=_joined(p[:, 0], q[:, 0]), y=_joined(p[:, 1], q[:, 1]), **_arrows(len(p))))
+    fig = go.Figure(go.Scatter(x=joined(p[:, 0], q[:, 0]), y=joined(p[:, 1], q[:, 1]), **_arrows(len(p))))
     for who, x, z in (("teacher", p, t), ("student", q, s)):
         text = [f"{h}<br>{as_label(labels[c], 24)}" for h, c in zip(hover, z.argmax(1).tolist(), strict=True)]
-        fig.add_scatter(x=x[:, 0], y=x[:, 1], mode="markers", name=who, text=text, marker=_points(who), hovertemplate="%{text}")
+        fig.add_scatter(x=x[:, 0], y=x[:, 1], mode="markers", name=who, text=text, marker=points_of(who), hovertemplate="%{text}")
     return fig.update_xaxes(title_text=f"first two components of the teacher's logits, {share:.0%} of their variance")
 
 # %% ../nbs/70_plots.ipynb #a4279a29
@@ -538,15 +568,17 @@ def pool_fig(
     names = sorted(builders, key=lambda b: -builders[b]["rows"])
     classes = list(dict.fromkeys(c for b in names for c in builders[b].get("classes", {})))
     parts = {c: [builders[b].get("classes", {}).get(c, 0) for b in names] for c in classes}
-    parts = parts or {"rows": [builders[b]["rows"] for b in names]}
+    parts, several = parts or {"rows": [builders[b]["rows"] for b in names]}, stats.get("kind") == "multi_label"
     fig = go.Figure([_stacked_bar(k, c, counts) for k, (c, counts) in enumerate(parts.items())])
-    fig.update_layout(barmode="stack", uniformtext={"minsize": 10, "mode": "hide"}, colorway=CLASS_COLOURS)
+    fig.update_layout(barmode="group" if several else "stack", uniformtext={"minsize": 10, "mode": "hide"}, colorway=CLASS_COLOURS)
     fig.update_xaxes(title_text="rows")
     fig.update_yaxes(tickvals=list(range(len(names))), ticktext=[as_label(b, 24) for b in names], autorange="reversed")
     total = sum(builders[b]["rows"] for b in names)
     table = [["builder", *parts], *([b, *(f"{counts[k]:,}" for counts in parts.values())] for k, b in enumerate(names))]
     summary = f"{total:,} rows from {len(names)} builders; most, {builders[names[0]]['rows']:,}, from {names[0]}."
-    return described(fig, f"{total:,} rows by builder and the teacher's class", summary, table, height=180 + 34 * len(names))
+    by = " and the teacher's label" if several else " and the teacher's class" if classes or "kind" not in stats else ""
+    height = 180 + 34 * len(names) * (len(parts) if several else 1)
+    return described(fig, f"{total:,} rows by builder{by}", summary, table, height=height)
 
 # %% ../nbs/70_plots.ipynb #70a00004
 PATTERNS = ("", "/", ".", "x", "-", "\\", "|", "+")  # of the classes, in turn

@@ -16,10 +16,12 @@ import numpy as np
 from fastcore.basics import patch
 from markupsafe import Markup, escape
 
+from .answer_views import answer_fig, logits_of, recorded_kind
 from .core import RunFolder, read_object
 from .errors import UserError, require
+from .kinds import answer_name
 from .pages import fill, render
-from .plots import empty_fig, probability_fig, training_fig
+from .plots import empty_fig, training_fig
 from .stage2 import read_generated
 from .training import STOP
 from .widgets import Figure, diff_html, go, widgets, with_menu, with_text, write_page
@@ -34,11 +36,14 @@ class SearchViewer(widgets.VBox):
     def __init__(
         self,
         records: Sequence[Mapping[str, Any]],  # lines of `generated.jsonl`, as `read_generated` gives them
-        labels: Sequence[str],  # class names, in the student's order
+        labels: Sequence[str],  # names of classes or labels, in the student's order, or of the score
+        kind: str | None = None,  # what the answers mean; None: as the records look
     ):
         "Raises `UserError` if there are no texts."
         require(len(records) > 0, "is empty; the adversary has written nothing yet", records=None)
-        self.labels = tuple(labels)
+        self.labels, self.kind = tuple(labels), kind or recorded_kind(records)
+        ends = [x for r in records for x in (*r["teacher"], *r["student"])] if self.kind == "score" else []
+        self.scale = (min(ends), max(ends)) if ends else None
         self.turns: dict[int, list[Mapping[str, Any]]] = {}  # by step
         for r in records:
             self.turns.setdefault(r["step"], []).append(r)
@@ -61,11 +66,12 @@ def of_run(
     cls: SearchViewer,
     folder: str | Path,  # of a run with an adversary
     records: Sequence[Mapping[str, Any]] = (),  # its texts, if they have been read
+    kind: str | None = None,  # as in `SearchViewer`
 ) -> SearchViewer:
     "Read a run's folder, also while the run is writing. Raises `UserError` for a run without an adversary."
     way_out = "restore the earlier file, or start a new run in another folder"
     config = read_object(Path(folder) / "config.json", way_out, student=dict)
-    return cls(records or read_generated(folder), config["student"].get("labels", []))
+    return cls(records or read_generated(folder), config["student"].get("labels", []), kind)
 
 # %% ../nbs/71_run_views.ipynb #f1751643
 @patch
@@ -116,8 +122,8 @@ def figures(
     figs = []
     for title, keys in (("before the change", ("teacher_before", "student_before")), ("after the change", ("teacher", "student"))):
         if all(key in record for key in keys):
-            teacher, student = (np.log(np.maximum(record[key], 1e-6)) for key in keys)
-            fig = probability_fig(teacher, student, self.labels)
+            teacher, student = (logits_of(record[key], self.kind) for key in keys)
+            fig = answer_fig(teacher, student, self.labels, kind=self.kind, scale=self.scale)
         else:
             fig = empty_fig(title, "not recorded by the version that made this run")
         figs.append(fig.update_layout(title_text=f"{title}, at step {record['step']:,}"))
@@ -140,7 +146,9 @@ def answer(
     record: Mapping[str, Any],  # of one text
     who: str,  # 'teacher' or 'student'
 ) -> str:
-    "The class that teacher or student gave, and its probability."
+    "The class that teacher or student gave, and its probability; or its labels, or its score."
+    if self.kind != "single_label":
+        return answer_name(logits_of(record[who], self.kind), self.labels, self.kind)
     return f"{self.labels[int(np.argmax(record[who]))]} {max(record[who]):.2f}"
 
 # %% ../nbs/71_run_views.ipynb #bf4f1d8c

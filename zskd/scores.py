@@ -18,7 +18,7 @@ from .kinds import predictions
 from .tasks import Examples, majority, score
 
 # %% auto #0
-__all__ = ['AT', 'label_scores', 'score_scores', 'score_logits', 'baseline']
+__all__ = ['AT', 'label_scores', 'correlations', 'score_scores', 'score_logits', 'baseline']
 
 # %% ../nbs/13_scores.ipynb #13c00006
 def label_scores(
@@ -54,6 +54,17 @@ def _lists(examples: Examples) -> list[np.ndarray]:
     return found if found and examples.task.n_texts == 2 else [np.arange(len(examples))]
 
 # %% ../nbs/13_scores.ipynb #13c00009
+def correlations(
+    a: np.ndarray,  # float [n]
+    b: np.ndarray,  # float [n], of the same inputs
+) -> dict[str, float]:  # spearman, pearson
+    "Correlations of two scores. A constant score correlates with nothing: 0."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a constant input, for which both give NaN
+        both = [float(f(a, b).statistic) if len(a) > 1 else 0.0 for f in (spearmanr, pearsonr)]
+    return dict(zip(("spearman", "pearson"), np.nan_to_num(both).tolist(), strict=True))
+
+
 def score_scores(
     scores: np.ndarray,  # float [n], of a model
     examples: Examples,  # with the true scores
@@ -61,11 +72,8 @@ def score_scores(
     "Correlations and NDCG@10 (Järvelin and Kekäläinen 2002) of scores. A constant score correlates with nothing: 0."
     truth, lists = examples.labels, _lists(examples)
     gain = truth - truth.min()  # NDCG needs gains of 0 or more
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a constant input, for which both give NaN
-        both = [float(f(scores, truth).statistic) if len(truth) > 1 else 0.0 for f in (spearmanr, pearsonr)]
     ndcg = [ndcg_score([gain[rows]], [scores[rows]], k=AT) if len(rows) > 1 else 1.0 for rows in lists]
-    return {**dict(zip(("spearman", "pearson"), np.nan_to_num(both).tolist(), strict=True)), "ndcg": float(np.mean(ndcg)), "n": len(truth)}
+    return {**correlations(scores, truth), "ndcg": float(np.mean(ndcg)), "n": len(truth)}
 
 # %% ../nbs/13_scores.ipynb #13c0000b
 def score_logits(

@@ -30,11 +30,12 @@ from markupsafe import Markup
 
 # %% auto #0
 __all__ = ['Message', 'Send', 'App', 'SIMILAR', 'PAGES', 'SOLARA_SETTINGS', 'POLICY', 'Load', 'evenly_spaced', 'compared_sets',
-           'LockedModel', 'RunData', 'check_run', 'short_names', 'in_order_of', 'RunDashboard', 'PageState', 'fill_box',
-           'made_or_error', 'Visits', 'make_page', 'make_app', 'TokenGate', 'listen', 'serve', 'run_server']
+           'LockedModel', 'RunData', 'check_run', 'short_names', 'in_order_of', 'RunDashboard', 'score_scale',
+           'PageState', 'fill_box', 'made_or_error', 'Visits', 'make_page', 'make_app', 'TokenGate', 'listen', 'serve',
+           'run_server']
 
 # %% ../nbs/73_serve.ipynb #5e0a3004
-from .adversaries import class_order
+from .answer_views import logits_of
 from .core import home_path, read_object
 from .dashboards import Comparison, Explorer, SimilarTexts
 from .errors import UserError, require
@@ -44,7 +45,7 @@ from .pages import fill, render
 from .pools import Pool
 from .run_views import Monitor, SearchViewer
 from .several import Compared, Students
-from .side_by_side import Answers
+from .side_by_side import Answers, answer_order
 from .stage2 import read_generated
 from .students import Student
 from .tasks import Examples, Row, TextPool, list_names
@@ -91,19 +92,29 @@ def _of_pool(teacher: Teacher, student: Student, pool: Pool, at: np.ndarray, cac
     rows, columns = pool.rows(at), {"builder": [str(pool.columns["builder"][i]) for i in at]}
     if (stored := stored_logits(cast(TextPool, pool), teacher)) is None:
         return replace(Answers.ask(teacher, student, rows, cache=cache), columns=columns)
-    logits = np.asarray(stored)[at][:, class_order(teacher, student)]
-    return Answers(rows, logits, student.logits(rows), student.labels, columns=columns)
+    logits = np.asarray(stored)[at][:, answer_order(teacher, student)]
+    return _answers(student, rows, logits, columns)
+
+
+def _answers(student: Student, rows: list[Row], teacher_logits: np.ndarray, columns: Mapping[str, Sequence[str]] | None = None) -> Answers:
+    "The student's answers next to known ones of the teacher."
+    given = rows, teacher_logits, student.logits(rows), student.labels, None, columns or {}
+    return Answers(*given, kind=student.kind, thresholds=student.thresholds)
 
 # %% ../nbs/73_serve.ipynb #9e0a53c5
 def _of_records(student: Student, records: list[Mapping[str, Any]]) -> Answers:
     "Texts of an adversary, with the teacher's recorded answers."
     rows = [tuple(r["text"]) for r in records]
-    return Answers(rows, np.log(np.maximum([r["teacher"] for r in records], 1e-6)), student.logits(rows), student.labels)
+    return _answers(student, rows, logits_of([r["teacher"] for r in records], student.kind))
 
 # %% ../nbs/73_serve.ipynb #5161c274
 def _in_order(examples: Examples, student: Student) -> np.ndarray:
-    "The right classes as the student numbers them."
-    return np.array([student.labels.index(name) for name in examples.task.labels])[np.asarray(examples.labels)]
+    "The right answers, with classes and labels as the student numbers them. Raises `UserError` for examples of another kind."
+    task, right = examples.task, np.asarray(examples.labels)
+    require(task.kind == student.kind, f"of {task.name} are {task.kind}, but the student is {student.kind}", examples=None)
+    if task.kind == "single_label":
+        return np.array([student.labels.index(name) for name in task.labels])[right]
+    return right if task.kind == "score" else right[:, [task.labels.index(name) for name in student.labels]]
 
 # %% ../nbs/73_serve.ipynb #73a0d00e
 class LockedModel:
@@ -186,10 +197,12 @@ def in_order_of(
     "Answers with the classes of the first student, in its order. Raises `UserError` for other classes."
     known = set(labels) == set(answers.labels)
     require(known, f"its classes are {list_names(answers.labels)}, not {list_names(labels)}", beside=None)
-    order = [answers.labels.index(name) for name in labels]
-    truth = None if answers.truth is None else np.argsort(order)[answers.truth]
+    order, truth = [answers.labels.index(name) for name in labels], answers.truth
+    if truth is not None and answers.kind != "score":
+        truth = truth[:, order] if answers.kind == "multi_label" else np.argsort(order)[truth]
     t, s = answers.teacher_logits[:, order], answers.student_logits[:, order]
-    return Answers(answers.rows, t, s, tuple(labels), truth, answers.columns)
+    thresholds = answers.thresholds and tuple(answers.thresholds[k] for k in order)
+    return Answers(answers.rows, t, s, tuple(labels), truth, answers.columns, answers.kind, thresholds)
 
 # %% ../nbs/73_serve.ipynb #73a0d010
 SIMILAR = 1000  # rows of the pool among which similar texts are found
@@ -211,7 +224,7 @@ def compare(self: RunData) -> None:
     self.similar = SimilarTexts([] if pool is None else pool.rows(), SIMILAR, teacher)
     self.similar.prepare()
     self.rows = next((answers.rows for answers in self.sets.values() if answers.rows), [])
-    if self.rows:
+    if self.rows and student.kind != "score":
         self.say("Rewriting some texts.")
         self.batch = ExplorerBatch(teacher, student, [self.rows[i] for i in evenly_spaced(len(self.rows), 12)])
 
@@ -263,7 +276,7 @@ class RunDashboard(widgets.VBox):
         if data.teacher is not None and data.student is not None:
             self._add_comparison(data)
         if data.generated:
-            self.parts["Generated texts"] = SearchViewer.of_run(data.folder, data.generated)
+            self.parts["Generated texts"] = SearchViewer.of_run(data.folder, data.generated, data.student and data.student.kind)
         self.parts["Monitor"] = Monitor(data.folder, resume)
         self.tabs = widgets.Tab(list(self.parts.values()), titles=list(self.parts))
         self.address = Address(self._controls())
@@ -275,14 +288,24 @@ def _add_comparison(self: RunDashboard, data: RunData) -> None:
     "Add the tabs that ask both models."
     teacher, student = cast(Teacher, data.teacher), cast(Student, data.student)
     more = {s.name: s.student for s in data.others}
-    self.parts["Explorer"] = Explorer(teacher, student, data.similar, data.rows[0] if data.rows else "", others=more)
+    first = data.rows[0] if data.rows else ""
+    self.parts["Explorer"] = Explorer(teacher, student, data.similar, first, others=more, scale=score_scale(data.sets))
     if data.rows:
         actions = {"open": self.open_text, "pin": self.pin_text}
         self.parts["Comparison"] = Comparison(data.sets, folder=data.folder, actions=actions, others={s.name: s.sets for s in data.others})
         if data.others:
             mine = Compared(data.folder.absolute().name, student.n_params, data.sets)
             self.parts["Students"] = Students([mine, *data.others], self.show_student)
-        self.parts["Loss explorer"] = LossExplorer(teacher, student, data.batch)
+        if student.kind != "score":  # has no temperature
+            self.parts["Loss explorer"] = LossExplorer(teacher, student, data.batch)
+
+
+def score_scale(
+    sets: Mapping[str, Answers],  # by name
+) -> tuple[float, float] | None:  # None for classes and labels
+    "The lowest and the highest score of both models."
+    scores = [x for a in sets.values() if a.kind == "score" and a.rows for x in a.shares]
+    return (min(float(x.min()) for x in scores), max(float(x.max()) for x in scores)) if scores else None
 
 # %% ../nbs/73_serve.ipynb #73b00001
 @patch

@@ -14,28 +14,30 @@ import numpy as np
 
 from .errors import require
 from .pages import fill, render
-from .side_by_side import Answers, wilson
+from .side_by_side import Answers, slice_lines
 from .widgets import Table, widgets, write_page
 
 # %% auto #0
-__all__ = ['LEARNED', 'NOTE', 'POOL_NOTE', 'hits', 'gain', 'Compared', 'records', 'Students']
+__all__ = ['LEARNED', 'NOTE', 'SCORE_NOTE', 'POOL_NOTE', 'hits', 'gain', 'Compared', 'records', 'Students']
 
 # %% ../nbs/71_several.ipynb #71c00005
 def hits(
     answers: Answers,
-) -> np.ndarray:  # bool [n]
-    "Where the student names the right class, or the teacher's if the right one is not known."
-    teacher, student = answers.classes
-    return student == (teacher if answers.truth is None else answers.truth)
+) -> np.ndarray:  # float [n], 1 for a hit and 0 for none; for scores, minus the distance from the teacher's
+    "Where the student gives the right class or labels, or the teacher's if the right ones are not known."
+    if answers.kind == "score":  # true scores may have another scale
+        return -np.abs(answers.difference)
+    teacher, student = answers.predicted
+    return answers.equal(student, teacher if answers.truth is None else answers.truth).astype(float)
 
 
 def gain(
     first: Answers,  # of one student
     other: Answers,  # of another, to the same inputs
-) -> tuple[float, float]:  # -1 to 1, and its standard error
-    "By how much the other student hits more often, with the standard error of a paired difference. Raises `UserError` for other inputs."
+) -> tuple[float, float]:  # -1 to 1, or a difference of scores; and its standard error
+    "By how much the other student hits more often, or is closer, with the standard error of a pair. Raises `UserError` for other inputs."
     require(first.rows == other.rows, "are answers to other inputs", other=None)
-    difference = hits(other).astype(float) - hits(first)
+    difference = hits(other) - hits(first)
     if not len(difference):
         return 0.0, 0.0
     return float(difference.mean()), float(difference.std() / np.sqrt(len(difference)))
@@ -53,6 +55,27 @@ class Compared:
 
 LEARNED = ("pool", "written by the adversary")  # texts that students may have learned from
 
+# %% ../nbs/71_several.ipynb #71c00020
+def _measured(answers: Answers) -> dict[str, str]:
+    "The columns that compare a student with its teacher."
+    line = next(iter(slice_lines(answers, {"all": np.ones(len(answers.rows), dtype=bool)})), None)
+    if answers.kind == "score":
+        low, high = line["interval"] if line else (0.0, 0.0)
+        cells = {"mean difference": f"{line['difference'] if line else 0:.3f}", "95 % interval": f"{low:.3f} – {high:.3f}"}
+        cells["correlation"] = f"{line['correlation'] if line else 0:.3f}"
+        return cells | {"and true score": f"{line['student']:.3f}" if line and "student" in line else ""}
+    low, high = line["interval"] if line else (0.0, 1.0)
+    cells = {"agreement": f"{line['agreement'] if line else 0:.1%}", "95 % interval": f"{low:.0%} – {high:.0%}"}
+    cells["KL, nats"] = f"{line['KL'] if line else 0:.3f}"
+    return cells | {"right": f"{line['student']:.1%}" if line and "student" in line else ""}
+
+
+def _compared(gained: float, error: float, score: bool, learned: bool) -> str:
+    "A gain with its error, and whether it can be chance."
+    verdict = "can't tell" if abs(gained) < 2 * error or not gained else "better" if gained > 0 else "worse"
+    numbers = f"{gained:+.3f} ± {error:.3f}" if score else f"{100 * gained:+.1f} ± {100 * error:.1f} points"
+    return numbers.replace("-", "−") + ("" if learned else f": {verdict}")
+
 
 def records(
     students: Sequence[Compared],  # the first is what the others are compared with
@@ -62,14 +85,8 @@ def records(
     for name, first in students[0].sets.items():
         for student in (s for s in students if name in s.sets):
             a = student.sets[name]
-            n, same = len(a.rows), int((a.classes[0] == a.classes[1]).sum())
-            low, high = wilson(same, max(1, n))
-            line = {"texts": name, "student": student.name, "parameters": f"{student.n_params:,}", "agreement": f"{same / max(1, n):.1%}"}
-            line |= {"95 % interval": f"{low:.0%} – {high:.0%}", "KL, nats": f"{a.kl.mean() if n else 0:.3f}"}
-            line["right"] = "" if a.truth is None else f"{hits(a).mean():.1%}"
-            points, error = gain(first, a)
-            verdict = "can't tell" if abs(points) < 2 * error or not points else "better" if points > 0 else "worse"
-            better = f"{100 * points:+.1f} ± {100 * error:.1f} points".replace("-", "−") + ("" if name in LEARNED else f": {verdict}")
+            line = {"texts": name, "student": student.name, "parameters": f"{student.n_params:,}", **_measured(a)}
+            better = _compared(*gain(first, a), a.kind == "score", name in LEARNED)
             lines.append({**line, "difference from the first": "" if student is students[0] else better})
     return lines
 
@@ -78,6 +95,7 @@ NOTE = (
     "The difference is in right classes, or in the teacher's classes where the right ones are unknown; ± is one standard error, and less "
     "than two can be chance."
 )
+SCORE_NOTE = "The difference is by how much the score is closer to the teacher's; ± is one standard error, and less than two can be chance."
 POOL_NOTE = " Students learned from the pool or from an adversary's texts, so only other texts tell which one is better."
 
 
@@ -94,7 +112,8 @@ class Students(widgets.VBox):
         self.students, self.lines = list(students), records(students)
         self.table = Table({"show": lambda k: show(self.lines[k]["texts"], self.lines[k]["student"])} if show else {})
         self.table.show(self.lines)
-        self.note = NOTE + (POOL_NOTE if set(LEARNED) & set(students[0].sets) else "")
+        scores = any(a.kind == "score" for a in students[0].sets.values())
+        self.note = (SCORE_NOTE if scores else NOTE) + (POOL_NOTE if set(LEARNED) & set(students[0].sets) else "")
         super().__init__([widgets.HTML(self.note), self.table])
 
     def to_html(

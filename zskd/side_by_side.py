@@ -18,15 +18,17 @@ from fastcore.basics import patch
 
 from .adversaries import class_order
 from .errors import UserError, require
-from .metrics import kl_rows, log_probabilities
+from .kinds import INTERVALS, check_kind, predictions, probabilities
+from .metrics import kl_rows
 from .pools import Pool
+from .scores import correlations
 from .students import Student
 from .tasks import Row, TextPool, as_rows, as_texts
 from .teachers import Teacher
 
 # %% auto #0
-__all__ = ['CASES', 'PATIENCE', 'SLICERS', 'Answers', 'cases', 'by_length', 'by_class', 'by_pattern', 'slices', 'wilson',
-           'slice_lines']
+__all__ = ['CASES', 'PATIENCE', 'ANSWERS', 'Answers', 'answer_order', 'cases', 'by_length', 'choices', 'refusals', 'intervals',
+           'matches', 'by_answer', 'by_pattern', 'slicers', 'slices', 'wilson', 'slice_lines']
 
 # %% ../nbs/70_side_by_side.ipynb #70s00006
 @dataclass
@@ -34,57 +36,120 @@ class Answers:
     "Inputs with the answers of teacher and student."
 
     rows: list[Row]
-    teacher_logits: np.ndarray  # [n, C], in the order of `labels`
-    student_logits: np.ndarray  # [n, C]
-    labels: tuple[str, ...]  # class names
-    truth: np.ndarray | None = None  # int [n], the right classes, if known
+    teacher_logits: np.ndarray  # [n, C], in the order of `labels`; of a score, [n, 1]
+    student_logits: np.ndarray  # likewise
+    labels: tuple[str, ...]  # names of classes or labels; of a score, one name
+    truth: np.ndarray | None = None  # the right answers, if known: int [n] classes, bool [n, L] labels, or float [n] scores
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)  # what else is known of each input, such as its builder
+    kind: str = "single_label"  # what the logits mean, one of `KINDS`
+    thresholds: Sequence[float] | None = None  # of the student's labels; None: 0.5, as the teacher's
 
     def __post_init__(self):
         "Raises `UserError` for input that is not text, different lengths, and wrong classes."
-        self.rows, classes = as_rows(self.rows), len(self.labels)
-        given = {"rows": self.rows, "teacher_logits": self.teacher_logits, "student_logits": self.student_logits, "truth": self.truth}
-        lengths = {name: len(values) for name, values in {**given, **self.columns}.items() if values is not None}
-        require(len(set(lengths.values())) == 1, f"must have one length, but have {list(lengths.values())}", **dict.fromkeys(lengths))
-        require(len(set(self.labels)) == classes, "must not hold a name twice", labels=list(self.labels))
-        for name in ("teacher_logits", "student_logits"):
-            shape = np.shape(given[name])
-            require(len(shape) == 2 and shape[1] == classes, f"has shape {shape}; must have {classes} columns, as labels", **{name: None})
-        if self.truth is not None:
-            self.truth = np.asarray(self.truth)
-            fits = self.truth.dtype.kind in "iu" and (not len(self.truth) or 0 <= self.truth.min() <= self.truth.max() < classes)
-            require(fits or not len(self.truth), f"must hold numbers of classes, from 0 to {classes - 1}", truth=None)
+        self.rows, self.truth = as_rows(self.rows), None if self.truth is None else np.asarray(self.truth)
+        _check_answers(self)
 
     @cached_property
-    def log_probs(self) -> tuple[np.ndarray, np.ndarray]:  # float64 [n, C], teacher and student
-        "Log-probabilities."
-        return log_probabilities(self.teacher_logits), log_probabilities(self.student_logits)
+    def predicted(self) -> tuple[np.ndarray, np.ndarray]:  # teacher and student; as `predictions`
+        "What each model answers: classes int [n], labels bool [n, L], or scores float [n]."
+        return predictions(self.teacher_logits, self.kind), predictions(self.student_logits, self.kind, self.thresholds)
+
+    @cached_property
+    def shares(self) -> tuple[np.ndarray, ...]:  # float64 [n, C], teacher and student
+        "The probabilities of classes or labels, or the scores."
+        both = (np.asarray(z, dtype=np.float64) for z in (self.teacher_logits, self.student_logits))
+        return tuple(z if self.kind == "score" else probabilities(z, self.kind) for z in both)
 
     @cached_property
     def kl(self) -> np.ndarray:  # float64 [n], nats
         "KL(teacher || student) of each input."
-        return kl_rows(self.teacher_logits, self.student_logits)
+        return kl_rows(self.teacher_logits, self.student_logits, self.kind)
 
     @cached_property
-    def classes(self) -> tuple[np.ndarray, np.ndarray]:  # int [n], teacher and student
-        "The likeliest class of each input."
-        return self.teacher_logits.argmax(1), self.student_logits.argmax(1)
+    def same(self) -> np.ndarray:  # bool [n]
+        "Where teacher and student give the same answer."
+        return self.equal(*self.predicted)
+
+# %% ../nbs/70_side_by_side.ipynb #70s00030
+def _check_answers(answers: Answers) -> None:
+    "Raise `UserError` for answers that do not fit together."
+    classes, names = len(answers.labels), ("rows", "teacher_logits", "student_logits", "truth")
+    check_kind(answers.kind)
+    given = {name: getattr(answers, name) for name in names}
+    lengths = {name: len(values) for name, values in {**given, **answers.columns}.items() if values is not None}
+    require(len(set(lengths.values())) == 1, f"must have one length, but have {list(lengths.values())}", **dict.fromkeys(lengths))
+    require(len(set(answers.labels)) == classes, "must not hold a name twice", labels=list(answers.labels))
+    require(answers.kind != "score" or classes == 1, "a score has one name", labels=list(answers.labels))
+    for name in ("teacher_logits", "student_logits"):
+        shape = np.shape(given[name])
+        require(len(shape) == 2 and shape[1] == classes, f"has shape {shape}; must have {classes} columns, as labels", **{name: None})
+    if answers.truth is not None:
+        _check_truth(answers.truth, answers.kind, classes)
+
+
+def _check_truth(truth: np.ndarray, kind: str, classes: int) -> None:
+    "Raise `UserError` for right answers that are of another kind."
+    if kind == "multi_label":
+        require(truth.dtype == bool and truth.ndim == 2 and truth.shape[1] == classes, f"must be bool [n, {classes}]", truth=None)
+    elif kind == "score":
+        require(truth.dtype.kind in "iuf" and truth.ndim == 1, "must hold one number for each input", truth=None)
+    elif len(truth):
+        fits = truth.dtype.kind in "iu" and 0 <= truth.min() <= truth.max() < classes
+        require(fits, f"must hold numbers of classes, from 0 to {classes - 1}", truth=None)
+
+# %% ../nbs/70_side_by_side.ipynb #70s00031
+@patch(as_prop=True)
+def difference(self: Answers) -> np.ndarray:  # float64 [n]
+    "Of scores: the student's minus the teacher's."
+    t, s = self.shares
+    return s[:, 0] - t[:, 0]
+
+
+@patch(as_prop=True)
+def edges(self: Answers) -> np.ndarray:  # float64 [INTERVALS + 1], rising
+    "Of scores: the ends of ten equal intervals of the scale, which goes from the lowest to the highest of the teacher's usual scores."
+    scores = self.shares[0][:, 0]
+    low, high = np.percentile(scores, (1, 99)) if len(scores) else (0.0, 1.0)
+    return np.linspace(low, max(high, low + 1e-9), INTERVALS + 1)
+
+
+@patch
+def equal(
+    self: Answers,
+    a: np.ndarray,  # answers, as in `predicted`
+    b: np.ndarray,  # others
+) -> np.ndarray:  # bool [n]
+    "Where two answers are the same."
+    if self.kind == "score":
+        return np.abs(a - b) < self.edges[1] - self.edges[0]
+    return (a == b).all(1) if self.kind == "multi_label" else a == b
 
 # %% ../nbs/70_side_by_side.ipynb #70s00007
+def answer_order(
+    teacher: Teacher,  # any teacher
+    student: Student,  # of this teacher, perhaps with its classes in another order
+) -> list[int]:  # the teacher's column of each of the student's
+    "How to put a teacher's logits in the student's order. Raises `UserError` for other classes and for another kind."
+    fits = teacher.kind == student.kind
+    require(fits, f"is {student.kind}, but teacher {teacher.name} is {teacher.kind}; give a student of this teacher", student=None)
+    return class_order(teacher, student)
+
+
 @patch(cls_method=True)
 def ask(
     cls: Answers,
     teacher: Teacher,  # is asked about every input
     student: Student,  # likewise
     rows: Sequence[str | Row] | Pool,  # inputs; a pool's logits are used if this teacher gave them
-    truth: Sequence[int] | None = None,  # the right classes, in the student's order
+    truth: Sequence[int] | np.ndarray | None = None,  # the right answers, in the student's order of classes or labels
     cache: str | Path | None = None,  # folder for the teacher's logits; None keeps none
 ) -> Answers:
-    "Ask both models. Raises `UserError` for other classes, and for input that is not text."
-    order, pool = class_order(teacher, student), as_texts(cast(TextPool, rows))
-    inputs = pool.rows()
+    "Ask both models. Raises `UserError` for other classes, another kind, and input that is not text."
+    order, pool = answer_order(teacher, student), as_texts(cast(TextPool, rows))
+    inputs, truths = pool.rows(), cast("np.ndarray | None", truth)
     t = np.asarray(teacher.logits(pool, cache=cache))[:, order]
-    return cast(type[Answers], cls)(inputs, t, student.logits(inputs), student.labels, cast("np.ndarray | None", truth))
+    like = inputs, t, student.logits(inputs), student.labels, truths
+    return cast(type[Answers], cls)(*like, kind=student.kind, thresholds=student.thresholds)
 
 # %% ../nbs/70_side_by_side.ipynb #70s00012
 CASES = ("both right", "teacher right, student wrong", "teacher wrong, student right", "both wrong")
@@ -92,11 +157,11 @@ CASES = ("both right", "teacher right, student wrong", "teacher wrong, student r
 
 def cases(
     answers: Answers,  # with `truth`
-) -> dict[str, np.ndarray]:  # bool [n] for each of `CASES`; empty without `truth`
+) -> dict[str, np.ndarray]:  # bool [n] for each of `CASES`; empty without `truth`, and for scores
     "Which inputs are which case."
-    if answers.truth is None:
+    if answers.truth is None or answers.kind == "score":
         return {}
-    t, s = (classes == answers.truth for classes in answers.classes)
+    t, s = (answers.equal(found, answers.truth) for found in answers.predicted)
     return dict(zip(CASES, (t & s, t & ~s, ~t & s, ~t & ~s), strict=True))
 
 # %% ../nbs/70_side_by_side.ipynb #70s00016
@@ -111,13 +176,54 @@ def by_length(
     starts = [int(words.min()), *(end + 1 for end in ends[:-1])]
     return {f"{a} to {b} words" if a < b else f"{b} words": (a <= words) & (words <= b) for a, b in zip(starts, ends, strict=True)}
 
+# %% ../nbs/70_side_by_side.ipynb #70s00032
+def choices(
+    answers: Answers,
+) -> dict[str, int]:  # a number for each, by name
+    "What an answer can be: a class, a label or none, or an interval of the scale, whose ends are open."
+    if answers.kind == "score":
+        return {f"{a:.3g} to {b:.3g}": k for k, (a, b) in enumerate(zip(answers.edges[:-1], answers.edges[1:], strict=True))}
+    names = {name: k for k, name in enumerate(answers.labels)}
+    return {**names, "(none)": 2 * len(names)} if answers.kind == "multi_label" else names
 
-def by_class(
-    classes: np.ndarray,  # int [n]
-    labels: Sequence[str],  # class names
+
+def refusals(
+    answers: Answers,
+) -> dict[str, int]:  # a number for each, by name; empty except for labels
+    "That a label does not apply, as more of `choices`."
+    several = answers.kind == "multi_label"
+    return {f"not {name}": len(answers.labels) + k for k, name in enumerate(answers.labels)} if several else {}
+
+
+def intervals(
+    answers: Answers,  # with scores
+    scores: np.ndarray,  # float [n], any
+) -> np.ndarray:  # int [n], from 0
+    "In which interval of the scale scores are. Lower and higher ones are in the first and the last."
+    return np.clip(np.digitize(scores, answers.edges) - 1, 0, INTERVALS - 1)
+
+
+def matches(
+    answers: Answers,
+    found: np.ndarray,  # answers, as in `predicted`
+    choice: int,  # a number of `choices` or `refusals`
+) -> np.ndarray:  # bool [n]
+    "Which inputs have such an answer."
+    if answers.kind == "score":
+        return intervals(answers, found) == choice
+    if answers.kind == "multi_label":
+        given = np.column_stack([found, ~found, ~found.any(1)])  # in the order of the numbers
+        return given[:, choice]
+    return np.asarray(found == choice)
+
+
+def by_answer(
+    answers: Answers,
+    found: np.ndarray,  # answers, as in `predicted`
 ) -> dict[str, np.ndarray]:  # bool [n]
-    "A slice for each class that occurs."
-    return {name: classes == i for i, name in enumerate(labels) if (classes == i).any()}
+    "A slice for each answer that occurs."
+    masks = {name: matches(answers, found, k) for name, k in choices(answers).items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
 
 # %% ../nbs/70_side_by_side.ipynb #70s00017
 PATIENCE = 2.0  # seconds for all inputs; some expressions would take years
@@ -140,25 +246,34 @@ def by_pattern(
     return {f"with {pattern}": there, f"without {pattern}": ~there}
 
 # %% ../nbs/70_side_by_side.ipynb #70s00018
-SLICERS: dict[str, Callable[[Answers], dict[str, np.ndarray]]] = {
-    "length": by_length,
-    "teacher's class": lambda a: by_class(a.classes[0], a.labels),
-    "student's class": lambda a: by_class(a.classes[1], a.labels),
-    "label": lambda a: {} if a.truth is None else by_class(a.truth, a.labels),
-    "case": cases,
-}
+ANSWERS = {"single_label": "class", "multi_label": "label", "score": "score"}  # what an answer is, by kind
+
+
+def slicers(
+    answers: Answers,
+) -> dict[str, Callable[[], dict[str, np.ndarray]]]:  # by name
+    "Ways to split inputs. Those that need the right answers give nothing without them."
+    what, (t, s) = ANSWERS[answers.kind], answers.predicted
+    return {
+        "length": lambda: by_length(answers),
+        f"teacher's {what}": lambda: by_answer(answers, t),
+        f"student's {what}": lambda: by_answer(answers, s),
+        "true score" if answers.kind == "score" else "label": lambda: {} if answers.truth is None else by_answer(answers, answers.truth),
+        "case": lambda: cases(answers),
+    }
 
 
 def slices(
     answers: Answers,
-    by: str,  # a name of `SLICERS`, a column, or 'pattern: ' and a regular expression
+    by: str,  # a name of `slicers`, a column, or 'pattern: ' and a regular expression
 ) -> dict[str, np.ndarray]:  # bool [n], by name
     "Split the inputs. Raises `UserError` for an unknown name and a bad expression."
     if by.startswith("pattern: "):
         return by_pattern(answers, by.removeprefix("pattern: "))
-    if by in SLICERS:
-        return SLICERS[by](answers)
-    require(by in answers.columns, f"is unknown; use one of {', '.join([*SLICERS, *answers.columns])}", by=by)
+    known = slicers(answers)
+    if by in known:
+        return known[by]()
+    require(by in answers.columns, f"is unknown; use one of {', '.join([*known, *answers.columns])}", by=by)
     values = np.array([str(value) for value in answers.columns[by]])
     return {name: values == name for name in dict.fromkeys(values.tolist())}
 
@@ -173,26 +288,33 @@ def wilson(
     middle, half = share + more / 2, z * np.sqrt(share * (1 - share) / n + more / (4 * n))
     return float(max(0.0, (middle - half) / (1 + more))), float(min(1.0, (middle + half) / (1 + more)))
 
+# %% ../nbs/70_side_by_side.ipynb #70s00033
+def _measure(answers: Answers, mask: np.ndarray) -> dict[str, Any]:
+    "What is measured on some inputs, for classes and labels."
+    n, same = int(mask.sum()), answers.same[mask]
+    line: dict[str, Any] = {"agreement": float(same.mean()), "interval": wilson(int(same.sum()), n), "KL": float(answers.kl[mask].mean())}
+    if answers.truth is not None:
+        for who, found in zip(("teacher", "student"), answers.predicted, strict=True):
+            line[who] = float(answers.equal(found, answers.truth)[mask].mean())
+    return line
+
+
+def _measure_scores(answers: Answers, mask: np.ndarray) -> dict[str, Any]:
+    "What is measured on some inputs, for scores: with `truth`, also the correlation of both with the true scores."
+    gaps, (t, s) = np.abs(answers.difference[mask]), (found[mask] for found in answers.predicted)
+    mean, error = float(gaps.mean()), float(gaps.std() / np.sqrt(len(gaps)))
+    line: dict[str, Any] = {"difference": mean, "interval": (max(0.0, mean - 1.96 * error), mean + 1.96 * error)}
+    line["correlation"] = correlations(t, s)["spearman"]
+    if answers.truth is not None:
+        line |= {who: correlations(x, answers.truth[mask])["spearman"] for who, x in (("teacher", t), ("student", s))}
+    return line
+
 
 def slice_lines(
     answers: Answers,
     masks: Mapping[str, np.ndarray],  # bool [n], by name, as `slices` returns them
-) -> list[dict[str, Any]]:  # name, texts, agreement with its interval, mean KL in nats, and accuracies, the lowest agreement first
-    "Measure each slice that holds an input."
-    same = answers.classes[0] == answers.classes[1]
-    lines: list[dict[str, Any]] = []
-    for name, mask in masks.items():
-        if n := int(mask.sum()):
-            line: dict[str, Any] = {
-                "slice": name,
-                "texts": n,
-                "agreement": float(same[mask].mean()),
-                "interval": wilson(int(same[mask].sum()), n),
-            }
-            line["KL"] = float(answers.kl[mask].mean())
-            if answers.truth is not None:
-                line |= {
-                    who: float((c == answers.truth)[mask].mean()) for who, c in zip(("teacher", "student"), answers.classes, strict=True)
-                }
-            lines.append(line)
-    return sorted(lines, key=lambda line: line["agreement"])
+) -> list[dict[str, Any]]:  # name and texts; agreement or difference with its interval; KL or correlation; the models' accuracies
+    "Measure each slice that holds an input, the lowest agreement or the largest difference first."
+    measure = _measure_scores if answers.kind == "score" else _measure
+    lines = [{"slice": name, "texts": int(mask.sum()), **measure(answers, mask)} for name, mask in masks.items() if mask.any()]
+    return sorted(lines, key=lambda line: -line["difference"] if answers.kind == "score" else line["agreement"])

@@ -182,12 +182,13 @@ def write_web_student(
             if file.name != "zskd.json":
                 shutil.copyfile(file, folder / file.name)
     about = {"labels": list(student.labels), "max_length": student.max_length, "n_params": student.n_params}
+    about |= {"kind": student.kind, "thresholds": student.thresholds and list(student.thresholds)}
     write_json(folder / "web.json", {**about, "single": frame(student, 1), "pair": frame(student, 2)})
 
 
 def stored_examples(
     rows: Sequence[Row],
-    probabilities: np.ndarray,  # float [n, C], the teacher's, in the student's order of classes
+    probabilities: np.ndarray,  # float [n, C], the teacher's, in the student's order of classes or labels; or its scores [n, 1]
 ) -> list[dict[str, Any]]:
     "Texts with the teacher's answers, for the page."
     return [{"row": list(row), "teacher": [round(float(x), 4) for x in p]} for row, p in zip(rows, probabilities, strict=True)]

@@ -21,6 +21,13 @@ const softmax = (logits) => {
   return powers.map((x) => x / sum);
 };
 
+// What the logits mean: probabilities of classes, probabilities of labels, or a score.
+const values = {
+  single_label: softmax,
+  multi_label: (logits) => logits.map((x) => 1 / (1 + Math.exp(-x))),
+  score: (logits) => logits,
+};
+
 export class Student {
   static async load() {
     const [about, model, settings] = await Promise.all(["student/web.json", "student/tokenizer.json", "student/tokenizer_config.json"].map(json));
@@ -56,6 +63,6 @@ export class Student {
     const tensors = { input_ids: long(ids), attention_mask: long(ids.map(() => 1)), token_type_ids: long(types) };
     const asked = Object.fromEntries(this.session.inputNames.map((name) => [name, tensors[name]]));
     const { logits } = await this.session.run(asked);
-    return softmax(Array.from(logits.data));
+    return values[this.about.kind](Array.from(logits.data));
   }
 }

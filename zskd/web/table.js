@@ -5,7 +5,7 @@ const add = (parent, tag, text = "") => {
   parent.append(it);
   return it;
 };
-const isNumber = (text) => /^[\s\d.,%–-]+$/.test(text);
+const isNumber = (text) => /^[\s\d.,%+–-]+$/.test(text);
 const kind = (cells) => cells.every(isNumber) ? ["number", "short"] : cells.some((text) => text.length > 40) ? ["long"] : ["short"];
 function render({ model, el }) {
   const draw = () => {
