@@ -71,7 +71,8 @@ def attack(task: Task, args: argparse.Namespace) -> None:
 
 def student_of(task: Task, teacher: Any, args: argparse.Namespace) -> Path:
     """The folder of the base run of `relatives.py`, which is done if it is missing."""
-    variant, _ = variants(task, "base")[0]
+    args.more = (1.0,)
+    variant, _ = variants(task, "base", args.more)[0]
     run = args.work / "runs" / f"{task.name}-{variant}-{args.seed}"
     if not (run / "student").exists():
         (args.results / f"{task.name}-{variant}-{args.seed}.json").unlink(missing_ok=True)

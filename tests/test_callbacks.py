@@ -208,6 +208,7 @@ FAMILY = ("unix", "selection", "styles", "inconsistent", "anchors", "talking", "
 
 
 NO_CONVOLUTIONS = ("words", "talking")  # the pretraining of encoders; states of two layers with the same width
+READ_WORDS = ("generator", "unix", "backward", "anchors")  # vectors of words
 
 
 class Act(Callback):
@@ -320,10 +321,10 @@ def test_a_pair_in_two_processes_killed_and_resumed_gives_the_same_student(tmp_p
     assert (tmp_path / "calm.json").read_text() == (tmp_path / "run.json").read_text()
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_a_student_without_attention(tmp_path, name):
+@pytest.mark.parametrize(("name", "hash_rows"), [*((name, 0) for name in SHIPPED), *((name, 90) for name in READ_WORDS)])
+def test_a_student_without_attention(tmp_path, name, hash_rows):
     "Every method works with it, or refuses in one line before anything is computed."
-    shape, teacher = CnnShape(400, 8, (1, 2, 3), 8, 8), the_teacher()
+    shape, teacher = CnnShape(400, 8, (1, 2, 3), 8, 8, hash_rows=hash_rows), the_teacher()
     student = Student.create(teacher, shape=shape, init="random", corpus=list(the_rows()), max_length=16)
     settings = {"steps": 4, "batch_size": 16, "held_out": 40, "cache": tmp_path / "logits"}
     made = [c for other in (name,) for c in ALL[other]()]

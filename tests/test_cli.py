@@ -578,7 +578,7 @@ def test_all_differences_of_a_run_are_named(call, finished):
     one_line(
         err,
         "--loss kl, --lr 0.01, --schedule linear, --seed 4: ",
-        "other options (kl+0.1*logit_mse, 0.003, cosine, 0)",
+        "other options (auto, 0.003, cosine, 0)",
     )
     many = ["--vocab-size", 500, "--kind", "random", "--held-out", 9, "--lr", 0.01, "--seed", 4, "--loss", "kl"]
     code, _, err = call(*words, "--resume", *many)
@@ -1069,7 +1069,7 @@ def test_mistakes_that_would_pass_in_silence(call, finished, models, tmp_path):
         (["dashboard", run, "--pages", ""], "--pages: is empty"),
         (["distill", "--teachr", words[2]], "'--teachr', perhaps --teacher"),
         (
-            ["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "search", "--max-queries", 1, "--out", tmp_path / "run"],
+            ["distill", "--teacher", words[2], "--task", "sst2", "--adversary", "gumbel", "--max-queries", 100, "--out", tmp_path / "run"],
             "a turn of the adversary takes",
         ),
     ):

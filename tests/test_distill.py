@@ -341,7 +341,7 @@ def test_no_change_of_the_counters_passes(calm, tmp_path):
     index, resumed = json.loads(path.read_text()), distiller(out, "nothing", 0, True)
 
     def changed(value):
-        return {**value, "more": 1} if isinstance(value, dict) else value + 1
+        return {**value, "more": 1} if isinstance(value, dict) else [*value, 1] if isinstance(value, list) else value + 1
 
     for key in index.keys() - {"sha256"}:
         for other in ({**index, key: changed(index[key])}, {k: v for k, v in index.items() if k != key}):

@@ -90,6 +90,22 @@ def test_other_families(kind, family, n_texts):
     assert np.isfinite(student.logits(rows)).all() and np.allclose(student.logits(rows)[:1], student.logits(rows[:1]), atol=1e-5)
 
 
+@pytest.mark.parametrize(("family", "n_texts"), [("convolution", 1), ("convolution", 2), ("static", 1)])
+@pytest.mark.parametrize("init", ["teacher", "words", "random"])
+def test_pieces_that_share_rows(tmp_path, family, n_texts, init):
+    "The table has the rows that were asked for, and the student is the same after saving and loading."
+    teacher = make_teacher(BertConfig, n_texts, **BERT)
+    how = {"n_params": 30_000, "vocab_size": 60, "corpus": TEXTS, "family": family, "init": init, "sensitivity": False}
+    made = Student.create(teacher, hash_rows=20, **how)
+    assert made.n_params <= 30_000 and len(made.tokenizer) == 60 and made.model.base_model.embeddings.word_embeddings.table.shape[0] == 20
+    assert ("% of their variance" in made.notes["init"]) == (init == "teacher")
+    made.save(tmp_path)
+    rows = [("the cat", "a dog")[:n_texts], ("two men read a book", "the cat")[:n_texts]]
+    assert np.array_equal(Student.load(tmp_path).logits(rows), made.logits(rows)) and np.isfinite(made.logits(rows)).all()
+    with pytest.raises(UserError, match="hash_rows=60: must be fewer than the 60 pieces"):
+        Student.create(teacher, hash_rows=60, **how)
+
+
 def test_a_student_of_pairs_without_attention_is_loaded_before_it_is_trained(tmp_path):
     "A batch of single texts, which is what loading tries too, has no other text to align with; padding must not take its place."
     teacher = make_teacher(BertConfig, 2, **BERT)

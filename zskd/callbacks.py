@@ -22,6 +22,7 @@ from .asking import Answer, Given, Mixture, OutOfQueries, ask_mixture, ask_state
 from .checkpoints import RunState
 from .errors import UserError, require
 from .kinds import KINDS
+from .ledger import ledger_of
 from .settings import Settings
 from .students import Student
 from .tasks import Row, TextPool, as_rows
@@ -148,6 +149,22 @@ def affords(
     "Whether the limit of the run allows this many more questions."
     return self.max_queries is None or self.state.queries.extra + n <= self.max_queries
 
+# %% ../nbs/47_callbacks.ipynb #47c1b002
+@patch
+@contextmanager
+def paying(
+    self: Run,
+    n: int,  # questions at most, forward and backward
+) -> Iterator[None]:
+    "Write the questions inside into the teacher's ledger, if it has one. Raises `OutOfQueries` if it does not allow them."
+    ledger, before = ledger_of(self.teacher), self.state.queries.extra
+    if ledger is None or self.teacher.model is None:
+        yield
+        return
+    with ledger.paying(n):
+        yield
+    ledger.give_back(n - (self.state.queries.extra - before))
+
 # %% ../nbs/47_callbacks.ipynb #95e7036a
 @patch
 def ask(
@@ -164,20 +181,21 @@ def ask(
     rows, mixture, parts = (
         (about.texts, about.mixture, about.parts) if isinstance(about, Batch) else (as_rows(about, mixed=self.n_texts is None), None, 1)
     )
-    n, device = len(rows) * parts, self.accelerator.device
+    n, device = len(rows) * parts * self.teacher.each, self.accelerator.device
     if not self.affords(n * (1 + grad)):
         text = f"{self.state.queries.extra:,} questions were asked, and {n * (1 + grad):,} more would exceed this limit"
         raise OutOfQueries(text, max_queries=self.max_queries)
-    self.state.queries.add(n, n * grad)
-    if given is not None:
-        answer = ask_states(self.teacher, given, grad)
-    elif mixture is not None:
-        answer = ask_mixture(self.teacher, mixture, self.start.tokenizer, states, grad)
-    elif states or grad or parts > 1:
-        answer = ask_texts(self.teacher, rows, states, grad)
-    else:
-        columns = len(self.teacher.labels)
-        answer = Answer(self.together(len(rows), columns, lambda at: ask_texts(self.teacher, [rows[i] for i in at]).logits))
+    with self.paying(n * (1 + grad)):
+        self.state.queries.add(n, n * grad)
+        if given is not None:
+            answer = ask_states(self.teacher, given, grad)
+        elif mixture is not None:
+            answer = ask_mixture(self.teacher, mixture, self.start.tokenizer, states, grad)
+        elif states or grad or parts > 1:
+            answer = ask_texts(self.teacher, rows, states, grad)
+        else:
+            columns = len(self.teacher.labels)
+            answer = Answer(self.together(len(rows), columns, lambda at: ask_texts(self.teacher, [rows[i] for i in at]).logits))
     answer = answer.in_order(self.order)
     return replace(answer, logits=answer.logits.to(device))
 
@@ -443,6 +461,8 @@ class Callback:
     pooled = False  # whether `loss` reads `batch.pooled`
     replaces_loss = False  # whether `loss` replaces the loss of the answers, instead of being added to it
     kinds: tuple[str, ...] = KINDS  # of tasks that it is for
+    asks = False  # whether it asks the teacher during training, with `run.ask`
+    reads_states = False  # whether it reads the teacher's hidden states of every row of the pool
 
     def check_teacher(
         self,

@@ -264,8 +264,8 @@ class Drift:
         said = f"Unsure about {self.asked:.0%} of {self.n:,} texts, before {self.asked_before:.0%}."
         if not self.different:
             return f"{said} They are like the texts of the rule."
-        also = " Distil again, on text more like these." if self.distil else " The promise may not hold: make the rule on such texts."
-        return f"{said} They are different in {' and '.join(self.different)}.{also}"
+        also = ", or distil again on text more like these" if self.distil else ""
+        return f"{said} They are different in {' and '.join(self.different)}. The promise may not hold: make the rule on such texts{also}."
 
 # %% ../nbs/61_cascades.ipynb #61c00011
 @patch

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 import shlex
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 # %% auto #0
 __all__ = ['check_labelled', 'own_task', 'teacher', 'print_spent', 'pool', 'label_pool', 'label', 'audit', 'introduction',
-           'check_distill', 'with_effort', 'print_times', 'distill_parts', 'distill', 'print_results', 'evaluate',
-           'check_evaluate', 'write', 'make_writer', 'pretrain', 'make_pretrainer']
+           'check_distill', 'print_times', 'check_few', 'print_questions', 'print_asked', 'distill_parts', 'distill',
+           'distill_given', 'print_results', 'evaluate', 'check_evaluate', 'write', 'make_writer', 'pretrain',
+           'make_pretrainer']
 
 # %% ../nbs/83_commands.ipynb #5e0a2002
 from zskd.steps import (
@@ -28,6 +30,7 @@ from zskd.steps import (
     check_out,
     check_pool,
     check_rows,
+    chosen_recipe,
     implied_texts,
     known_task,
     make_pool,
@@ -40,10 +43,11 @@ from zskd.steps import (
 
 from .errors import UserError, require
 from .folders import claim
-from .options import command, first_given, spell, take
+from .options import command, first_given, options_of, spell, take
 from .processes import team
 
 if TYPE_CHECKING:
+    from zskd.budget import Plan
     from zskd.callbacks import Callback
     from zskd.pools import Pool
     from zskd.pretraining import Pretrainer
@@ -255,6 +259,8 @@ def check_distill(
     given: dict[str, Any],  # options of `zskd distill`
 ) -> None:
     "Check the options that need no model. Raises `UserError`."
+    price = given["cost_per_1000"]
+    require(price is None or 0 <= price < math.inf, "must be 0 or more, and finite", cost_per_1000=price)
     check_data(given["data"], given["task"])
     check_out(given["out"])
     check_pool(given["pool"], given)
@@ -264,23 +270,12 @@ def check_distill(
     if given["resume"] and not any((folder / name).exists() for name in ("command.json", "config.json")):
         print(f"{folder}: holds no run yet, so there is nothing to resume; starting one")
 
-# %% ../nbs/83_commands.ipynb #83b00001
-def with_effort(
-    given: dict[str, Any],  # options of `zskd distill`
-) -> dict[str, Any]:
-    "The options, with rows and passes where only the effort says them. Raises `UserError` as `rows_of`."
-    from zskd.distillation import rows_of, with_epochs
-
-    n = rows_of(given["effort"], given["pool"]) if given["n"] is None else given["n"]
-    return {**with_epochs(given["effort"], given), "n": n}
-
 # %% ../nbs/83_commands.ipynb #83b00002
 def print_times(
-    model: Teacher,
+    plan: Plan,
     task: Task,
     rows: Pool | None,  # given with --pool
     given: dict[str, Any],  # options of `zskd distill`
-    settings: dict[str, Any],  # arguments of `zskd.distill`
 ) -> None:
     "Print how long this run and the other efforts take on this machine. Nothing if the pool is there, or if answers may cost money."
     from zskd.corpora import load_corpus
@@ -288,14 +283,16 @@ def print_times(
     from zskd.efforts import EFFORTS, Effort, about, measure, seconds_of, some_rows
     from zskd.settings import default_batch_size
 
-    if rows is not None or has_pool(Path(given["out"]) / "pool") or model.model is None or given["init"] not in ("auto", "teacher"):
+    priced = plan.teacher.model is None or given["max_queries"] is not None or given["cost_per_1000"] is not None
+    if priced or rows is not None or has_pool(Path(given["out"]) / "pool") or given["init"] not in ("auto", "teacher"):
         return
     corpus = load_corpus(given["corpus"] or "sample", given["column"], skip_bad_lines=given["skip_bad_lines"])
-    size = {name: settings[name] for name in ("ratio", "n_params", "preset", "family", "vocab_size")}
-    rates, settled = measure(model, task, some_rows(task, corpus), **size), with_effort(given)
+    size = {name: value for name, value in plan.size.items() if name != "init"}
+    rates = measure(plan.teacher, task, some_rows(task, corpus), **size)
+
     how = {"oversample": given["oversample"] or 1.5, "states": task.n_texts == 2 and given["hidden"] != 0}
-    n, steps = settled["n"], settled["steps"]
-    epochs = settled["epochs"] if steps is None else steps * (settled["batch_size"] or default_batch_size(n)) / n
+    n, steps = plan.n, plan.training.get("steps")
+    epochs = plan.training["epochs"] if steps is None else steps * (given["batch_size"] or default_batch_size(n)) / n
     mine = Effort(n, epochs)
     efforts = EFFORTS if mine in EFFORTS.values() else {"with these settings": mine, **EFFORTS}
     times = [
@@ -303,31 +300,83 @@ def print_times(
     ]
     print(f"expected on this machine: {', '.join(times)}")
 
+# %% ../nbs/83_commands.ipynb #83b00003
+def check_few(
+    training: dict[str, Any],  # from `training_settings`
+    given: dict[str, Any],  # options of `zskd distill`, with --max-queries
+) -> dict[str, Any]:  # the settings without defaults, in place of which a limit of questions has its own
+    "Raise `UserError` for candidates that would cost answers."
+    oversample = given["oversample"]
+    if oversample is not None and oversample > 1:
+        text = "a limit of questions leaves no answers for candidates that are not chosen; leave it out, or give 1"
+        raise UserError(text, oversample=float(oversample))
+    usual = {name: options_of(training_settings)[name].default for name in ("lr", "held_out")}
+    return {name: value for name, value in training.items() if name not in usual or value != usual[name]}
+
+# %% ../nbs/83_commands.ipynb #83b00004
+def print_questions(
+    plan: Plan,
+    task: Task,
+    rows: Pool | None,  # given with --pool
+    given: dict[str, Any],  # options of `zskd distill`
+) -> None:
+    "Print what a run asks, and what that costs, if a limit or a price is given."
+    from zskd.budget import asks_in_training
+    from zskd.ledger import ledger_of, price_of
+
+    ledger, price = ledger_of(plan.teacher), given["cost_per_1000"]
+    if ledger is not None:
+        print(f"{ledger.plan(price)}\nthe student starts from: {plan.size['init']}")
+    elif price is not None:
+        recipe = chosen_recipe(task, given["kind"], given["recipe"], given["oversample"])
+        asked = plan.teacher.each * (round(plan.n * (recipe.oversample if recipe.balance else 1)) if rows is None else len(rows))
+        start = " and more for the student's start" * (plan.teacher.model is not None and given["init"] in ("auto", "teacher"))
+        more = " and more during training" * asks_in_training(plan.training)
+        print(f"asks the teacher {asked:,} questions for the pool{start}{more}; the pool costs at most {price_of(asked, price)}")
+
+
+def print_asked(
+    run: Distiller,  # finished
+    price: float | None,  # of 1,000 answers
+) -> None:
+    "Print what a run has asked, and what that cost."
+    from zskd.ledger import ledger_of, price_of
+
+    ledger, asked = ledger_of(run.teacher), run.teacher.queries + run.teacher.backward_queries
+    if ledger is not None and run.step < run.steps:
+        print(f"the training ended at step {run.step} of {run.steps}, because the next step would have asked too much")
+    if ledger is not None:
+        print(ledger.spent(price))
+    elif price is not None:
+        print(f"asked the teacher {asked:,} questions now; this cost {price_of(asked, price)}")
+    print_spent(run.teacher)
+
 # %% ../nbs/83_commands.ipynb #e886a720
 def distill_parts(
     given: dict[str, Any],  # options of `zskd distill`
-) -> tuple[Teacher, Task, Pool | None, Examples | None, dict[str, Any]]:  # a pool and examples where given; arguments of `zskd.distill`
+    cache: Path,  # folder of the teacher's logits
+) -> tuple[Plan, Task, Pool | None, Examples | None, str]:  # a pool and examples where given; the device
     "Load what a run starts from, and check that all of it fits together. An audit fills in options. Raises `UserError`."
-    from zskd.distillation import check_size, check_training, run_settings
+    from zskd.distillation import plan_run
     from zskd.pools import Pool
 
-    rows = Pool.load(given["pool"]) if given["pool"] else None
+    rows, limit = Pool.load(given["pool"]) if given["pool"] else None, given["max_queries"]
     model, task = open_teacher(given["teacher"], rows, **take(open_teacher, given))
     given.update(audited_options(given.get("audited"), model, given))
     check_rows(given["pool"], rows, task)
-    settled = with_effort(given)
-    training = training_settings(**take(training_settings, settled))
-    device, size = training.pop("device"), student_size(**take(student_size, given))
-    n = settled["n"] if rows is None else len(rows)
-    check_training(model, task, n, run_settings(training), training["adversary"], training["callbacks"], device)
-    check_size(model, task, **size)
+    training, size = training_settings(**take(training_settings, given)), student_size(**take(student_size, given))
+    device = training.pop("device")
+    if limit is not None:
+        training = check_few(training, given)
     examples = read_data(given["data"], task, given["skip_bad_lines"])
-    return model, task, rows, examples, {**size, **training, "device": device}
+    plan = plan_run(limit, model, task, given["n"], given["effort"], rows, size, training, examples, Path(given["out"]), cache, device)
+    return plan, task, rows, examples, device
 
 # %% ../nbs/83_commands.ipynb #059bd07f
 @command(
     "zskd distill --teacher teachers/sst2 --task sst2 --corpus wikitext-103 --rows 100000 --ratio 30 --out runs/sst2 --data GLUE",
     "zskd distill --teacher my/teacher --corpus 'text/*.txt' --rows 50000 --out runs/mine",
+    "zskd distill --teacher api.json --corpus 'text/*.txt' --max-queries 1000 --cost-per-1000 0.5 --out runs/few",
     "zskd distill --config runs/mine/command.json --ratio 60 --out runs/smaller",
     steps=[open_teacher, make_pool, student_size, training_settings],
     resumes="--resume",
@@ -341,24 +390,38 @@ def distill(
     data: str | None = None,
     audited: str | None = None,  # folder of an audit of this teacher, whose settings stand in for options that are not given
     effort: str = "standard",  # quick, standard or thorough: how many rows, and how often they are read
+    # questions to the teacher at most, of the whole run: for the pool, during training and for the score; settings that are not given are
+    # chosen for few answers
+    max_queries: int | None = None,
+    cost_per_1000: float | None = None,  # price of 1,000 answers of the teacher, to show what the run costs
     resume: bool = False,  # resume an earlier run in this folder
     **options: Any,
 ) -> None:
     "Distil a teacher into a small student on plain text: pool, answers, training, report."
-    from zskd.distillation import distill as distill_teacher
+    given = dict(locals())
+    distill_given(given.pop("options") | given)
 
-    given = {"teacher": teacher, "out": out, "pool": pool, "data": data, "audited": audited, "effort": effort, "resume": resume, **options}
-    folder, cache = Path(out), (Path(pool).parent if pool else Path(out)) / "logits"
+# %% ../nbs/83_commands.ipynb #83b00005
+def distill_given(
+    given: dict[str, Any],  # options of `zskd distill`
+) -> None:
+    "Do what the options of `zskd distill` say."
+    from zskd.distillation import run_plan
+
+    folder = Path(given["out"])
+    cache = (Path(given["pool"]).parent if given["pool"] else folder) / "logits"
     with team().main_first():
         check_distill(given)
-        model, task, rows, examples, settings = distill_parts(given)
+        plan, task, rows, examples, device = distill_parts(given, cache)
         if team().is_main:
-            claim(folder, "distill", model, given, resume)
+            claim(folder, "distill", plan.teacher, given, given["resume"])
             check_log(folder)
-            print_times(model, task, rows, given, settings)
-        rows = rows or make_pool(task, model, folder / "pool", cache, **take(make_pool, with_effort(given)))
-    callbacks = [introduction(), *settings.pop("callbacks")]
-    run = distill_teacher(model, out, pool=rows, task=task, cache=cache, resume=resume, callbacks=callbacks, **settings)
+            print_times(plan, task, rows, given)
+            print_questions(plan, task, rows, given)
+        if rows is None:
+            rows = make_pool(task, plan.teacher, folder / "pool", cache, **take(make_pool, {**given, "n": plan.n}))
+    plan = replace(plan, training={**plan.training, "callbacks": [introduction(), *plan.training["callbacks"]]})
+    run = run_plan(plan, rows, task, folder, cache, given["resume"], device, given["seed"])
     if team().is_main:
         print_results(run, task, given, examples)
 
@@ -370,15 +433,16 @@ def print_results(
     examples: Examples | None,  # to score on
 ) -> None:
     "Score the student where there is something to score on, and print where everything is."
+    from zskd.distillation import scored
+
     out, best = run.out, run.best
     print(
         f"\n{out}/student: {run.distilled.n_params:,} parameters, agrees with the teacher on {best['agreement']:.1%} of {len(run.held):,} "
         f"held-out rows of the pool (KL {best['kl']:.3f} nats); always giving the teacher's most frequent answer would agree on "
         f"{run.majority:.0%} (step {best['step']} of {run.steps})"
     )
-    print_spent(run.teacher)
     if examples is not None:
-        print(f"\n{run.report(examples).table()}\n\n{out}/report.html and report.json: the report")
+        print(f"\n{scored(run, examples).table()}\n\n{out}/report.html and report.json: the report")
     else:
         asked = {"student": f"{out}/student", "teacher": given["teacher"], **take(open_teacher, given), "out": str(out)}
         asked |= {"columns": None, "n_texts": None if given["task"] else task.n_texts}
@@ -386,6 +450,7 @@ def print_results(
         print(f"No --data was given, so the student has no score on real examples yet; score it with: {spell('evaluate', asked)} {where}")
     if run.stage2 is not None:
         print(f"{out}/generated.jsonl: the texts that the adversary wrote")
+    print_asked(run, given["cost_per_1000"])
     print(f"look at the run with: zskd dashboard {shlex.quote(str(out))}")
 
 # %% ../nbs/83_commands.ipynb #7dcb2ee2

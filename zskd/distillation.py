@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from .adversaries import Adversary
+from .budget import Plan, answered, limited_plan
 from .callbacks import Callback
 from .core import holds_files, pick_device
 from .corpora import Corpus, load_corpus
 from .efforts import effort_of
 from .errors import UserError, require
+from .evaluation import Report
+from .ledger import ledger_of
 from .losses import chosen_loss, describe_loss
 from .methods.index import make_adversary, make_methods
 from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
@@ -34,8 +37,8 @@ from .training import Distiller
 
 # %% auto #0
 __all__ = ['with_task', 'check_size', 'check_batch', 'check_training', 'run_settings', 'has_pool', 'source_of', 'kept_pool',
-           'first_texts', 'task_kind', 'training_arguments', 'rows_of', 'with_epochs', 'shared_student',
-           'forget_shared', 'fitted', 'distill']
+           'first_texts', 'task_kind', 'training_arguments', 'rows_of', 'with_epochs', 'plan_run', 'shared_student',
+           'forget_shared', 'fitted', 'scored', 'run_plan', 'distill']
 
 # %% ../nbs/68_distillation.ipynb #592c8b19
 def with_task(
@@ -55,25 +58,30 @@ def with_task(
     return model.for_task(known), known
 
 # %% ../nbs/68_distillation.ipynb #4a0159d7
+_Options = dict[str, Any]  # arguments by name
+
+
 def check_size(
     teacher: Teacher,  # what is to be distilled
     task: Task,  # its task
-    ratio: float | None = None,  # this and the next five as in `Student.create`
+    ratio: float | None = None,  # this and the next six as in `Student.create`
     n_params: int | None = None,
     preset: str | None = None,
     init: str = "auto",
     vocab_size: int | None = None,
     family: str | None = None,
+    hash_rows: int | None = None,
 ) -> None:
     "Raise `UserError` for a student's size that is impossible."
     given = {name: value for name, value in {"ratio": ratio, "n_params": n_params, "preset": preset}.items() if value is not None}
     if len(given) > 1:
         raise UserError("contradict each other; give one of them", **dict.fromkeys(given))
     ready = init not in MADE
-    for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family}.items():
+    for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family, "hash_rows": hash_rows}.items():
         require(not ready or value is None, f"has no effect on the checkpoint {init}; leave one of them out", **{name: value})
     check_family(family)
-    require(family is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", family=family)
+    for name, value in {"family": family, "hash_rows": hash_rows}.items():
+        require(value is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", **{name: value})
     if vocab_size is not None:
         require(vocab_size >= 200, "must be at least 200; single characters alone are nearly as many", vocab_size=vocab_size)
     if preset is not None:
@@ -85,7 +93,7 @@ def check_size(
         require(1 <= n_params <= (teacher.n_params or math.inf), f"must be at least 1{most}", n_params=n_params)
     if preset is None and not ready and (n_params is not None or teacher.n_params):
         budget = n_params if n_params is not None else int((teacher.n_params or 0) / (ratio or 30))
-        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=family)
+        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=family, hash_rows=hash_rows)
 
 # %% ../nbs/68_distillation.ipynb #c6814fc0
 def check_batch(
@@ -162,7 +170,7 @@ def kept_pool(
     task: Task,  # shapes the rows
     corpus: Corpus | None,  # text; None will do where the pool is made already
     n: int = 20_000,  # rows
-    teacher: Teacher | None = None,  # balances the pool by its answers
+    teacher: Teacher | None = None,  # balances the pool by its answers; with a ledger it answers the rows, without balancing
     recipe: Recipe | None = None,  # what the rows are made of; None: the task's own
     seed: int = 0,  # of every random choice
     cache: Path | None = None,  # folder of the teacher's logits
@@ -171,7 +179,7 @@ def kept_pool(
     if has_pool(folder):
         pool = Pool.load(folder)
         for name, there, asked in (
-            ("n", len(pool), n),
+            ("n", pool.made.get("wanted", len(pool)), n),
             ("seed", pool.seed, seed),
             ("recipe", pool.recipe, recipe or Recipe.for_task(task)),
             ("corpus", pool.made["corpus"], corpus.fingerprint if corpus else pool.made["corpus"]),
@@ -179,8 +187,11 @@ def kept_pool(
             seen = f" ({there})" if isinstance(there, int) else ""
             require(there == asked, f"{folder} holds a pool that was made with another{seen}; choose another folder", **{name: asked})
         return pool
-    with count_answers(teacher) if teacher else nullcontext():
-        pool = ood_pool(task, cast(Corpus, corpus), n, teacher, recipe, seed, cache)
+    if teacher and ledger_of(teacher):
+        pool = answered(teacher, ood_pool(task, cast(Corpus, corpus), n, None, recipe, seed), cast(Path, cache))
+    else:
+        with count_answers(teacher) if teacher else nullcontext():
+            pool = ood_pool(task, cast(Corpus, corpus), n, teacher, recipe, seed, cache)
     pool.save(folder)
     return pool
 
@@ -229,6 +240,33 @@ def with_epochs(
     said = any(given.get(name) is not None for name in ("epochs", "steps"))
     return given if said else {**{k: v for k, v in given.items() if k != "epochs"}, "epochs": effort_of(effort).epochs}
 
+# %% ../nbs/68_distillation.ipynb #68a00020
+def plan_run(
+    max_queries: int | None,  # questions to the teacher at most, of the whole run; None: no limit
+    teacher: Teacher,
+    task: Task,
+    n: int | None,  # rows of the pool; None: as many as `effort` says
+    effort: str,  # a name of `EFFORTS`
+    rows: Pool | None,  # a pool that is there
+    size: dict[str, Any],  # arguments of `Student.create`
+    training: dict[str, Any],  # arguments of `Distiller` that are given
+    examples: Examples | None,  # to score on
+    out: Path,  # folder of the run
+    cache: Path,  # folder of the answers
+    device: str = "auto",  # where to train
+) -> Plan:
+    "Choose what is not given, and check that all of it fits together. Raises `UserError`."
+    most = rows_of(effort, rows) if n is None else n
+    if max_queries is None:
+        plan = Plan(teacher, most if rows is None else len(rows), size, with_epochs(effort, training))
+    else:
+        run_settings(training)  # a mistake shows before questions are divided
+        plan = limited_plan(max_queries, teacher, task, out, cache, size, training, n, most, rows, examples)
+    check_size(plan.teacher, task, **plan.size)
+    made = plan.training
+    check_training(plan.teacher, task, plan.n, run_settings(made), made["adversary"], made["callbacks"], device)
+    return plan
+
 # %% ../nbs/68_distillation.ipynb #3943ab84
 def shared_student(
     folder: Path,  # of the run
@@ -260,11 +298,41 @@ def fitted(
     examples: Examples | None = None,  # to score the student on
 ) -> Distiller:
     "Train, and write a report if there is something to score on."
+    if ledger := ledger_of(run.teacher):
+        ledger.purpose = "training"
     run.fit()
     forget_shared(run.out)
     if examples:
-        run.report(examples)
+        scored(run, examples)
     return run
+
+
+def scored(
+    run: Distiller,  # finished
+    examples: Examples,  # to score the student on
+) -> Report:
+    "Score the student and its teacher. With a limit of questions, no more are asked to measure how fast the models answer."
+    if ledger := ledger_of(run.teacher):
+        ledger.purpose = "score"
+    return run.report(examples, **({"timed": 0} if ledger else {}))
+
+# %% ../nbs/68_distillation.ipynb #68a00021
+def run_plan(
+    plan: Plan,
+    rows: Pool,  # to learn from
+    task: Task,
+    out: Path,  # folder of the run
+    cache: Path,  # folder of the teacher's logits
+    resume: bool = False,  # continue a run of this folder
+    device: str = "auto",  # where to train
+    seed: int = 0,  # of every random choice
+    examples: Examples | None = None,  # to score the student on
+) -> Distiller:  # finished
+    "Create the student, and train it. Raises `RunError` on failure."
+    teacher = plan.teacher
+    rows = answered(teacher, rows, cache) if ledger_of(teacher) else rows
+    student = shared_student(out, lambda: Student.create(teacher, corpus=first_texts(rows), seed=seed, **plan.size, **task_kind(task)))
+    return fitted(Distiller(teacher, student, rows, out, task=task, cache=cache, resume=resume, device=device, **plan.training), examples)
 
 # %% ../nbs/68_distillation.ipynb #9aec3c64
 def distill(
@@ -283,7 +351,9 @@ def distill(
     family: str | None = None,  # attention, convolution or static; None: convolution for single texts, attention for pairs
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
+    hash_rows: int | None = None,  # rows of the student's word table if its pieces share them; None: each has its own
     effort: str = "standard",  # rows and passes over them, where `n`, `epochs` and `steps` do not say it; a name of `EFFORTS`
+    max_queries: int | None = None,  # questions to the teacher at most, of the whole run; it chooses start and settings for few answers
     methods: str | Sequence[str | Callback] = (),  # of other papers, as in `make_methods`, for example "hidden(weight=0.5)"
     adversary: str | Adversary | Stage2 | None = None,  # for stage 2; a name of `ADVERSARIES`, or as in `Distiller`
     data: str | Path | None = None,  # examples to score on at the end, as `Task.validation` takes them; nothing else reads them
@@ -295,15 +365,16 @@ def distill(
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, cache = Path(out), Path(cache or Path(out) / "logits")
-    n = rows_of(effort, pool) if n is None else n
-    training = training_arguments(methods, adversary, seed=seed, **with_epochs(effort, settings))
+    training = training_arguments(methods, adversary, seed=seed, **settings)
     size = dict[str, Any](ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size)
+    out, cache, n = Path(out), Path(cache or Path(out) / "logits"), rows_of(effort, pool) if n is None else n
+    training = training_arguments(methods, adversary, seed=seed, **with_epochs(effort, settings))
+    size = _Options(ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size, hash_rows=hash_rows)
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)
         examples = None if data is None else task.validation(data)  # put aside; a mistake in it shows now
         rows, text = source_of(pool, corpus)
-        check_size(model, task, **size)
-        check_training(model, task, len(rows) if rows else n, run_settings(training), training["adversary"], training["callbacks"], device)
-        rows = rows or kept_pool(out / "pool", task, text, n, model, recipe, seed, cache)
-    student = shared_student(out, lambda: Student.create(model, corpus=first_texts(rows), seed=seed, **size, **task_kind(task)))
-    return fitted(Distiller(model, student, rows, out, task=task, cache=cache, resume=resume, device=device, **training), examples)
+        plan = plan_run(max_queries, model, task, n, effort, rows, size, training, examples, out, cache, device)
+        if rows is None:
+            rows = kept_pool(out / "pool", task, text, plan.n, plan.teacher, recipe, seed, cache)
+    return run_plan(plan, rows, task, out, cache, resume, device, seed, examples)

@@ -22,12 +22,25 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['MAY_CHANGE', 'EARLIER_VERSION', 'REMEDY', 'claim', 'check_same', 'run_options', 'resume_run']
 
-# %% ../nbs/82_folders.ipynb #2203c589
+# %% ../nbs/82_folders.ipynb #2203c580
 # Options that may differ when a run is resumed; teacher and encoder are compared by content.
-MAY_CHANGE = ("out", "data", "columns", "label_column", "skip_bad_lines", "device", "resume", "fresh", "track", "teacher", "encoder")
+MAY_CHANGE = (
+    "out",
+    "data",
+    "columns",
+    "label_column",
+    "skip_bad_lines",
+    "device",
+    "resume",
+    "fresh",
+    "track",
+    "teacher",
+    "encoder",
+    "cost_per_1000",
+)
 EARLIER_VERSION = "was written by an earlier version of zskd; start a new run in another folder"
 
-
+# %% ../nbs/82_folders.ipynb #2203c589
 def claim(
     out: Path,  # folder of the run
     name: str,  # of the command

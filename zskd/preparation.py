@@ -124,7 +124,7 @@ def __repr__(self: PreparedRun) -> str:
 def _first_queries(self: PreparedRun) -> Queries:
     "The questions before the run: for the answers or the choice of the pool, and to create the student."
     made = getattr(self.pool, "made", {})
-    return Queries(pool=made.get("candidates", len(self.pool)), words=self.start.notes.get("word_queries", 0))
+    return Queries(pool=made.get("candidates", len(self.pool)) * self.teacher.each, words=self.start.notes.get("word_queries", 0))
 
 
 @patch
@@ -185,7 +185,7 @@ def _set_steps(self: PreparedRun) -> tuple[int, int]:  # steps in an epoch, and 
 def _check_callbacks(self: PreparedRun) -> None:
     "Check that the callbacks fit the run, and each other."
     check_callbacks(self.callbacks, self.teacher)
-    require(self.max_queries is None or self.max_queries >= 1, "must be 1 or more", max_queries=self.max_queries)
+    require(self.max_queries is None or self.max_queries >= 0, "must be 0 or more", max_queries=self.max_queries)
     for c in self.callbacks:
         c.check(self)
 

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from transformers import AlbertConfig, BertConfig, PretrainedConfig
 
 from .errors import UserError, require
-from .textcnn_config import TextCnnConfig
+from .textcnn_config import HASHES, TextCnnConfig
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'FAMILY', 'WIDTHS', 'PRESETS', 'Shape', 'label_maps', 'CnnShape', 'candidate_shapes',
@@ -105,6 +105,8 @@ class CnnShape:
     filters: int  # filters of each width
     intermediate: int  # width of the layer before the classes
     aligned: int = 0  # numbers in which two texts are compared; 0 for single texts
+    hash_rows: int = 0  # rows of the table that the pieces share; 0: each has its own
+    hashes: int = 2  # rows that make up the vector of a piece, where they are shared
 
     def __post_init__(self):
         "Raises `UserError` for sizes that do not fit together."
@@ -114,6 +116,8 @@ class CnnShape:
         require(self.aligned >= 0, "must be at least 0", aligned=self.aligned)
         require(all(1 <= w <= 16 for w in self.widths), "must be from 1 to 16 pieces each", widths=self.widths)
         require(len(set(self.widths)) == len(self.widths), "must differ from each other", widths=self.widths)
+        require(0 <= self.hash_rows < self.vocab_size, f"must be fewer than the {self.vocab_size:,} pieces", hash_rows=self.hash_rows)
+        require(1 <= self.hashes <= len(HASHES), f"must be from 1 to {len(HASHES)}", hashes=self.hashes)
 
 # %% ../nbs/32_shapes.ipynb #32b00003
 @patch
@@ -127,7 +131,8 @@ def n_params(
     features = len(self.widths) * f if self.widths else e
     filters = sum(width * e * f + f for width in self.widths)
     comparison = (features + 1) * k + (4 * k + 1) * k if k else 0
-    return self.vocab_size * e + filters + comparison + ((8 * k or 2 * features) + 1) * i + (i + 1) * n_labels
+    table = self.hash_rows * e + self.vocab_size * self.hashes if self.hash_rows else self.vocab_size * e
+    return table + filters + comparison + ((8 * k or 2 * features) + 1) * i + (i + 1) * n_labels
 
 # %% ../nbs/32_shapes.ipynb #32b00004
 @patch
@@ -135,7 +140,8 @@ def __str__(self: CnnShape) -> str:
     "The sizes in words."
     filters = f"{self.filters} filters each of {', '.join(map(str, self.widths))} pieces" if self.widths else "no filters"
     pairs = f", texts compared in {self.aligned}" if self.aligned else ""
-    return f"{self.vocab_size:,} pieces of {self.embedding_size}, {filters}{pairs}, {self.intermediate} inside"
+    shared = f" in {self.hash_rows:,} shared rows" if self.hash_rows else ""
+    return f"{self.vocab_size:,} pieces of {self.embedding_size}{shared}, {filters}{pairs}, {self.intermediate} inside"
 
 # %% ../nbs/32_shapes.ipynb #32b00005
 @patch
@@ -153,6 +159,8 @@ def config(
         filters=self.filters,
         intermediate_size=self.intermediate,
         aligned_size=self.aligned,
+        hash_rows=self.hash_rows,
+        hashes=self.hashes,
         max_position_embeddings=max_length,
         pad_token_id=pad_token_id,
         **label_maps(labels),
@@ -173,10 +181,12 @@ def _fit(
     return None
 
 # %% ../nbs/32_shapes.ipynb #32b00007
-def _fit_cnn(budget: int, vocab_size: int, embedding_size: int, widths: tuple[int, ...], n_texts: int, n_labels: int) -> CnnShape | None:
+def _fit_cnn(
+    budget: int, vocab_size: int, embedding_size: int, widths: tuple[int, ...], n_texts: int, n_labels: int, hash_rows: int
+) -> CnnShape | None:
     "The shape of these sizes with the most filters, and as wide inside, within the budget; None if not even a width of 8 fits."
     for size in range(256, 7, -4):
-        shape = CnnShape(vocab_size, embedding_size, widths, size if widths else 1, size, size if n_texts == 2 else 0)
+        shape = CnnShape(vocab_size, embedding_size, widths, size if widths else 1, size, size if n_texts == 2 else 0, hash_rows)
         if shape.n_params(n_labels) <= budget:
             return shape
     return None
@@ -229,6 +239,17 @@ def check_family(
     "Raise `UserError` for an unknown family."
     require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
 
+# %% ../nbs/32_shapes.ipynb #32b00013
+def _words(
+    table: float, pieces_per_number: float, step: int, least: int, vocab_size: int | None, max_vocab: int, hash_rows: int, widths: tuple
+) -> tuple[int, int]:
+    "Pieces, and numbers per word vector, of a word table with so many parameters. A hashed one leaves most of them to the filters."
+    numbers, pieces = table / (vocab_size or min(math.sqrt(table * pieces_per_number), max_vocab)), vocab_size or max_vocab
+    if hash_rows and not widths:  # there are no filters, so the vectors become longer
+        numbers = (table - CnnShape.hashes * pieces) / hash_rows
+    e = min(max(step * round(numbers / step), least), 128)
+    return (pieces if hash_rows else vocab_size or min(max(int(table / e), 200), max_vocab)), e
+
 # %% ../nbs/32_shapes.ipynb #a7f898ca
 def best_shape(
     budget: int,  # most parameters
@@ -238,22 +259,22 @@ def best_shape(
     vocab_size: int | None = None,  # pieces, if already decided
     max_vocab: int = 30_522,  # pieces of the teacher's vocabulary
     family: str | None = None,  # a name in `PREFERENCES`; None: that of `FAMILY`
+    hash_rows: int | None = None,  # rows of the table that the pieces share; None: each has its own
 ) -> Shape | CnnShape:
     "The shape that `PREFERENCES` gives for a budget. Raises `UserError` for an unknown family, and a budget that is too small."
     require(n_texts in FAMILY, "an input has 1 or 2 texts", n_texts=n_texts)
-    require_positive(vocab_size=vocab_size)
+    require_positive(vocab_size=vocab_size, hash_rows=hash_rows)
     check_family(family)
     family = family or FAMILY[n_texts]
+    require(not hash_rows or family != "attention", "is for convolution and static only; choose one as family", hash_rows=hash_rows)
     if budget < 1:
         raise UserError(f"a budget of {budget:,} parameters is too small for any student; give more parameters or a smaller ratio")
     p, (step, least) = PREFERENCES[family][n_texts], (8, 8) if family == "attention" else (2, 4)
-    table = p["word_table"] * budget
-    numbers = table / (vocab_size or min(math.sqrt(table * p["pieces_per_number"]), max_vocab))
-    e = min(max(step * round(numbers / step), least), 128)
-    v = vocab_size or min(max(int(table / e), 200), max_vocab)
+    rows, widths = hash_rows or 0, WIDTHS.get(family, ())
+    v, e = _words(p["word_table"] * budget, p["pieces_per_number"], step, least, vocab_size, max_vocab, rows, widths)
     for size in range(e, least - 1, -step):
         if family != "attention":
-            shape: Shape | CnnShape | None = _fit_cnn(budget, v, size, WIDTHS[family], n_texts, n_labels)
+            shape: Shape | CnnShape | None = _fit_cnn(budget, v, size, widths, n_texts, n_labels, rows)
         else:
             shape = _fit(budget, v, size, int(p["layers"]), int(p["groups"]), p["expansion"], n_labels, max_length)
             shape = shape if shape and shape.hidden_size >= size else None  # word vectors are never wider than the layers
@@ -300,7 +321,8 @@ def shape_of(
     "The shape of an ALBERT or TextCNN configuration; None for another kind of model."
     if isinstance(config, TextCnnConfig):
         sizes = config.filters if config.widths else 1, config.intermediate_size, config.aligned_size
-        return CnnShape(config.vocab_size, config.embedding_size, tuple(config.widths), *sizes)
+        shared = config.hash_rows, config.hashes
+        return CnnShape(config.vocab_size, config.embedding_size, tuple(config.widths), *sizes, *shared)
     names = (
         "vocab_size",
         "embedding_size",

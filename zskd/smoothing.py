@@ -93,5 +93,5 @@ def smoothed(
     made = Teacher(
         teacher.labels, compute, name, fingerprint, teacher.n_texts, teacher.n_params, asked=lambda: teacher.queries, spent=teacher.spent
     )
-    made.shard, made.at_once = teacher.shard, teacher.at_once
+    made.shard, made.at_once, made.each = teacher.shard, teacher.at_once, versions * teacher.each
     return made

@@ -38,6 +38,8 @@ class Turn:
 class Stage2(Callback):
     "Replaces some rows of each batch by texts of an adversary (2012.15495; turns as in 2105.05912, algorithm 1)."
 
+    asks = True
+
     def __init__(
         self,
         adversary: Adversary,  # makes the texts
@@ -177,7 +179,7 @@ def turn(
         return rng.choice(run.train, min(n, len(run.train)), replace=False)
 
     learned: dict[str, float] = {}
-    with run.counting():
+    with run.paying(self.turn_cost(run)), run.counting():
         for i in range(self.generator_steps if self.adversary.learns else 0):
             learned = self.adversary.learn(run.texts(draw(self.learn_rows)), run.teacher, run.student, derive_seed(seed, "learn", step, i))
         at = draw(self.turn_rows(run.settings.batch_size, len(run.train)))
@@ -238,12 +240,21 @@ def batch(self: Stage2, run: Run, batch: Batch) -> Batch | None:
 
 # %% ../nbs/48_stage2.ipynb #98114b54
 @patch
+def turn_cost(
+    self: Stage2,
+    run: Run,  # in training
+) -> int:
+    "How many questions a turn takes, at most."
+    return self.cost(run.settings.batch_size, len(run.train)) * run.teacher.each
+
+
+@patch
 def affords_turn(
     self: Stage2,
     run: Run,  # in training
 ) -> bool:
     "Whether the limits of the adversary and of the run allow another turn."
-    cost = self.cost(run.settings.batch_size, len(run.train))
+    cost = self.turn_cost(run)
     mine = self.max_queries is None or run.state.queries.adversary + cost <= self.max_queries
     return mine and run.affords(cost)
 

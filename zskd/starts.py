@@ -13,18 +13,22 @@ from typing import Any, cast
 import numpy as np
 import torch
 from scipy.linalg import helmert
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import lsqr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .kinds import kind_of
 from .models import class_names
 from .tasks import Row, as_rows
 from .teachers import Teacher
+from .textcnn import HashedEmbedding
 from .tokens import encode_rows, token_batches
 from .vocabularies import whole_words, wordpiece_spec
 
 # %% auto #0
 __all__ = ['word_logits', 'reaction_directions', 'principal_directions', 'teacher_tables', 'word_reactions', 'start_embeddings',
-           'cosines', 'hidden_vectors', 'start_layers', 'copy_layers', 'piece_texts', 'piece_states', 'start_words']
+           'cosines', 'hidden_vectors', 'start_layers', 'copy_layers', 'piece_texts', 'piece_states', 'fit_hashed',
+           'start_words']
 
 # %% ../nbs/33_starts.ipynb #22b9999a
 def word_logits(
@@ -412,20 +416,62 @@ def piece_states(
             out[take] = found
     return out
 
+# %% ../nbs/33_starts.ipynb #33b00013
+def _fit_importance(embedding: HashedEmbedding, vectors: torch.Tensor, ridge: float) -> None:
+    "The weights of each piece's rows that give its vector best; the ridge pulls them to 1."
+    parts = embedding.table.double()[embedding.rows(torch.arange(len(vectors)))]  # [V, k, D]
+    gram = parts @ parts.mT
+    penalty = ridge * gram.diagonal(dim1=1, dim2=2).mean()
+    right = (parts @ vectors[..., None])[..., 0] + penalty
+    embedding.importance.copy_(torch.linalg.solve(gram + penalty * torch.eye(gram.shape[-1]), right))
+
+
+@torch.no_grad()
+def fit_hashed(
+    embedding: HashedEmbedding,  # of a student
+    vectors: torch.Tensor,  # float64 [V, D], the vectors to come near to
+    counts: np.ndarray | None = None,  # int [V], how often each piece occurs; None: equally often
+    ridge: float = 0.01,  # penalty, relative to the mean weight of a row in the table, and of a piece
+    rounds: int = 4,  # of table and weights
+) -> float:  # share of the variance of the vectors that is explained, weighted by `counts`
+    "Set a hashed table to give vectors as near as possible to others, by alternating least squares."
+    pieces = torch.arange(len(vectors))
+    weight = torch.ones(len(vectors), dtype=torch.float64) if counts is None else torch.as_tensor(counts + 1.0).sqrt()
+    rows, kept = embedding.rows(pieces), (vectors != 0).any(1)
+    for _ in range(rounds):
+        spots = (pieces.repeat_interleave(rows.shape[1]).numpy(), rows.ravel().numpy())
+        matrix = csr_array((embedding.importance.double().ravel().numpy(), spots), shape=(len(vectors), len(embedding.table)))
+        matrix = diags_array(weight.sqrt().numpy()) @ matrix
+        damp = math.sqrt(ridge * matrix.power(2).sum() / len(embedding.table))
+        columns = [lsqr(matrix, y.numpy(), damp=damp, iter_lim=100)[0] for y in (vectors * weight.sqrt()[:, None]).T]
+        embedding.table.copy_(torch.tensor(np.stack(columns, 1)))
+        _fit_importance(embedding, vectors, ridge)
+        embedding.importance[~kept] = 0
+    rest = (weight[:, None] * (embedding.weight.double() - vectors).square()).sum()
+    middle = (weight[:, None] * vectors).sum(0) / weight.sum()
+    return float(1 - rest / (weight[:, None] * (vectors - middle).square()).sum())
+
 # %% ../nbs/33_starts.ipynb #33b00006
 def start_words(
     model: torch.nn.Module,  # a fresh TextCNN
     states: np.ndarray,  # float [V, D], from `piece_states`
     power: float = 0.5,  # of the singular values: 1 keeps distances, 0 makes all directions equal
     rms: float = 0.3,  # root mean square of the numbers
-) -> None:
+    counts: np.ndarray | None = None,  # int [V], how often each piece occurs, where the pieces share rows; None: equally often
+) -> float:  # share of the vectors' variance that the table holds: 1 unless the pieces share its rows
     "Set a student's word vectors to states of the teacher in their leading directions; padding stays zero."
-    table = model.get_input_embeddings().weight
-    size = min(table.shape[1], states.shape[1])
+    embedding = model.get_input_embeddings()
+    size = min(model.config.embedding_size, states.shape[1])
     x = torch.tensor(states - states.mean(0), dtype=torch.float64)
     found = torch.linalg.eigh(x.T @ x)
     columns, squares = found.eigenvectors.flip(1)[:, :size], found.eigenvalues.flip(0)[:size].clamp(min=1e-12)
     vectors = (x @ columns) * squares ** ((power - 1) / 2)
+    vectors *= rms / vectors.square().mean().sqrt()
+    vectors[model.config.pad_token_id] = 0
+    if isinstance(embedding, HashedEmbedding):
+        wanted = embedding.weight.detach().double()
+        wanted[:, :size] = vectors
+        return fit_hashed(embedding, wanted, counts)
     with torch.no_grad():
-        table[:, :size] = vectors * (rms / vectors.square().mean().sqrt())
-        table[model.config.pad_token_id].zero_()
+        embedding.weight[:, :size] = vectors
+    return 1.0

@@ -192,9 +192,10 @@ def student_size(
     family: str | None = None,
     # first weights: teacher, words (a compact encoder's word vectors, which cost no question), random, compact-small, compact-wide, or a
     # checkpoint's folder or hub name; auto: for pairs a compact encoder, if its size fits and the teacher is an uncased English BERT,
-    # otherwise teacher
+    # otherwise teacher; with --max-queries one that costs no question
     init: str = "auto",
     vocab_size: int | None = None,  # pieces in the student's vocabulary; chosen with the shape if not given
+    hash_rows: int | None = None,  # rows of a word table that the pieces share, for convolution and static; if not given, each has its own
 ) -> dict[str, Any]:  # arguments of `distill`
     "Choose the student's size and first weights."
     return dict(locals())
@@ -203,7 +204,6 @@ def student_size(
 def make_stage2(
     kind: str = "none",  # 'none', or a name of `ADVERSARIES`
     generator: str | None = None,  # folder or hub name of a masked language model; the embedded one if not given
-    max_queries: int | None = None,  # answers of the teacher for it at most
 ) -> Stage2 | None:
     "What --adversary asks for. Raises `UserError` for another name, and for options that have no effect."
     from zskd.methods.index import ADVERSARIES, make_adversary
@@ -211,10 +211,9 @@ def make_stage2(
 
     if kind not in ("none", *ADVERSARIES):
         raise UserError(f"is unknown; use one of none, {', '.join(ADVERSARIES)}", adversary=kind)
-    for name, value in {"generator": generator, "max_queries": max_queries}.items():
-        if value is not None and kind == "none":
-            raise UserError(f"has no effect with the adversary {kind}; leave one of them out", **{name: None})
-    return None if kind == "none" else Stage2(make_adversary(kind, generator), max_queries=max_queries)
+    if generator is not None and kind == "none":
+        raise UserError(f"has no effect with the adversary {kind}; leave one of them out", generator=None)
+    return None if kind == "none" else Stage2(make_adversary(kind, generator))
 
 # %% ../nbs/81_steps.ipynb #7cf7c00b
 def training_settings(
@@ -233,7 +232,6 @@ def training_settings(
     # prior, selection, classifier, styles, talking, inconsistent, skeptical or roles
     method: str | None = None,
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
-    max_queries: int | None = None,  # answers of the teacher for the adversary at most; the run ends before it would ask for more
     track: list[str] | None = None,  # experiment trackers to log to: tensorboard, wandb, … (in the run's folder, or with your account)
     seed: int = 0,  # of every random choice
     device: str = "auto",  # where to train: auto, cpu, cuda, …
@@ -249,7 +247,7 @@ def training_settings(
     run_settings(settings)
     check_trackers(track or [])
     callbacks = [*make_methods(method or []), *([TrackerCallback(track)] if track else [])]
-    return {**settings, "adversary": make_stage2(adversary, generator, max_queries), "callbacks": callbacks, "device": device}
+    return {**settings, "adversary": make_stage2(adversary, generator), "callbacks": callbacks, "device": device}
 
 # %% ../nbs/81_steps.ipynb #369d6d43
 def check_out(

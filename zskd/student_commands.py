@@ -154,10 +154,10 @@ def by_rule(
         print(cascade.drift(rows, found.confidence), file=sys.stderr)
     return found.logits, ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
 
-# %% ../nbs/84_student_commands.ipynb #84b00031
+# %% ../nbs/84_student_commands.ipynb #84b00045
 LEVELS = (0.9, 0.95, 0.98, 0.99)  # agreements that are shown for comparison
 
-
+# %% ../nbs/84_student_commands.ipynb #84b00031
 @command(
     "zskd cascade runs/mine",
     "zskd cascade runs/mine --data mine.txt --agreement 0.98",
@@ -195,6 +195,8 @@ def cascade(
     if rule.threshold == math.inf:
         print("\nthe teacher would be asked about everything: lower --agreement, or give more texts")
     print(f"\n{rule.save(f'{run}/student')}: the rule; zskd predict follows it")
+    if data is None:
+        print("its promise is about text like the run's held-out rows; with --data FILE it is about texts of your own")
 
 # %% ../nbs/84_student_commands.ipynb #84b00041
 def own_answers(

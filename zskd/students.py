@@ -229,6 +229,9 @@ def _of_kind(student: Student, teacher: Teacher) -> Student:
     return student
 
 # %% ../nbs/35_students.ipynb #2813e1e4
+MADE = ("auto", "teacher", "random", "words")  # values of `init` that are no checkpoint
+
+
 def _budget(
     teacher: Teacher,
     ratio: float | None,
@@ -241,7 +244,7 @@ def _budget(
     "The most parameters that a student may have, by default a thirtieth of the teacher's; None for no limit."
     require_positive(ratio=ratio, n_params=n_params, vocab_size=vocab_size)
     check_pieces(vocab_size)
-    ready = init not in ("auto", "teacher", "random")
+    ready = init not in MADE
     limits = {"ratio": ratio, "n_params": n_params, "preset": preset}
     forms = {"preset": preset, "shape": shape, "init": init if ready else None}
     for group in (limits, forms):
@@ -255,20 +258,16 @@ def _budget(
     return int(cast(int, teacher.n_params) / (30 if ratio is None else ratio))
 
 # %% ../nbs/35_students.ipynb #35b00001
-MADE = ("auto", "teacher", "random", "words")  # values of `init` that are no checkpoint
-
-
-def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int) -> str:
+def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int, hash_rows: int | None) -> str:
     "The student's family. Raises `UserError` for an unknown name, and where something else decides it."
     check_family(family)
-    made = init in MADE
-    if shape is None and preset is None and made:
-        family = family or FAMILY[n_texts]
-        require(init != "words" or family != "attention", "starts convolution and static only; choose another start or family", init=init)
-        return family
-    what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
-    its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
-    require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
+    made, its = init in MADE, family or FAMILY[n_texts]
+    if shape is not None or preset is not None or not made:
+        what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
+        require(hash_rows is None, f"{what} has its own word table; leave it out", hash_rows=hash_rows)
+        its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
+        require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
+    require(init != "words" or its != "attention", "starts convolution and static only; choose another start or family", init=init)
     return its
 
 # %% ../nbs/35_students.ipynb #ed41f5c9
@@ -285,13 +284,16 @@ def _lowercases(tokenizer: PreTrainedTokenizerBase | None) -> bool:
     return normalizer is not None and "A" not in normalizer.normalize_str("A")
 
 # %% ../nbs/35_students.ipynb #3c25a535
-def _check_tokenizer(tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, lowercase: bool | None, init: str | Path) -> None:
-    "Raise `UserError` for a tokenizer of another kind, or for other arguments that a tokenizer decides."
-    ready = None if init in ("auto", "teacher", "random") else str(init)
+def _check_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, shape: Shape | CnnShape | None, lowercase: bool | None, init: str | Path
+) -> tuple[int | None, Shape | CnnShape | None]:
+    "Pieces and shape for a given tokenizer. Raises `UserError` for another kind of one, or for other arguments that it decides."
+    ready = None if init in MADE else str(init)
     for name, value in {"vocab_size": vocab_size, "lowercase": lowercase, "init": ready}.items():
         require(value is None, "the given tokenizer decides this; leave it out", **{name: value})
     if wordpiece_spec(tokenizer) is None:
         raise UserError(f"{type(tokenizer).__name__} is not a fast WordPiece tokenizer; leave it out, and one is made", tokenizer=None)
+    return (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
 
 # %% ../nbs/35_students.ipynb #84198a5d
 def _shared_pieces(
@@ -339,6 +341,7 @@ def _sizes(
     labels: tuple,
     max_length: int,
     family: str | None,
+    hash_rows: int | None,
 ) -> tuple[Shape | CnnShape | None, int]:
     "The shape (None for a preset) and the size of the vocabulary. Raises `UserError` if they do not fit the budget."
     full = len(cast(PreTrainedTokenizerBase, teacher.tokenizer)) if wordpiece_spec(teacher.tokenizer) is not None else 30_522
@@ -347,7 +350,7 @@ def _sizes(
         return None, full if vocab_size is None else vocab_size
     if shape is None:
         pieces = None if vocab_size is None else min(vocab_size, full)
-        shape = best_shape(cast(int, budget), n_texts, len(labels), max_length, pieces, full, family)
+        shape = best_shape(cast(int, budget), n_texts, len(labels), max_length, pieces, full, family, hash_rows)
     if budget is not None and shape.n_params(len(labels), max_length) > budget:
         size = shape.n_params(len(labels), max_length)
         raise UserError(f"{shape} has {size:,} parameters, more than {budget:,}; make it smaller", shape=None)
@@ -384,6 +387,13 @@ def _embedded_words(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     encoder = _pretrained(EMBEDDED[WORDS], role="init", num_labels=2, ignore_mismatched_sizes=True)
     return piece_states(encoder.model, encoder.tokenizer, tokenizer)
 
+# %% ../nbs/35_students.ipynb #35b00007
+def _counts(shape: Shape | CnnShape | None, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> np.ndarray | None:
+    "How often each piece occurs in texts, for a student whose pieces share rows; otherwise None."
+    if not getattr(shape, "hash_rows", 0):
+        return None
+    return np.bincount(encode_rows(tokenizer, texts, 128).ids, minlength=len(tokenizer))
+
 # %% ../nbs/35_students.ipynb #7d45adb6
 def _fresh(
     teacher: Teacher,
@@ -413,14 +423,14 @@ def _fresh(
     model, shape = _random_model(shape, preset, tokenizer, labels, max_length)
     how = "random" if init == "random" else "random, because this teacher has no vectors for these pieces"
     if from_teacher and states:
-        start_words(model, piece_states(teacher.model, teacher.tokenizer, tokenizer, kept))
-        how = "the teacher's states of single pieces"
+        share = start_words(model, piece_states(teacher.model, teacher.tokenizer, tokenizer, kept), counts=_counts(shape, tokenizer, texts))
+        how = "the teacher's states of single pieces" + ("" if share == 1 else f", {share:.0%} of their variance")
         about["word_queries"] = about.get("word_queries", 0) + len(tokenizer)
         teacher.queries += len(tokenizer)
     elif from_teacher:
         how = _start(model, teacher, cast(np.ndarray, kept), first, texts, n_texts)
     elif init == "words" and states:
-        start_words(model, _embedded_words(tokenizer))
+        start_words(model, _embedded_words(tokenizer), counts=_counts(shape, tokenizer, texts))
         how, vocab = WORDS, f"{vocab}, with vectors from {WORDS}"
     notes = {"init": how, "shape": str(shape or preset), "vocab": vocab}
     return Student(model, tokenizer, max_length, {**notes, **about})
@@ -483,14 +493,14 @@ def create(
     lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer
     tokenizer: PreTrainedTokenizerBase | None = None,  # a fast WordPiece tokenizer with pieces of the teacher only; None: one is made
     family: str | None = None,  # 'attention', 'convolution' or 'static'; None: convolution for single texts, attention for pairs
+    hash_rows: int | None = None,  # rows of the word table if the pieces share them (1709.03933); None: each has its own
 ) -> Student:
     "Make an untrained student. Raises `UserError` if arguments contradict each other or do not fit, `RunError` if the hub is out of reach."
     if tokenizer is not None:
-        _check_tokenizer(tokenizer, vocab_size, lowercase, init)
-        vocab_size, shape = (len(tokenizer), None) if shape is None else (None, replace(shape, vocab_size=len(tokenizer)))
+        vocab_size, shape = _check_tokenizer(tokenizer, vocab_size, shape, lowercase, init)
     (labels, n_texts), init = _kind(teacher, labels, n_texts, max_length), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
-    family = _family(family, preset, shape, init, n_texts)
+    family = _family(family, preset, shape, init, n_texts, hash_rows)
     if init == "auto":
         free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2 and family == "attention"
         init = embedded_start(teacher, budget, labels, max_length) if free else "words" if teacher.model is None else "teacher"
@@ -499,7 +509,7 @@ def create(
         if init not in ("teacher", "random", "words"):
             student = _checkpoint(init, budget, labels, max_length)
         else:
-            chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family)
+            chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family, hash_rows)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)
             student.notes |= {"n_texts": n_texts} if chosen is not None and shape is None else {}  # its shape was chosen for this
     student.notes["ratio"] = student.ratio(teacher)

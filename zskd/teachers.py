@@ -41,6 +41,7 @@ class Teacher(Classifier):
     "A classifier to be distilled. Made by `Teacher.load` or `Teacher.from_callable`."
 
     logits: Callable[..., np.ndarray]  # defined below, with more arguments than a `Classifier` has
+    each: int = 1  # questions that a text costs at most
 
     def __init__(
         self,
@@ -467,6 +468,8 @@ def mean_of(
         labels, compute, f"mean of {list_names(t.name for t in teachers)}", fingerprint, next(iter(texts), None), kind=kind
     )
     made.n_params = sum(size for size in sizes if size) if all(sizes) else None
+    made.each = sum(t.each for t in teachers)
+    made.asked = lambda: sum(t.asked() if t.asked else t.queries for t in teachers)
     made.at_once = max(t.at_once for t in teachers)
     made.shard = next((t.shard for t in teachers if t.shard), None)
     made._scored = lambda: made.mean_of([t.for_scoring() for t in teachers], weights)
@@ -525,7 +528,7 @@ def for_task(
         return self
     fingerprint = digest(self.fingerprint, task.labels) if self.fingerprint else ""
     scored = (lambda: self.for_scoring().for_task(task, allow_unnamed)) if self._scored else None
-    return Teacher(
+    made = Teacher(
         task.labels,
         lambda rows: self.logits(rows)[:, order],
         self.name,
@@ -544,6 +547,8 @@ def for_task(
         self.spent,
         self.kind,
     )
+    made.each = self.each
+    return made
 
 # %% ../nbs/30_teachers.ipynb #5f1c7a11
 @patch

@@ -13,11 +13,48 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
-from .textcnn_config import TextCnnConfig
+from .textcnn_config import HASHES, TextCnnConfig
 
 # %% auto #0
-__all__ = ['TextCnnPreTrainedModel', 'TextCnnEmbeddings', 'TextCnnModel', 'mean_and_most', 'TextComparison',
-           'TextCnnForSequenceClassification']
+__all__ = ['hash_rows', 'HashedEmbedding', 'TextCnnPreTrainedModel', 'TextCnnEmbeddings', 'TextCnnModel', 'mean_and_most',
+           'TextComparison', 'TextCnnForSequenceClassification']
+
+# %% ../nbs/17_textcnn.ipynb #17a00032
+def hash_rows(
+    ids: torch.Tensor,  # int64 [...], numbers of pieces
+    rows: int,  # of the table
+    hashes: int,  # hash functions
+) -> torch.Tensor:  # int64 [..., hashes]
+    "The rows of a table that hash functions give to pieces."
+    largest = 2**31 - 1
+    return torch.stack([(ids + 1) * a % largest * rows // largest for a in HASHES[:hashes]], -1)
+
+# %% ../nbs/17_textcnn.ipynb #17a00033
+class HashedEmbedding(nn.Module):
+    "Word vectors that are weighted sums of a few rows of a table (1709.03933)."
+
+    def __init__(self, config: TextCnnConfig):
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(config.hash_rows, config.embedding_size))
+        self.importance = nn.Parameter(torch.empty(config.vocab_size, config.hashes))
+
+    def rows(
+        self,
+        input_ids: torch.Tensor,  # int64 [...]
+    ) -> torch.Tensor:  # int64 [..., hashes]
+        "The rows of each piece."
+        return hash_rows(input_ids, *self.table.shape[:1], *self.importance.shape[1:])
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,  # int64 [...]
+    ) -> torch.Tensor:  # [..., D]
+        return (F.embedding(self.rows(input_ids), self.table) * F.embedding(input_ids, self.importance)[..., None]).sum(-2)
+
+    @property
+    def weight(self) -> torch.Tensor:  # [vocabulary, D]
+        "The vectors of all pieces, as a plain table has them."
+        return self(torch.arange(len(self.importance), device=self.table.device))
 
 # %% ../nbs/17_textcnn.ipynb #17a00008
 class TextCnnPreTrainedModel(PreTrainedModel):
@@ -31,6 +68,10 @@ class TextCnnPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.3)
             module.weight[self.config.pad_token_id].zero_()
+        elif isinstance(module, HashedEmbedding):
+            nn.init.normal_(module.table, std=0.3 / self.config.hashes**0.5)
+            nn.init.ones_(module.importance)
+            module.importance[self.config.pad_token_id].zero_()
         elif isinstance(module, (nn.Linear, nn.Conv1d)):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             nn.init.zeros_(module.bias)
@@ -41,7 +82,8 @@ class TextCnnEmbeddings(nn.Module):
 
     def __init__(self, config: TextCnnConfig):
         super().__init__()
-        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size)
+        plain = config.hash_rows == 0
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.embedding_size) if plain else HashedEmbedding(config)
 
     def forward(
         self,
@@ -60,10 +102,10 @@ class TextCnnModel(TextCnnPreTrainedModel):
         self.filters = nn.ModuleList(nn.Conv1d(config.embedding_size, config.filters, width) for width in config.widths)
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
+    def get_input_embeddings(self) -> nn.Embedding | HashedEmbedding:
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Embedding | HashedEmbedding) -> None:
         self.embeddings.word_embeddings = value
 
     def forward(

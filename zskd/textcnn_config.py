@@ -12,13 +12,17 @@ from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 
 # %% auto #0
-__all__ = ['TextCnnConfig']
+__all__ = ['HASHES', 'TextCnnConfig']
+
+# %% ../nbs/16_textcnn_config.ipynb #16b00010
+HASHES = (889_516_851, 1_572_067_138, 506_952_121, 1_386_740_380)  # the fractions of the roots of 2, 3, 5 and 7, times 2**31 - 1
 
 # %% ../nbs/16_textcnn_config.ipynb #16b00006
 class TextCnnConfig(PreTrainedConfig):
     "The sizes of a model that reads n-grams."
 
     model_type = "zskd-textcnn"
+    hash_rows, hashes = 0, 2
 
     def __init__(
         self,
@@ -29,6 +33,8 @@ class TextCnnConfig(PreTrainedConfig):
         intermediate_size: int = 48,  # width of the layer between the pooled features and the classes
         aligned_size: int = 0,  # numbers in which the pieces of two texts are compared; 0: a pair is read as one text
         pad_token_id: int = 0,  # of the padding token
+        hash_rows: int = 0,  # rows of a table that the pieces share; 0: each piece has its own row
+        hashes: int = 2,  # rows that make up the vector of a piece, where they are shared
         **kwargs: Any,  # passed to `PreTrainedConfig`
     ):
         self.vocab_size, self.embedding_size = vocab_size, embedding_size
@@ -36,6 +42,8 @@ class TextCnnConfig(PreTrainedConfig):
         self.intermediate_size, self.aligned_size = intermediate_size, aligned_size
         self.type_vocab_size = 2  # a pair's texts are numbered 0 and 1
         self.num_hidden_layers = 1  # the hidden states are the word vectors and the features
+        if hash_rows:  # otherwise the file of a configuration does not mention them
+            self.hash_rows, self.hashes = hash_rows, hashes
         super().__init__(pad_token_id=pad_token_id, **kwargs)
 
     @property

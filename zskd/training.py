@@ -285,6 +285,8 @@ def _train(self: Distiller, pressed: list[bool]) -> None:
             for c in self.callbacks:
                 c.on_step(self, self.step, loss)
         except OutOfQueries:  # before the step
+            if not self.step:  # nothing was learned
+                raise
             self.stop = True
         self.seconds["train"] = before + time.perf_counter() - began
         asked = self._asked_to_stop(bool(pressed))

@@ -84,6 +84,7 @@ class AnchorMixup(Callback):
     "Adds inputs between an anchor near the teacher's domain and a text (AuG-KD, Tang et al. 2024, 2403.07030)."
 
     kinds = ("single_label",)
+    asks = True
 
     def __init__(
         self,

@@ -54,6 +54,7 @@ class BackwardPass(Callback):
     "Adds inputs on which student and teacher differ more, found by gradient (Jafari et al. 2023, 2301.12006)."
 
     kinds = ("single_label",)
+    asks = True
 
     def __init__(
         self,

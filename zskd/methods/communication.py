@@ -63,6 +63,7 @@ class Communication(Callback):
     kinds = ("single_label",)
 
     hidden_states = True
+    asks = True
 
     def __init__(
         self,

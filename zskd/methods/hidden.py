@@ -196,6 +196,7 @@ class HiddenStates(Callback):
     "Trains the student's last hidden states to match the teacher's (TinyBERT, Jiao et al. 2020, 1909.10351, eq. 8)."
 
     hidden_states = True
+    reads_states = True
 
     def __init__(
         self,

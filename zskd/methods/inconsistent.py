@@ -101,6 +101,7 @@ class InconsistentAugmentation(Callback):
     kinds = ("single_label",)
 
     hidden_states = True
+    asks = True
 
     def __init__(
         self,

@@ -76,6 +76,7 @@ class DynamicPrior(Callback):
     kinds = ("single_label",)
 
     hidden_states = True
+    reads_states = True
 
     def __init__(
         self,

@@ -217,6 +217,7 @@ class RoleAugmentation(Callback):
     "The student learns versions of the texts, and the teacher answers its own versions (2004.08861)."
 
     kinds = ("single_label",)
+    asks = True
 
     def __init__(
         self,

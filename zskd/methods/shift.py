@@ -216,6 +216,7 @@ class SharedClassifier(Callback):
     kinds = ("single_label",)
 
     pooled = True
+    reads_states = True
 
     def __init__(
         self,

@@ -58,6 +58,7 @@ class UncertaintyMixup(Callback):
     "Drops the rows that the student is sure about, and mixes others (UNIX, Xu et al. 2020, 2012.09413)."
 
     kinds = ("single_label",)
+    asks = True
 
     def __init__(
         self,
