@@ -366,9 +366,6 @@ def distill(
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."
     out, cache = Path(out), Path(cache or Path(out) / "logits")
     training = training_arguments(methods, adversary, seed=seed, **settings)
-    size = dict[str, Any](ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size)
-    out, cache, n = Path(out), Path(cache or Path(out) / "logits"), rows_of(effort, pool) if n is None else n
-    training = training_arguments(methods, adversary, seed=seed, **with_epochs(effort, settings))
     size = _Options(ratio=ratio, n_params=n_params, preset=preset, family=family, init=init, vocab_size=vocab_size, hash_rows=hash_rows)
     with team().main_first():
         model, task = with_task(teacher, task, n_texts, device)

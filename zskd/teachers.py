@@ -64,8 +64,7 @@ class Teacher(Classifier):
         kind: str = "single_label",  # what the logits mean, one of `KINDS`
     ):
         "Wrap a function that computes logits."
-        self.labels = tuple(map(str, labels))
-        self.compute, self.name, self.fingerprint = compute, name, fingerprint
+        self.labels, self.compute, self.name, self.fingerprint = tuple(map(str, labels)), compute, name, fingerprint
         self.n_texts, self.n_params, self.max_length = n_texts, n_params, max_length
         self.model, self.tokenizer, self.fast = model, tokenizer, fast or model
         self.shard, self.at_once = shard, at_once
