@@ -194,7 +194,7 @@ def refusals(
     several = answers.kind == "multi_label"
     return {f"not {name}": len(answers.labels) + k for k, name in enumerate(answers.labels)} if several else {}
 
-
+# %% ../nbs/70_side_by_side.ipynb #70s00038
 def intervals(
     answers: Answers,  # with scores
     scores: np.ndarray,  # float [n], any
