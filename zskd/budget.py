@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from datasets import Dataset
 from transformers import AutoConfig
 
@@ -20,6 +19,7 @@ from .adversaries import Adversary
 from .asking import OutOfQueries
 from .core import read_json
 from .errors import RunError, UserError, require
+from .kinds import answer_counts
 from .ledger import Ledger, ledger_of, limited, saved_ledger
 from .pools import Pool, hold_out
 from .processes import team
@@ -256,8 +256,9 @@ def answered(
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted ({ledger.asked['pool']:,} questions were asked; the answers are stored)") from None
     columns = {name: pool.dataset[name][: len(rows)] for name in pool.dataset.column_names if name != "logits"}
-    counts = dict(zip(teacher.labels, np.bincount(logits.argmax(1), minlength=len(teacher.labels)).tolist(), strict=True))
-    made = {**pool.made, "candidates": len(rows), "wanted": len(pool), "teacher": teacher.fingerprint, "answers": counts}
+    counts = answer_counts(logits, teacher.labels, teacher.kind)
+    kind = {} if teacher.kind == "single_label" else {"kind": teacher.kind}
+    made = {**pool.made, **kind, "candidates": len(rows), "wanted": len(pool), "teacher": teacher.fingerprint, "answers": counts}
     return replace(pool, dataset=Dataset.from_dict({**columns, "logits": list(logits)}), labels=teacher.labels, made=made)
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from .core import atomic_path, one_line, read_json, versions, write_json
 from .corpora import source_name
 from .errors import UserError, require
-from .kinds import METRICS, answer_name, confidence, two_way
+from .kinds import METRICS, answer_name, confidence, predictions, two_way
 from .metrics import agreement, ece, kl_rows, mean_kl, reliability, scarce_answers
 from .pages import fill, render
 from .scores import baseline, score_logits
@@ -283,13 +283,21 @@ def _about(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
     }
 
 # %% ../nbs/60_evaluation.ipynb #a4efadac
+def _agreement(models: dict[str, Scorable], logits: dict[str, np.ndarray], kind: str) -> float:
+    "Agreement of teacher and student; with several labels, each by its own thresholds."
+    if kind != "multi_label":
+        return agreement(logits["teacher"], logits["student"], kind)
+    teacher, student = (predictions(logits[who], kind, getattr(models[who], "thresholds", None)) for who in ("teacher", "student"))
+    return float((teacher == student).all(axis=1).mean())
+
+
 def _compare(sides: dict[str, Any], models: dict[str, Scorable], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
     "What is reported of teacher and student together."
     t, s, kind = sides["teacher"], sides["student"], examples.task.kind
     return {
         "compression": t["params"] / s["params"] if t["params"] and s["params"] else None,
         "pct_of_teacher": 100 * s["score"] / t["score"] if t["score"] > 0 else None,
-        "agreement": agreement(logits["teacher"], logits["student"], kind),
+        "agreement": _agreement(models, logits, kind),
         "kl": mean_kl(logits["teacher"], logits["student"], kind),
         "disagreements": _disagreements(examples, models, logits),
     }
