@@ -145,3 +145,16 @@ def test_the_commands(labels, scores, tmp_path, capsys):
     with pytest.raises(UserError, match="task sst2 is of the kind single_label"):
         labels.teacher.for_task(TASKS["sst2"])
     assert read_json(Path(scores.out) / "student" / "zskd.json")["notes"]["run"]["kind"] == "score"
+
+
+@pytest.mark.parametrize(("make", "said"), [(three_labels, "agrees with the teacher on"), (stars, "orders like the teacher")])
+def test_distill_and_label_as_commands(make, said, tmp_path, capsys):
+    teacher = str(make(tmp_path / "teacher"))
+    small = ["--rows", "200", "--steps", "4", "--batch-size", "32", "--params", "150000", "--vocab-size", "2000"]
+    assert zskd_command(["distill", "--teacher", teacher, "--out", str(tmp_path / "run"), *small]) in (0, None)
+    assert said in capsys.readouterr().out
+    assert zskd_command(["label", "--teacher", teacher, "--pool", str(tmp_path / "run" / "pool"), "--logits", str(tmp_path / "cache")]) in (
+        0,
+        None,
+    )
+    assert "200 rows" in capsys.readouterr().out

@@ -167,19 +167,20 @@ def label_pool(
     teacher: Teacher,
     pool: Pool,
     cache: Path,  # folder of logits
-) -> dict[str, int]:  # how often it answers each class
+) -> dict[str, int]:  # how often it gives each class or label, or a score in each interval
     "Have a teacher answer all rows of a pool, each only once, and print a summary."
-    from zskd.metrics import scarce_classes
+    from zskd.kinds import answer_counts
+    from zskd.metrics import scarce_answers
     from zskd.preparation import count_answers
     from zskd.tasks import list_names
 
     before = teacher.queries
     with count_answers(teacher):
-        answers = teacher.logits(pool, cache=cache, desc="label").argmax(1)
-    counts = {name: int((answers == i).sum()) for i, name in enumerate(teacher.labels)}
+        logits = teacher.logits(pool, cache=cache, desc="label")
+    counts = answer_counts(logits, teacher.labels, teacher.kind)
     order = sorted(counts, key=lambda name: -counts[name]) if len(counts) > 12 else counts
     shares = list_names(f"{name} {counts[name] / max(len(pool), 1):.0%}" for name in order)
-    if scarce := scarce_classes(counts):
+    if scarce := scarce_answers(counts, teacher.kind, len(pool)):
         warnings.warn(scarce, stacklevel=2)
     print(f"{len(pool):,} rows, {teacher.queries - before:,} of them answered now; answers: {shares}")
     if cut := teacher.truncated(pool.rows()):
@@ -436,10 +437,13 @@ def print_results(
     from zskd.distillation import scored
 
     out, best = run.out, run.best
+    does, other = "agrees with the teacher on", "always giving the teacher's most frequent answer would agree on"
+    if run.distilled.kind == "score":
+        does, other = "orders like the teacher", "any order by chance would share"
+    of = " of the pairs of" if run.distilled.kind == "score" else " of"
     print(
-        f"\n{out}/student: {run.distilled.n_params:,} parameters, agrees with the teacher on {best['agreement']:.1%} of {len(run.held):,} "
-        f"held-out rows of the pool (KL {best['kl']:.3f} nats); always giving the teacher's most frequent answer would agree on "
-        f"{run.majority:.0%} (step {best['step']} of {run.steps})"
+        f"\n{out}/student: {run.distilled.n_params:,} parameters, {does} {best['agreement']:.1%}{of} {len(run.held):,} "
+        f"held-out rows of the pool (KL {best['kl']:.3f} nats); {other} {run.majority:.0%} (step {best['step']} of {run.steps})"
     )
     if examples is not None:
         print(f"\n{scored(run, examples).table()}\n\n{out}/report.html and report.json: the report")
