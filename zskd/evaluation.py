@@ -358,7 +358,7 @@ def _columns(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "teacher": data["scores"]["teacher"],
         "student": data["scores"]["student"],
         "undistilled": baselines.get("undistilled"),
-        "majority": baselines.get("majority"),
+        {"score": "mean score", "multi_label": "one label"}.get(data.get("kind", ""), "majority"): baselines.get("majority"),
     }
     return {title: scores for title, scores in found.items() if scores}
 
