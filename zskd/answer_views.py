@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import logit
 
 from . import kind_plots
-from .kinds import answer_name, confidence, two_way
+from .kinds import answer_name, confidence, right_name, two_way
 from .metrics import log_probabilities, reliability
 from .plots import agreement_fig, distribution_fig, go, probability_fig, reliability_fig, shift_fig, simplex_fig
 from .side_by_side import Answers, intervals
@@ -153,20 +153,12 @@ def record(
     a, row = answers, answers.rows[i]
     cells = dict(zip(["text"] if len(row) == 1 else ["first text", "second text"], row, strict=True))
     if a.truth is not None:
-        cells["true score" if a.kind == "score" else "label"] = _right(a, a.truth, i)
+        cells["true score" if a.kind == "score" else "label"] = right_name(a.truth[i], a.labels, a.kind)
     for who, z, thresholds in (("teacher", a.teacher_logits[i], None), ("student", a.student_logits[i], a.thresholds)):
         cells[who] = answer_name(z, a.labels, a.kind, thresholds)
         if a.kind != "score":
             cells[f"{who} confidence"] = f"{confidence(np.asarray(z, dtype=np.float64)[None], a.kind)[0]:.3f}"
     return cells | ({"difference": f"{a.difference[i]:+.3f}"} if a.kind == "score" else {"KL, nats": f"{max(0.0, a.kl[i]):.4f}"})
-
-
-def _right(answers: Answers, truth: np.ndarray, i: int) -> str:
-    "The right answer to an input."
-    if answers.kind == "single_label":
-        return answers.labels[truth[i]]
-    z = truth[i : i + 1] if answers.kind == "score" else truth[i] - 0.5  # as logits
-    return answer_name(z, answers.labels, answers.kind)
 
 
 def signed(

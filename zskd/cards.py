@@ -17,10 +17,11 @@ from .core import atomic_path, digest, home_path, one_line
 from .corpora import source_name
 from .kinds import METRICS
 from .metrics import scarce_answers
+from .scores import SCORES, shown_score
 
 # %% auto #0
-__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'NAMES', 'CORRELATIONS', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'needs_zskd',
-           'model_card', 'report_facts', 'shareable', 'is_own', 'write_card']
+__all__ = ['HUB_NAME', 'NAMED_CLASSES', 'LIMITS', 'MARK', 'KEPT', 'card_data', 'needs_zskd', 'model_card', 'report_facts',
+           'shareable', 'is_own', 'write_card']
 
 # %% ../nbs/34_cards.ipynb #20ac2d32
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -188,11 +189,6 @@ def _zero_shot(notes: Mapping[str, Any], report: Mapping[str, Any] | None) -> st
     )
 
 # %% ../nbs/34_cards.ipynb #32990464
-NAMES = {"accuracy": "accuracy", "f1": "F1", "micro_f1": "micro F1", "macro_f1": "macro F1"}
-NAMES |= {"spearman": "Spearman's correlation", "pearson": "Pearson's correlation"}
-CORRELATIONS = ("spearman", "pearson")
-
-
 def _scores(report: Mapping[str, Any] | None) -> str:
     "Scores of teacher and student, as a table."
     if not report:
@@ -202,10 +198,7 @@ def _scores(report: Mapping[str, Any] | None) -> str:
         )
     sides = [report["scores"][role] for role in ("teacher", "student")]
     base = report["baselines"]["majority"]
-    lines = [
-        f"| {NAMES[key]} | {' | '.join(f'{s[key]:.3f}' if key in CORRELATIONS else f'{100 * s[key]:.1f} %' for s in (*sides, base))} |"
-        for key in _metrics(report)
-    ]
+    lines = [f"| {SCORES[key]} | {' | '.join(shown_score(key, s[key]) for s in (*sides, base))} |" for key in _metrics(report)]
     if report["ece"]["teacher"] is not None:
         lines.append(f"| calibration error (ECE) | {report['ece']['teacher']:.3f} | {report['ece']['student']:.3f} | – |")
     if any((cut := report.get("cut") or {}).values()):

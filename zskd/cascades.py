@@ -20,7 +20,7 @@ from scipy.stats import beta, ks_2samp
 
 from .core import home_path, read_object, write_json
 from .errors import UserError, require
-from .kinds import answer_name, predictions
+from .kinds import answer_name, predictions, same_answers
 from .kinds import confidence as certainty
 from .metrics import Classifier, mean_kl
 from .pools import Pool, hold_out
@@ -29,8 +29,8 @@ from .tasks import Row, as_rows, list_names
 
 # %% auto #0
 __all__ = ['QUANTILES', 'LARGE', 'CHANCE', 'MORE', 'FILE', 'fit_temperature', 'upper_bound', 'most_allowed', 'smallest_threshold',
-           'Rule', 'confidence_of', 'same_answers', 'decision_logits', 'measures', 'Cascade', 'Answered',
-           'asking_curve', 'expected_cost', 'Drift', 'kept_rule', 'held_out_answers']
+           'Rule', 'confidence_of', 'both_same', 'decision_logits', 'measures', 'Cascade', 'Answered', 'asking_curve',
+           'expected_cost', 'Drift', 'kept_rule', 'held_out_answers']
 
 # %% ../nbs/61_cascades.ipynb #40602213
 def fit_temperature(
@@ -112,7 +112,7 @@ class Rule:
     ) -> Rule:
         "The rule that asks least. Raises the errors of `fit_temperature` and `smallest_threshold`."
         t = fit_temperature(student_logits, teacher_logits, kind)
-        sure, same = confidence_of(student_logits, t, kind), same_answers(student_logits, teacher_logits, kind)
+        sure, same = confidence_of(student_logits, t, kind), both_same(student_logits, teacher_logits, kind)
         threshold = smallest_threshold(sure, same, agreement, risk)
         seen = {name: np.quantile(x, np.linspace(0, 1, QUANTILES)).round(6).tolist() for name, x in measures(sure, rows).items()}
         return cls(threshold, t, agreement, risk, len(same), float(np.mean(sure < threshold)), float(same.mean()), seen, kind)
@@ -127,14 +127,13 @@ def confidence_of(
     return certainty(np.asarray(logits, dtype=np.float64) / temperature, kind)
 
 
-def same_answers(
+def both_same(
     student_logits: np.ndarray,  # [n, C]
     teacher_logits: np.ndarray,  # [n, C]
     kind: str = "single_label",  # of the task
 ) -> np.ndarray:  # bool [n]
     "Where both give the same class, or the same set of labels."
-    same = predictions(np.asarray(student_logits), kind) == predictions(np.asarray(teacher_logits), kind)
-    return same.all(axis=1) if kind == "multi_label" else same
+    return same_answers(predictions(np.asarray(student_logits), kind), predictions(np.asarray(teacher_logits), kind), kind)
 
 
 def decision_logits(
@@ -250,7 +249,7 @@ def asking_curve(
     "Agreement of both together against the share of inputs about which the teacher is asked, the least sure ones first."
     student_logits, teacher_logits = np.asarray(student_logits), np.asarray(teacher_logits)
     order = np.argsort(confidence_of(student_logits, kind=kind), kind="stable")
-    wrong = ~same_answers(student_logits, teacher_logits, kind)[order]
+    wrong = ~both_same(student_logits, teacher_logits, kind)[order]
     left = wrong.sum() - np.append(0, np.cumsum(wrong))
     return np.arange(len(wrong) + 1) / len(wrong), 1 - left / len(wrong)
 

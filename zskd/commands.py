@@ -290,7 +290,6 @@ def print_times(
     corpus = load_corpus(given["corpus"] or "sample", given["column"], skip_bad_lines=given["skip_bad_lines"])
     size = {name: value for name, value in plan.size.items() if name != "init"}
     rates = measure(plan.teacher, task, some_rows(task, corpus), **size)
-
     how = {"oversample": given["oversample"] or 1.5, "states": task.n_texts == 2 and given["hidden"] != 0}
     n, steps = plan.n, plan.training.get("steps")
     epochs = plan.training["epochs"] if steps is None else steps * (given["batch_size"] or default_batch_size(n)) / n

@@ -19,15 +19,14 @@ from markupsafe import Markup
 from .core import atomic_path, one_line, read_json, versions, write_json
 from .corpora import source_name
 from .errors import UserError, require
-from .kinds import METRICS, answer_name, confidence, predictions, two_way
+from .kinds import METRICS, answer_name, confidence, predictions, same_answers, two_way
 from .metrics import agreement, ece, kl_rows, mean_kl, reliability, scarce_answers
 from .pages import fill, render
-from .scores import baseline, score_logits
+from .scores import SCORES, baseline, score_logits, shown_score
 from .tasks import Examples, Row, match_labels
 
 # %% auto #0
-__all__ = ['REPORT_KEYS', 'SCORES', 'PLAIN', 'SHOWN_CLASSES', 'Scorable', 'latency', 'class_logits', 'Report', 'evaluate',
-           'shown_score']
+__all__ = ['REPORT_KEYS', 'SHOWN_CLASSES', 'Scorable', 'latency', 'class_logits', 'Report', 'evaluate']
 
 # %% ../nbs/60_evaluation.ipynb #60a00001
 class Scorable(Protocol):
@@ -288,7 +287,7 @@ def _agreement(models: dict[str, Scorable], logits: dict[str, np.ndarray], kind:
     if kind != "multi_label":
         return agreement(logits["teacher"], logits["student"], kind)
     teacher, student = (predictions(logits[who], kind, getattr(models[who], "thresholds", None)) for who in ("teacher", "student"))
-    return float((teacher == student).all(axis=1).mean())
+    return float(same_answers(teacher, student, kind).mean())
 
 
 def _compare(sides: dict[str, Any], models: dict[str, Scorable], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
@@ -317,28 +316,6 @@ def _by_role(scores: dict[str, Any], logits: dict[str, np.ndarray], examples: Ex
     }
 
 # %% ../nbs/60_evaluation.ipynb #5624fe07
-SCORES = {
-    "accuracy": "accuracy",
-    "f1": "F1",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "map": "mean average precision",
-    "mcc": "Matthews' correlation",
-    "spearman": "Spearman's correlation",
-    "pearson": "Pearson's correlation",
-    "ndcg": "NDCG@10",
-}  # names of the metrics
-PLAIN = ("mcc", "spearman", "pearson", "ndcg")  # shown as they are, not in percent
-
-
-def shown_score(
-    metric: str,  # a key of `SCORES`
-    value: float | None,
-) -> str:
-    "A score for a table: a correlation as it is, anything else in percent."
-    return "–" if value is None else f"{value:.3f}" if metric in PLAIN else f"{100 * value:.1f} %"
-
-
 def _percent(x: float | None) -> str:
     return "–" if x is None else f"{100 * x:.1f} %"
 

@@ -20,8 +20,8 @@ from .errors import UserError, require
 
 # %% auto #0
 __all__ = ['KINDS', 'PROBLEM_TYPES', 'METRICS', 'Numbers', 'INTERVALS', 'check_kind', 'kind_of', 'two_way', 'probabilities',
-           'predictions', 'confidence', 'answer_name', 'answer_groups', 'answer_counts', 'label_sets', 'flags',
-           'score_values']
+           'predictions', 'confidence', 'same_answers', 'answer_name', 'right_name', 'score_range', 'answer_groups',
+           'answer_counts', 'label_sets', 'flags', 'score_values']
 
 # %% ../nbs/08_kinds.ipynb #08c00005
 KINDS = ("single_label", "multi_label", "score")
@@ -91,6 +91,15 @@ def confidence(
     p = probabilities(logits, kind)
     return np.maximum(p, 1 - p).prod(axis=1) if kind == "multi_label" else p.max(axis=1)
 
+# %% ../nbs/08_kinds.ipynb #08c20001
+def same_answers(
+    a: np.ndarray,  # what `predictions` gives
+    b: np.ndarray,  # of another model, for the same inputs
+    kind: str = "single_label",  # one of `KINDS`
+) -> np.ndarray:  # bool [n]
+    "Where two models answer alike: the same class, the same set of labels, or equal scores."
+    return (a == b).all(axis=1) if kind == "multi_label" else a == b
+
 # %% ../nbs/08_kinds.ipynb #08c0000f
 def answer_name(
     logits: np.ndarray,  # [C], of one input
@@ -99,7 +108,15 @@ def answer_name(
     thresholds: Sequence[float] | None = None,  # as in `predictions`
 ) -> str:  # for a person
     "A model's answer in words: a class, the labels with commas between them, or the score."
-    found = predictions(np.asarray(logits)[None], kind, thresholds)[0]
+    return right_name(predictions(np.asarray(logits)[None], kind, thresholds)[0], labels, kind)
+
+
+def right_name(
+    found: Any,  # one element of what `predictions` gives, or of true labels
+    labels: Sequence[str],  # names of classes or labels
+    kind: str = "single_label",  # one of `KINDS`
+) -> str:  # for a person
+    "An answer in words: a class, the labels with commas between them, or the score."
     if kind == "score":
         return f"{found:.3f}"
     if kind == "multi_label":
@@ -108,6 +125,14 @@ def answer_name(
 
 # %% ../nbs/08_kinds.ipynb #08c00013
 INTERVALS = 10  # of a score's range
+
+
+def score_range(
+    scores: np.ndarray,  # float [n]
+) -> tuple[float, float]:  # 0 and 1 for no scores
+    "The usual range of scores, without the one in a hundred lowest and highest."
+    low, high = np.percentile(scores, (1, 99)).tolist() if len(scores) else (0.0, 1.0)
+    return low, high
 
 
 def answer_groups(
@@ -122,7 +147,7 @@ def answer_groups(
     if kind == "multi_label":
         counts = np.where(found, found.sum(axis=0), len(found) + 1)  # labels that do not apply come last
         return np.where(found.any(axis=1), counts.argmin(axis=1), found.shape[1]), found.shape[1] + 1
-    low, high = np.percentile(found, (1, 99))
+    low, high = score_range(found)
     return np.clip(((found - low) / max(high - low, 1e-9) * INTERVALS).astype(int), 0, INTERVALS - 1), INTERVALS
 
 # %% ../nbs/08_kinds.ipynb #08c00017
@@ -139,8 +164,7 @@ def answer_counts(
     counts = np.bincount(group, minlength=n).tolist()
     if kind == "single_label":
         return dict(zip(labels, counts, strict=True))
-    low, high = np.percentile(logits[:, 0], (1, 99)) if len(logits) else (0.0, 1.0)
-    edges = np.linspace(low, high, n + 1)
+    edges = np.linspace(*score_range(logits[:, 0]), n + 1)
     return {f"{a:.3g} to {b:.3g}": count for a, b, count in zip(edges[:-1], edges[1:], counts, strict=False)}
 
 # %% ../nbs/08_kinds.ipynb #08c0001b

@@ -17,7 +17,7 @@ from sklearn.metrics import precision_recall_curve
 
 from .core import one_line
 from .errors import UserError
-from .kinds import answer_name, predictions, probabilities, two_way
+from .kinds import answer_name, predictions, probabilities, same_answers, two_way
 from .tasks import Row
 
 # %% auto #0
@@ -54,8 +54,7 @@ def agreement(
     a, b = _two(a_logits, b_logits)
     if kind == "score":
         return _concordance(a[:, 0], b[:, 0])
-    same = predictions(a, kind) == predictions(b, kind)
-    return float((same.all(axis=1) if kind == "multi_label" else same).mean())
+    return float(same_answers(predictions(a, kind), predictions(b, kind), kind).mean())
 
 # %% ../nbs/12_metrics.ipynb #53e42457
 def kl_divergence(

@@ -18,7 +18,7 @@ from .kinds import predictions
 from .tasks import Examples, majority, score
 
 # %% auto #0
-__all__ = ['AT', 'label_scores', 'correlations', 'score_scores', 'score_logits', 'baseline']
+__all__ = ['AT', 'SCORES', 'PLAIN', 'label_scores', 'correlations', 'score_scores', 'score_logits', 'baseline', 'shown_score']
 
 # %% ../nbs/13_scores.ipynb #13c00006
 def label_scores(
@@ -105,3 +105,25 @@ def baseline(
         return score_scores(np.full(len(examples), examples.labels.mean()), examples)
     most = np.where(np.arange(task.n_labels) == examples.labels.sum(0).argmax(), 1.0, -1.0)
     return label_scores(np.tile(most, (len(examples), 1)), examples.labels, task.labels)
+
+# %% ../nbs/13_scores.ipynb #13c10002
+SCORES = {
+    "accuracy": "accuracy",
+    "f1": "F1",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "map": "mean average precision",
+    "mcc": "Matthews' correlation",
+    "spearman": "Spearman's correlation",
+    "pearson": "Pearson's correlation",
+    "ndcg": "NDCG@10",
+}  # names of the metrics
+PLAIN = ("mcc", "spearman", "pearson", "ndcg")  # shown as they are, not in percent
+
+
+def shown_score(
+    metric: str,  # a key of `SCORES`
+    value: float | None,
+) -> str:
+    "A score for a table: a correlation as it is, anything else in percent."
+    return "–" if value is None else f"{value:.3f}" if metric in PLAIN else f"{100 * value:.1f} %"

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from .adversaries import class_order
 from .errors import UserError, require
-from .kinds import INTERVALS, check_kind, predictions, probabilities
+from .kinds import INTERVALS, check_kind, predictions, probabilities, same_answers, score_range
 from .metrics import kl_rows
 from .pools import Pool
 from .scores import correlations
@@ -108,8 +108,7 @@ def difference(self: Answers) -> np.ndarray:  # float64 [n]
 @patch(as_prop=True)
 def edges(self: Answers) -> np.ndarray:  # float64 [INTERVALS + 1], rising
     "Of scores: the ends of ten equal intervals of the scale, which goes from the lowest to the highest of the teacher's usual scores."
-    scores = self.shares[0][:, 0]
-    low, high = np.percentile(scores, (1, 99)) if len(scores) else (0.0, 1.0)
+    low, high = score_range(self.shares[0][:, 0])
     return np.linspace(low, max(high, low + 1e-9), INTERVALS + 1)
 
 
@@ -122,7 +121,7 @@ def equal(
     "Where two answers are the same."
     if self.kind == "score":
         return np.abs(a - b) < self.edges[1] - self.edges[0]
-    return (a == b).all(1) if self.kind == "multi_label" else a == b
+    return same_answers(a, b, self.kind)
 
 # %% ../nbs/70_side_by_side.ipynb #70s00007
 def answer_order(

@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews
 from .core import ASSETS, home_path, one_line
 from .core import digest as sha256
 from .errors import RunError, UserError, require
-from .kinds import METRICS, answer_name, check_kind, flags, label_sets, score_values
+from .kinds import METRICS, check_kind, flags, label_sets, right_name, score_values
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
 
 # %% auto #0
@@ -349,10 +349,7 @@ def answer(
     i: int,  # which row
 ) -> str:
     "The right answer of a row, in words."
-    if self.task.kind == "single_label":
-        return self.task.labels[self.labels[i]]
-    row = self.labels[i : i + 1] if self.task.kind == "score" else self.labels[i] - 0.5  # as logits
-    return answer_name(row, self.task.labels, self.task.kind)
+    return right_name(self.labels[i], self.task.labels, self.task.kind)
 
 
 @patch

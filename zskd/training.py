@@ -204,8 +204,7 @@ def measure(
 ) -> tuple[float, float]:  # agreement (0 to 1) and KL (nats)
     "Agreement and mean divergence of student and teacher."
     kind = self.start.kind
-    student, teacher = (z.log_softmax(-1) if kind == "single_label" else z for z in (student_logits, teacher_logits))
-    return agreement(student.numpy(), teacher.numpy(), kind), kl_each(teacher, student, kind).mean().item()
+    return agreement(student_logits.numpy(), teacher_logits.numpy(), kind), kl_each(teacher_logits, student_logits, kind).mean().item()
 
 # %% ../nbs/64_training.ipynb #fc9a2810
 @patch
