@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from .callbacks import Batch, Callback
 from .generator import MaskedLMGenerator
@@ -158,6 +158,7 @@ def trainer_steps(
         collate, ends = DataCollatorWithPadding(lesson.student.tokenizer), _Ends(watch, lesson.device)
         trainer = _OwnLoss(model, args, train_dataset=data, data_collator=collate, callbacks=[ends])
         trainer.loss_of, trainer.losses = parse_loss(cast(str, usual.loss)), watch.losses
+        trainer.remove_callback(PrinterCallback)  # it prints times
         trainer.train()
     return watch
 
