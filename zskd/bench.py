@@ -28,7 +28,7 @@ def bench(
     teacher: str | Path | None = None,  # folder or hub name; None: teachers of random weights in the usual shapes
     plan: Plan | None = None,  # how long to measure; None: `Plan()`
     device: str = "auto",  # as for `Teacher.load`
-    say: Callable[[str], object] = lambda text: None,  # gets a line before each part
+    say: Callable[[str], object] = lambda text: None,  # gets what is about to be measured, and ratios as soon as they are known
 ) -> dict[str, Any]:  # JSON types
     "Measure how well zskd uses this machine. Raises `UserError` for a teacher that cannot be loaded."
     plan, where = plan or Plan(), pick_device(device)
@@ -39,17 +39,18 @@ def bench(
         places = {name: random_teacher(name, Path(tmp) / name) if teacher is None else teacher for name in names}
         for name, place in places.items():
             for precision in precisions:
-                say(f"labelling, {name}, {precision}")
-                asked, left_out = labelling(name, place, plan, where, precision)
+                say(f"measuring: labelling, {name}, {precision}")
+                asked, left_out = labelling(name, place, plan, where, precision, plan.everything and name == names[0])
                 found, title = labelling_ratios(asked), f"{name}, {precision}"
                 ratios += found
+                say("".join(f"\n  {r.what}: {r}" for r in found)[1:])
                 limits[title] = limit_of(found)
                 rates[title] = {what: float(np.median(r)) for what, r in asked.rates.items()}
                 skipped += [{"what": f"{what}, {title}", "why": why} for what, why in left_out.items()]
         name, model = names[0], Teacher.load(places[names[0]], device=str(where), precision="fp32")
         for part, measure in {"training": training, "stage 2": stage_2}.items():
             if part == "training" or plan.everything:
-                say(part)
+                say(f"measuring: {part}")
                 try:
                     ratios += measure(name, model, plan, where)
                 except UserError as e:  # the teacher is too small for a student, or gives no gradients

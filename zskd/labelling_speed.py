@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import copy
+import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from itertools import chain, islice, repeat
+
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,14 +29,14 @@ from .measuring import Plan, Ratio, in_turn, middle, operations, peak, timed
 from .models import first_line, load_classifier
 from .shapes import label_maps
 from .tasks import Row
-from .teachers import Teacher
-from .tokens import BATCH_TOKENS, encode_rows
+from .teachers import AHEAD, FILL, Teacher
+from .tokens import batch_tokens, encode_rows, token_batches
 
 # %% auto #0
 __all__ = ['SHAPES', 'SPREAD', 'BATCH', 'Answer', 'FACTORS', 'PEAK_AIMS', 'PIPELINE_AIMS', 'SAME', 'LIMITS', 'random_teacher',
            'some_texts', 'with_pipeline', 'with_loop', 'plain_call', 'write_onnx', 'onnxruntime_call', 'openvino_call',
-           'other_ways', 'recorded', 'enough', 'batches_of', 'own_measurements', 'Asked', 'labelling_ratios',
-           'limit_of', 'labelling']
+           'other_ways', 'recorded', 'enough', 'typical', 'batch_sizes', 'own_measurements', 'Asked',
+           'labelling_ratios', 'limit_of', 'labelling']
 
 # %% ../nbs/66_labelling_speed.ipynb #66b00006
 SHAPES = {  # layers, width, inside, heads
@@ -148,7 +150,13 @@ def write_onnx(
     rows, pieces = torch.export.Dim("rows"), torch.export.Dim("pieces", max=max_length)
     how = {"input_names": list(pair), "output_names": ["logits"], "dynamo": True, "verbose": False, "external_data": False}
     shapes = (tuple({0: rows, 1: pieces} for _ in pair),)
-    torch.onnx.export(_Logits(model.eval(), list(pair)), tuple(pair.values()), str(file), dynamic_shapes=shapes, **how)
+    logging.disable(logging.WARNING)  # advice of the exporter
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(_Logits(model, list(pair)).eval(), tuple(pair.values()), str(file), dynamic_shapes=shapes, **how)
+    finally:
+        logging.disable(logging.NOTSET)
 
 # %% ../nbs/66_labelling_speed.ipynb #66b0000c
 def onnxruntime_call(
@@ -201,7 +209,7 @@ def other_ways(
     tried = {"compiled loop": compiled, "ONNX Runtime": lambda: exported(onnxruntime_call), "OpenVINO": lambda: exported(openvino_call)}
     for title, make in tried.items():
         try:
-            require(all_of_them, "is left out of a quick run")
+            require(all_of_them, "takes too long to prepare here")
             answer = with_loop(make(), tokenizer, max_length)
             answer(trial)
             ways[title] = answer
@@ -250,30 +258,50 @@ def enough(
         n = min(4 * n, len(rows))
 
 # %% ../nbs/66_labelling_speed.ipynb #66b00018
-@contextmanager
-def batches_of(
+def typical(
     teacher: Teacher,  # with a model
-    factor: float,  # times as many tokens per batch as usual
-) -> Iterator[None]:
-    "Change the number of tokens in the batches of all teachers of this precision, for a while."
-    kind = "gpu" if teacher.fast.device.type != "cpu" else "fp32" if teacher.fast.dtype == torch.float32 else "bf16"
-    usual = BATCH_TOKENS[kind]
-    BATCH_TOKENS[kind] = max(1, int(usual * factor))
-    try:
-        yield
-    finally:
-        BATCH_TOKENS[kind] = usual
+    rows: list[Row],
+    n: int,  # about so many of them
+) -> list[Row]:  # whole batches, at least one
+    "Some of the batches that many rows are sorted into; all rows if that many are wanted."
+    if n >= len(rows):
+        return rows
+    block = rows[:AHEAD]
+    lengths = encode_rows(teacher.tokenizer, block, teacher.max_length or 128).lengths
+    batches = list(token_batches(-(-lengths // FILL) * FILL, batch_tokens(teacher.fast)))
+    wanted = max(1, round(n * len(batches) / len(block)))
+    if wanted >= len(batches):
+        return rows[:n]
+    return [block[j] for i in range(wanted) for j in batches[int((i + 0.5) * len(batches) / wanted)]]
 
 
-FACTORS = (0.5, 2.0, 4.0)  # sizes of batches that are tried, in those that are usual
+FACTORS = (0.5, 1.0, 2.0)  # sizes of batches that are tried, in those that are usual
 
 
+def batch_sizes(
+    teacher: Teacher,  # with a model
+    length: int,  # tokens of each row
+) -> dict[str, Callable[[], float]]:  # tokens per second
+    "Measurements of the model alone with batches of several sizes, without padding."
+    found, model = {}, cast(PreTrainedModel, teacher.fast)
+    encoded = encode_rows(teacher.tokenizer, [("good " * length,) * (teacher.n_texts or 1)], length)
+
+    def read(batch: dict[str, torch.Tensor]) -> None:
+        with torch.inference_mode():
+            model(**batch)
+
+    for factor in FACTORS:
+        many = max(1, int(batch_tokens(model) * factor) // length)
+        batch = {"input_ids": encoded.batch([0] * many, model.device)["input_ids"]}
+        found[f"batches {factor:g} times the size"] = timed(partial(read, batch), many * length, model.device)
+    return found
+
+# %% ../nbs/66_labelling_speed.ipynb #66b00101
 def own_measurements(
     teacher: Teacher,  # with a model
     rows: list[Row],
     tokens: int,  # of these rows
     seen: list[tuple[PreTrainedModel, dict[str, torch.Tensor]]],  # from `recorded`
-    factors: Sequence[float],  # of the sizes of batches to try
 ) -> dict[str, Callable[[], float]]:  # tokens per second
     "Measurements of `Teacher.logits` and its parts."
 
@@ -282,15 +310,10 @@ def own_measurements(
             for model, batch in seen:
                 model(**batch)
 
-    def resized(factor: float) -> None:
-        with batches_of(teacher, factor):
-            teacher.logits(rows)
-
     return {
         "labelling": timed(lambda: teacher.logits(rows), tokens),
-        "model alone": timed(alone, tokens, teacher.fast.device),
+        "model alone": timed(alone, tokens, cast(PreTrainedModel, teacher.fast).device),
         "tokenising": timed(lambda: encode_rows(teacher.tokenizer, rows, teacher.max_length or 128), tokens),
-        **{f"batches {f:g} times the size": timed(partial(resized, f), tokens) for f in factors},
     }
 
 # %% ../nbs/66_labelling_speed.ipynb #66b0001c
@@ -336,8 +359,8 @@ def labelling_ratios(
         if name in asked.same and name not in pipes:
             found.append(middle("labelling", f"against {name}", ours, rates[name], share=False, aim=1.0, **how))
             found.append(Ratio("labelling", f"same predictions as {name}", asked.same[name], aim=SAME, **how))
-        if name.startswith("batches"):
-            found.append(middle("labelling", f"with {name}", rates[name], ours, share=False, **how))
+        if name.startswith("batches") and "1 times" not in name:
+            found.append(middle("labelling", f"the model with {name}", rates[name], rates["batches 1 times the size"], share=False, **how))
     return found
 
 # %% ../nbs/66_labelling_speed.ipynb #66b0001e
@@ -362,28 +385,37 @@ def labelling(
     plan: Plan,
     device: torch.device,
     precision: str = "fp32",  # 'fp32' or 'bf16'
+    everything: bool = False,  # also other sizes of batches, and ways that need to be compiled or exported
 ) -> tuple[Asked, dict[str, str]]:  # the measurements; why other ways are left out
     "Measure how fast a teacher answers. Raises `UserError` for a teacher that cannot be loaded."
     teacher = Teacher.load(where, device=str(device), precision=precision)
-    texts = some_texts(100_000)
-    many = list(islice(chain.from_iterable(repeat(texts)), len(texts) * (1 if device.type == "cpu" else 8)))
-    rows: list[Row] = [(t,) * (teacher.n_texts or 1) for t in many]
-    answer: Callable[[list[Row]], np.ndarray] = teacher.logits
-    n = enough(answer, rows, plan.seconds, plan.least)
+    read, fast = cast(int, teacher.max_length), cast(PreTrainedModel, teacher.fast)
+    mixed, count = _rows(teacher), operations(cast(PreTrainedModel, teacher.model), teacher.tokenizer, read)
+    measured = {"peak": peak(fast.dtype, device, plan.seconds / 2)}
+    each = float(count(encode_rows(teacher.tokenizer, mixed[:256], read).lengths).mean())
+    rows = typical(teacher, mixed, int(plan.seconds * measured["peak"]() / 2 / each))
     with recorded(teacher) as seen:
-        ours = answer(rows[:n]).argmax(1)
-    count = operations(teacher.model, teacher.tokenizer, teacher.max_length)
-    lengths = encode_rows(teacher.tokenizer, rows[:n], teacher.max_length).lengths
-    done = sum(len(b["input_ids"]) * float(count(b["input_ids"].shape[1])) for _, b in seen)
-    measured = {"peak": peak(teacher.fast.dtype, device, plan.seconds / 2)}
-    measured |= own_measurements(teacher, rows[:n], int(lengths.sum()), list(seen), FACTORS if plan.everything else ())
+        teacher.logits(rows)
+    lengths = encode_rows(teacher.tokenizer, rows, read).lengths
+    measured |= own_measurements(teacher, rows, int(lengths.sum()), list(seen))
+    measured |= batch_sizes(teacher, int(np.median(lengths))) if everything else {}
     with tempfile.TemporaryDirectory() as folder:
-        ways, left_out = other_ways(where, device, teacher.fast.dtype, teacher.max_length, Path(folder), plan.everything)
+        ways, left_out = other_ways(where, device, fast.dtype, read, Path(folder), everything)
     same = {}
     for title, way in ways.items():
-        k = min(n, enough(way, rows[:n], plan.seconds, 1 if title.endswith("of 1") else BATCH))
-        same[title] = float((way(rows[:k]) == ours[:k]).mean())
-        measured[title] = timed(partial(way, rows[:k]), int(lengths[:k].sum()), device)
-    useful, width = float(count(lengths).sum()), int(teacher.model.config.hidden_size)
+        given, least = (mixed[: len(rows)], 4) if title.startswith("pipeline") else (rows, BATCH)
+        given = given[: enough(way, given, plan.seconds, least)]
+        same[title] = float((way(given) == teacher.logits(given).argmax(1)).mean())
+        measured[title] = timed(partial(way, given), int(encode_rows(teacher.tokenizer, given, read).lengths.sum()), device)
+    useful = float(count(lengths).sum())
+    done = sum(len(b["input_ids"]) * float(count(b["input_ids"].shape[1])) for _, b in seen)
+    width = int(getattr(fast.config, "hidden_size", 0))
     rates = in_turn(measured, plan.rounds, plan.limit)
     return Asked(name, precision, width, useful / int(lengths.sum()), 1 - useful / done, rates, same), left_out
+
+
+def _rows(teacher: Teacher) -> list[Row]:
+    "Texts as they come, or each with itself as a pair; on a GPU more than the sample has."
+    texts = some_texts(100_000)
+    times = 1 if cast(PreTrainedModel, teacher.fast).device.type == "cpu" else 8
+    return [(text,) * (teacher.n_texts or 1) for text in texts * times]

@@ -186,16 +186,15 @@ def operations(
 class Plan:
     "How long to measure."
 
-    seconds: float = 2.5  # that a measurement is to take
+    seconds: float = 1.5  # that a measurement is to take
     rounds: int = 5
-    limit: float = 100.0  # seconds after which no further round of a part begins
-    least: int = 48  # texts that the teacher labels
-    steps: int = 60  # of a training that count
-    texts: int = 6000  # that the student learns from
+    limit: float = 60.0  # seconds after which no further round of a part begins
+    steps: int = 40  # of a training that count
+    texts: int = 3000  # that the student learns from
     everything: bool = True  # also what needs to be compiled or exported, other sizes of batches, and stage 2
 
 
-QUICK = Plan(seconds=0.2, rounds=2, limit=8.0, least=24, steps=8, texts=1200, everything=False)
+QUICK = Plan(seconds=0.2, rounds=2, limit=8.0, steps=8, texts=1200, everything=False)
 
 # %% ../nbs/61_measuring.ipynb #61c0001c
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")  # of a processor, that matter for matrix products

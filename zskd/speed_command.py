@@ -43,7 +43,7 @@ def bench(
     from zskd.measuring import QUICK, Plan
 
     check_result_file(out)
-    result = measure(teacher, QUICK if quick else Plan(), device, say=lambda part: print(f"measuring: {part}", flush=True))
+    result = measure(teacher, QUICK if quick else Plan(), device, say=lambda text: print(text, flush=True))
     asked = {"teacher": teacher and Path(teacher).name, "out": Path(out).name, "quick": quick, "device": device}
     write_json(out, {"command": spell("bench", asked), **result})
     print(f"\n{bench_table(result)}\n\n{out}: the result")
