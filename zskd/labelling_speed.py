@@ -216,7 +216,7 @@ def other_ways(
             left_out[title] = first_line(e)
     return ways, left_out
 
-
+# %% ../nbs/66_labelling_speed.ipynb #66b00200
 def _n_texts(model: PreTrainedModel) -> int:
     own = getattr(model.config, "zskd", None)
     return (own.get("n_texts") or 1) if isinstance(own, dict) else 1

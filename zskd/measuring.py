@@ -222,7 +222,7 @@ def machine(
         **gpu,
     }
 
-
+# %% ../nbs/61_measuring.ipynb #61c00200
 def commit() -> str | None:  # short, marked if files differ from it; None if the package is installed without its repository
     "The commit of the code that runs."
     root = Path(__file__).resolve().parents[1] if "__file__" in globals() else Path.cwd()

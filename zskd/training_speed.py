@@ -59,7 +59,7 @@ class _Watch(Callback):
         "Without the first steps."
         return (len(self.ends) - WARM) / (self.ends[-1] - self.ends[WARM - 1])
 
-
+# %% ../nbs/66_training_speed.ipynb #66d00200
 @dataclass(frozen=True)
 class Lesson:
     "What a student learns in the comparison."
@@ -76,7 +76,7 @@ class Lesson:
     def batch_size(self) -> int:
         return default_batch_size(len(self.texts))
 
-
+# %% ../nbs/66_training_speed.ipynb #66d00201
 def make_lesson(
     teacher: Teacher,  # with a model; gives the student its size and its vocabulary
     plan: Plan,
@@ -197,7 +197,7 @@ class _Parts(Callback):
     def on_step(self, run: Any, step: int, loss: float) -> None:
         self.spent.append(self.spent[-1])
 
-
+# %% ../nbs/66_training_speed.ipynb #66d00210
 def loop_overhead(
     lesson: Lesson,
 ) -> float:  # 0 to 1
@@ -253,7 +253,7 @@ class _Whole(Callback):
         if self.counter is not None:
             self.counter.__exit__(None, None, None)
 
-
+# %% ../nbs/66_training_speed.ipynb #66d00220
 def stage_2(
     name: str,  # of the teacher, for the table
     teacher: Teacher,  # with a model
