@@ -15,6 +15,7 @@ LATE = {
     "commands",
     "student_commands",
     "dashboard_command",
+    "speed_command",
     "demo",
     "cli",
     "_site",

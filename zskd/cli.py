@@ -18,7 +18,7 @@ from errno import EDQUOT, EFBIG, ENOSPC
 from pathlib import Path
 from typing import Any, cast
 
-from . import commands, dashboard_command, demo, student_commands  # noqa: F401  they register the commands
+from . import commands, dashboard_command, demo, speed_command, student_commands  # noqa: F401  they register the commands
 from .errors import RunError, UserError, ZskdError, in_python, out_of_memory
 from .options import COMMANDS, PATHS, config_text, earlier_names, flag_of, make_parser, read_words
 from .processes import TERMINATED, team, terminate

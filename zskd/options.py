@@ -123,7 +123,7 @@ def add_option(
         how |= {"type": KINDS[option.kind][0], "metavar": option.value}
         how |= {"nargs": "+"} if option.many else {}
     if by_place:
-        added = parser.add_argument(option.name, **how, **({"nargs": "?"} if relaxed else {}))
+        added = parser.add_argument(option.name, **how, **({"nargs": "?"} if relaxed or not option.required else {}))
     else:
         if option.kind != "bool":
             how |= {"required": option.required and not relaxed, "default": None if option.required else option.default}
