@@ -30,7 +30,7 @@ def bench(
     device: str = "auto",  # as for `Teacher.load`
     say: Callable[[str], object] = lambda text: None,  # gets what is about to be measured, and ratios as soon as they are known
 ) -> dict[str, Any]:  # JSON types
-    "Measure how well zskd uses this machine. Raises `UserError` for a teacher that cannot be loaded."
+    "Measure how well zskd uses this machine. Raises `UserError` for a teacher that cannot be loaded or has no classes."
     plan, where = plan or Plan(), pick_device(device)
     precisions = ("fp32", "bf16") if pick_dtype(where) == torch.bfloat16 else ("fp32",)
     started, ratios, limits, rates, skipped = load_average(), [], {}, {}, []

@@ -340,7 +340,7 @@ def labelling_ratios(
     "The ratios of a teacher in one precision."
     rates, bf16 = asked.rates, asked.precision == "bf16"
     how: dict[str, Any] = {"teacher": asked.name, "precision": asked.precision}
-    ours, alone, highest = rates["labelling"], rates["model alone"], rates["peak"]
+    ours, alone, highest = rates["labelling"], rates["model alone"], rates["peak"].max()
     needed = asked.useful / (1 - asked.padding)  # operations per token, with padding
     aim = 0.8 if asked.width >= 768 and not bf16 else PEAK_AIMS[asked.precision]
     pipes = {name: r for name, r in rates.items() if name.startswith("pipeline")}
@@ -386,8 +386,9 @@ def labelling(
     precision: str = "fp32",  # 'fp32' or 'bf16'
     everything: bool = False,  # also other sizes of batches, and ways that need to be compiled or exported
 ) -> tuple[Asked, dict[str, str]]:  # the measurements; why other ways are left out
-    "Measure how fast a teacher answers. Raises `UserError` for a teacher that cannot be loaded."
+    "Measure how fast a teacher answers. Raises `UserError` for a teacher that cannot be loaded or has no classes."
     teacher = Teacher.load(where, device=str(device), precision=precision)
+    require(teacher.kind == "single_label", "is compared by its classes; use one that gives each text one class", teacher=name)
     read, fast = cast(int, teacher.max_length), cast(PreTrainedModel, teacher.fast)
     mixed, count = _rows(teacher), operations(cast(PreTrainedModel, teacher.model), teacher.tokenizer, read)
     measured = {"peak": peak(fast.dtype, device, plan.seconds / 2)}

@@ -23,7 +23,7 @@ from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, Trai
 from .callbacks import Batch, Callback
 from .generator import MaskedLMGenerator
 from .labelling_speed import some_texts
-from .losses import parse_loss
+from .losses import chosen_loss, parse_loss
 from .measuring import Plan, Ratio, in_turn, middle, peak, settle
 from .settings import Settings, default_batch_size
 from .stage2 import Stage2
@@ -157,7 +157,7 @@ def trainer_steps(
         model = copy.deepcopy(lesson.student.model).train()
         collate, ends = DataCollatorWithPadding(lesson.student.tokenizer), _Ends(watch, lesson.device)
         trainer = _OwnLoss(model, args, train_dataset=data, data_collator=collate, callbacks=[ends])
-        trainer.loss_of, trainer.losses = parse_loss(cast(str, usual.loss)), watch.losses
+        trainer.loss_of, trainer.losses = parse_loss(cast(str, chosen_loss(usual.loss))), watch.losses
         trainer.remove_callback(PrinterCallback)  # it prints times
         trainer.train()
     return watch
@@ -284,4 +284,4 @@ def stage_2(
         work = counter.get_total_flops()
         sides = {"run": lambda: work / run(False).seconds, "peak": peak(torch.float32, device, plan.seconds / 2)}
         found = in_turn(sides, plan.rounds, plan.limit)
-    return [middle("stage 2", "share of the matrix-product peak", found["run"], found["peak"], teacher=name)]
+    return [middle("stage 2", "share of the matrix-product peak", found["run"], found["peak"].max(), teacher=name)]
