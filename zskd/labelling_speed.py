@@ -396,12 +396,11 @@ def labelling(
     rows = typical(teacher, mixed, int(plan.seconds * measured["peak"]() / 2 / each))
     with recorded(teacher) as seen:
         teacher.logits(rows)
-    lengths = encode_rows(teacher.tokenizer, rows, read).lengths
+    lengths, same = encode_rows(teacher.tokenizer, rows, read).lengths, {}
     measured |= own_measurements(teacher, rows, int(lengths.sum()), list(seen))
     measured |= batch_sizes(teacher, int(np.median(lengths))) if everything else {}
     with tempfile.TemporaryDirectory() as folder:
         ways, left_out = other_ways(where, device, fast.dtype, read, Path(folder), everything)
-    same = {}
     for title, way in ways.items():
         given, least = (mixed[: len(rows)], 4) if title.startswith("pipeline") else (rows, BATCH)
         given = given[: enough(way, given, plan.seconds, least)]
