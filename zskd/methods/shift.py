@@ -64,7 +64,7 @@ def sure_rows(
 
 # %% ../../nbs/54_shift.ipynb #0e380502
 class ConfidentRows(Callback):
-    "Reads the rows of each class of which teacher and student are surest (KD3, 2307.11469, dynamic selection of instances)."
+    "Reads only the rows of each class on which teacher and student are surest (KD3, 2307.11469, dynamic selection of instances)."
 
     kinds = ("single_label",)
 
@@ -221,7 +221,7 @@ class SharedClassifier(Callback):
     def __init__(
         self,
         weight: float | Schedule = 1.0,  # of the distance in the loss
-        kl: bool = True,  # whether the loss of the answers counts, too; without it they count only for texts from elsewhere
+        kl: bool = True,  # whether the loss of the answers counts, too; without it they count only for texts that are not rows of the pool
         factor: int = 2,  # how much narrower than the teacher's vector the bottleneck of the projector is
         weighted: bool = True,  # whether rows count by the confidence of both models
         teacher: float | Schedule = FALLING,  # share of the teacher in the confidence, 0 to 1
@@ -291,7 +291,7 @@ def finish(self: SharedClassifier, run: Run, student: Student) -> Student:
 # %% ../../nbs/54_shift.ipynb #6363192c
 @patch
 def loss(self: SharedClassifier, run: Run, batch: Batch, student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> torch.Tensor:
-    "The weighted mean squared distance of the vectors; without `kl` also the loss of the answers to texts from elsewhere."
+    "The weighted mean squared distance of the vectors; without `kl` also the loss of the answers to other texts than the pool's."
     known = torch.from_numpy(batch.rows >= 0).to(student_logits.device)
     mine = run.student.model.classifier.project(cast(torch.Tensor, batch.pooled)[known].float())
     wanted = self.vectors[torch.from_numpy(batch.rows[batch.rows >= 0])].to(mine)
@@ -339,7 +339,7 @@ def info_nce(
 
 # %% ../../nbs/54_shift.ipynb #94693763
 class MixedDistributions(Callback):
-    "Trains the student to know a text with the style of another one (KD3, 2307.11469; MixStyle, 2104.02008)."
+    "Trains the student to recognise a text that has the style of another one (KD3, 2307.11469; MixStyle, 2104.02008)."
 
     kinds = ("single_label",)
 
