@@ -179,7 +179,7 @@ def consistency_terms(
     run: Run,  # in training
     batch: Batch,  # with the student's hidden states
 ) -> tuple[torch.Tensor, torch.Tensor]:  # two scalars: messages, states
-    "The shares that the student's messages miss of the teacher's, and decoded messages of the states: means of both layers. Asks the teacher."
+    "What the student's messages miss of the teacher's, and decoded messages of the states; means of both layers. Asks the teacher."
     layers, at = self.layers(run), same_pieces(run, batch)
     answer, device = run.ask(batch, states=(layers[1], -1)), batch.hidden_states[-1].device
     real, there = torch.from_numpy(at >= 0).to(device), torch.from_numpy(at[at >= 0]).to(device)
