@@ -42,6 +42,7 @@ setup(
         "dashboards": cfg["dash_requirements"].split(),
         "onnx": cfg["onnx_requirements"].split(),
         "endpoints": cfg["endpoints_requirements"].split(),
+        "energy": cfg["energy_requirements"].split(),
         "docs": cfg["docs_requirements"].split(),
         "dev": cfg["dev_requirements"].split(),
     },

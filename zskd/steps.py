@@ -232,21 +232,21 @@ def training_settings(
     # prior, selection, classifier, styles, talking, inconsistent, skeptical or roles
     method: str | None = None,
     generator: str | None = None,  # masked language model of the adversary, folder or hub name; the embedded one if not given
-    track: list[str] | None = None,  # experiment trackers to log to: tensorboard, wandb, … (in the run's folder, or with your account)
+    # experiment trackers to log to: tensorboard, wandb, … (in the run's folder, or with your account); codecarbon measures the energy
+    track: list[str] | None = None,
     seed: int = 0,  # of every random choice
     device: str = "auto",  # where to train: auto, cpu, cuda, …
 ) -> dict[str, Any]:  # arguments of `distill`
     "Choose the settings of the training. Raises `UserError` for those that are impossible."
     from zskd.distillation import run_settings
     from zskd.methods.index import make_methods
-    from zskd.tracking import TrackerCallback, check_trackers
+    from zskd.tracking import tracking_callbacks
 
     given = {"hidden": hidden, "epochs": epochs, "steps": steps, "batch_size": batch_size}
     settings = {"loss": loss, "lr": lr, "schedule": schedule, "held_out": held_out, "seed": seed}
     settings |= {name: value for name, value in given.items() if value is not None}
     run_settings(settings)
-    check_trackers(track or [])
-    callbacks = [*make_methods(method or []), *([TrackerCallback(track)] if track else [])]
+    callbacks = [*make_methods(method or []), *tracking_callbacks(track or [])]
     return {**settings, "adversary": make_stage2(adversary, generator), "callbacks": callbacks, "device": device}
 
 # %% ../nbs/81_steps.ipynb #369d6d43
