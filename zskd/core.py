@@ -188,7 +188,7 @@ def one_line(
 
 # %% ../nbs/04_core.ipynb #e3eecfab
 def digest(
-    *parts: str | bytes | Iterable[str],  # strings, bytes, or iterables of strings
+    *parts: str | bytes | Iterable[str | bytes],  # strings, bytes, or iterables of them
 ) -> str:  # 64 hexadecimal characters
     "SHA-256 of the strings in order and of their lengths; grouping into arguments does not matter."
     h = hashlib.sha256()

@@ -102,11 +102,11 @@ def weights_digest(
     model: torch.nn.Module,  # any module
 ) -> str:  # 64 hexadecimal characters
     "The SHA-256 of names, shapes and bytes of the state dict, which identifies the weights."
-    parts = []
-    for name, tensor in sorted(model.state_dict().items()):
-        data = tensor.detach().cpu().contiguous().view(torch.uint8) if tensor.dim() else tensor.detach().cpu().reshape(1).view(torch.uint8)
-        parts += [name, str(tuple(tensor.shape)), data.numpy().tobytes()]
-    return digest(*parts)
+    def parts() -> Iterator[str | bytes]:  # one tensor at a time, because a large model has no room for a second copy
+        for name, tensor in sorted(model.state_dict().items()):
+            yield from (name, str(tuple(tensor.shape)), tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+
+    return digest(parts())
 
 # %% ../nbs/16_models.ipynb #d58b8c76
 def first_line(
