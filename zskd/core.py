@@ -85,10 +85,11 @@ def pick_dtype(
 
 # %% ../nbs/04_core.ipynb #aa65e40d
 def pick_device(
-    name: str = "auto",  # `'auto'`, or anything that `torch.device` takes, such as `'cpu'`, `'cuda:1'` or `'mps'`
+    # `'auto'`, or anything that `torch.device` takes, such as `'cpu'`, `'cuda:1'` or `'mps'`; `'split'`, for teachers, is as `'auto'`
+    name: str = "auto",
 ) -> torch.device:  # one that exists
     "The device to compute on: the first GPU, else Apple's MPS, else the processor. Raises `UserError` for an unknown or missing device."
-    if name == "auto":
+    if name in ("auto", "split"):
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -45,7 +45,7 @@ def with_task(
     teacher: str | Path | Teacher,  # folder or hub name of a text classifier, or a loaded one
     task: str | Task | None = None,  # a known task's name or a `Task`; None: the teacher's own classes
     n_texts: int | None = None,  # texts per input, 1 or 2, where neither the task nor the teacher says it
-    device: str = "auto",  # where to compute: auto, cpu, cuda, …
+    device: str = "auto",  # where to compute: auto, cpu, cuda, …; split: a large teacher over all devices
 ) -> tuple[Teacher, Task]:  # the teacher with its classes in the task's order, and the task
     "A teacher and its task. Raises `UserError` if they do not fit each other."
     known = get_task(task) if isinstance(task, str) else task  # a wrong name should not have to wait for the model
@@ -360,7 +360,7 @@ def distill(
     cache: str | Path | None = None,  # folder of the teacher's logits; None: `out/logits`
     seed: int = 0,  # of every random choice
     resume: bool = False,  # continue a run of this folder
-    device: str = "auto",  # where to compute: auto, cpu, cuda, …
+    device: str = "auto",  # where to compute: auto, cpu, cuda, …; split: a large teacher over all devices
     **settings: Any,  # further arguments of `Distiller`: `loss`, `epochs`, `lr`, `callbacks`, …
 ) -> Distiller:  # finished; its `distilled` is the student, which is also in `out/student`
     "Distil on plain text (Rashid et al. 2020, 2012.15495). Raises `UserError` before the teacher is asked, `RunError` on failure."

@@ -8,13 +8,17 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from logging import ERROR, getLogger
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import align_module_device
 from safetensors import SafetensorError
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import (
@@ -34,8 +38,8 @@ from .errors import RunError, UserError, out_of_memory, require
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
            'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
-           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'state_width',
-           'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
+           'load_split', 'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of',
+           'state_width', 'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
 
 # %% ../nbs/16_models.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -102,9 +106,14 @@ def weights_digest(
     model: torch.nn.Module,  # any module
 ) -> str:  # 64 hexadecimal characters
     "The SHA-256 of names, shapes and bytes of the state dict, which identifies the weights."
+
     def parts() -> Iterator[str | bytes]:  # one tensor at a time, because a large model has no room for a second copy
         for name, tensor in sorted(model.state_dict().items()):
-            yield from (name, str(tuple(tensor.shape)), tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            owner, _, last = name.rpartition(".")
+            with align_module_device(model.get_submodule(owner)) if tensor.is_meta else nullcontext():  # it is on the disk
+                tensor = getattr(model.get_submodule(owner), last) if tensor.is_meta else tensor
+                data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+            yield from (name, str(tuple(tensor.shape)), data)
 
     return digest(parts())
 
@@ -311,6 +320,22 @@ def load_on_device(
     model, tokenizer = load_classifier(name, role, trained=trained, **plain)
     model.to(device).requires_grad_(False)
     return model, model if dtype == model.dtype else copy.deepcopy(model).to(dtype), tokenizer
+
+# %% ../nbs/16_models.ipynb #16c10002
+def load_split(
+    name: str | Path,  # folder, or hub name
+    dtype: torch.dtype,  # in which precision
+    max_memory: Mapping[int | str, int | str] | None = None,  # of each device, such as {0: '20GiB', 'cpu': '60GiB'}; None: what is free
+    role: str = "teacher",  # as in `load_classifier`
+) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # as from `load_on_device`, the model twice
+    "Load a classifier over all GPUs, the processor and the disk, for predictions."
+    spilled = tempfile.TemporaryDirectory(prefix="zskd-")
+    where = {"device_map": "auto", "offload_folder": spilled.name, "max_memory": dict(max_memory) if max_memory else None}
+    getLogger("accelerate.big_modeling").setLevel(ERROR)  # it warns that weights are on the disk
+    model, tokenizer = load_classifier(name, role, trained=True, dtype=dtype, **where)
+    weakref.finalize(model, spilled.cleanup)
+    model.requires_grad_(False)
+    return model, model, tokenizer
 
 # %% ../nbs/16_models.ipynb #43039265
 def reading_limit(

@@ -107,7 +107,7 @@ def open_teacher(
     labels: list[str] | None = None,  # other names for the teacher's classes, such as NEG=negative POS=positive
     allow_unnamed: bool = False,  # with --task: accept classes named LABEL_0, LABEL_1, …, taken to be in its order
     max_length: int | None = None,  # tokens that the teacher reads, the rest is cut (if not given: 128, and up to 512 for its score)
-    device: str = "auto",  # where to compute: auto, cpu, cuda, …
+    device: str = "auto",  # where to compute: auto, cpu, cuda, …; split: a large teacher over all GPUs, the processor and the disk
     precision: str = "auto",  # of the teacher: auto, bf16 or fp32
 ) -> tuple[Teacher, Task]:  # the teacher with its classes in the task's order, and the task
     "Load a teacher and determine its task. Raises `UserError` if they do not fit each other."

@@ -27,7 +27,18 @@ from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answ
 from .errors import RunError, UserError, out_of_memory, require
 from .kinds import check_kind, kind_of, probabilities
 from .metrics import Classifier
-from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
+from zskd.models import (
+    READ,
+    class_names,
+    first_line,
+    load_on_device,
+    load_split,
+    pad_id,
+    reading_lengths,
+    reading_limit,
+    short_name,
+    weights_digest,
+)
 from .read_answers import label_finder, reader_of
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels
 from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
@@ -327,7 +338,8 @@ def _choose_padding(
 def _fits(model: PreTrainedModel, pad: Padding, probes: list[tuple[Encoded, np.ndarray]]) -> bool:
     "Whether each input gets the same answer in a batch as alone."
     try:
-        return all(_same(_forward(model, pad, encoded, np.arange(len(alone))), alone, SAME) for encoded, alone in probes)
+        close = SAME if model.dtype == torch.float32 else 1000 * SAME
+        return all(_same(_forward(model, pad, encoded, np.arange(len(alone))), alone, close) for encoded, alone in probes)
     except (ValueError, IndexError):
         return False
 
@@ -358,9 +370,10 @@ def _rounds_only(fast: PreTrainedModel, pad: Padding, probes: list[tuple[Encoded
 def load(
     cls: Teacher,
     name: str | Path,  # folder, hub name, or a JSON file that describes a language model and its prompt
-    device: str = "auto",  # 'auto', 'cpu', 'cuda', …
+    device: str = "auto",  # 'auto', 'cpu', 'cuda', …, or 'split': a large model over all GPUs, the processor and the disk
     precision: str = "auto",  # 'auto' (bfloat16 where the hardware has it), 'bf16' or 'fp32'
     max_length: int | None = None,  # tokens read of an input; None: 128, and up to 512 for scoring
+    max_memory: Mapping[int | str, int | str] | None = None,  # with 'split': of each device, such as {0: '20GiB', 'cpu': '60GiB'}
 ) -> Teacher:
     "Load a Hugging Face classifier of texts. Raises `UserError` for a bad folder or another model, `RunError` if the hub is out of reach."
     if str(name).lower().endswith(".json") and Path(name).name != "config.json":  # that one belongs to a folder
@@ -369,12 +382,12 @@ def load(
     require(max_length is None or max_length >= 8, "must be at least 8 tokens", max_length=max_length)
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    model, fast, tokenizer = load_on_device(name, where, dtype)
+    model, fast, tokenizer = load_split(name, dtype, max_memory) if device == "split" else load_on_device(name, where, dtype)
     who, own = f"teacher {short_name(name)}", getattr(model.config, "zskd", None)  # notes of this package
     n_texts = own.get("n_texts") if isinstance(own, dict) else None
     length, scored = reading_lengths(who, model, tokenizer, max_length)
     pad, probes = _choose_padding(who, model, tokenizer, _reader_of(model, tokenizer, length), n_texts)
-    if kind_of(model.config) == "score":  # a score has no close calls that could be computed again
+    if fast is not model and kind_of(model.config) == "score":  # a score has no close calls that could be computed again
         fast, dtype = model, torch.float32
     elif fast is not model and not _rounds_only(fast, pad, probes):
         warnings.warn(f"{who}: its answers in bfloat16 depend on the batch, so it answers in float32", stacklevel=2)
