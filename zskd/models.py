@@ -313,8 +313,12 @@ def load_on_device(
     dtype: torch.dtype,  # in which precision
     role: str = "teacher",  # as in `load_classifier`
     trained: bool = True,  # as in `load_classifier`
+    split: bool = False,  # whether to use all GPUs, the processor and the disk, as `load_split` does
+    max_memory: Mapping[int | str, int | str] | None = None,  # for `load_split`
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # the model in float32, its copy in `dtype`, its tokenizer
     "Load a classifier for predictions. If `dtype` is float32, the copy is the model itself."
+    if split:
+        return load_split(name, dtype, max_memory, role)
     eager = device.type == "cpu" and dtype == torch.float32  # faster there, with small batches
     plain = {"attn_implementation": "eager"} if eager else {}
     model, tokenizer = load_classifier(name, role, trained=trained, **plain)

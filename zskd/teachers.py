@@ -27,18 +27,7 @@ from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answ
 from .errors import RunError, UserError, out_of_memory, require
 from .kinds import check_kind, kind_of, probabilities
 from .metrics import Classifier
-from zskd.models import (
-    READ,
-    class_names,
-    first_line,
-    load_on_device,
-    load_split,
-    pad_id,
-    reading_lengths,
-    reading_limit,
-    short_name,
-    weights_digest,
-)
+from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
 from .read_answers import label_finder, reader_of
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels
 from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
@@ -382,7 +371,7 @@ def load(
     require(max_length is None or max_length >= 8, "must be at least 8 tokens", max_length=max_length)
     where = pick_device(device)
     dtype = pick_dtype(where, precision)
-    model, fast, tokenizer = load_split(name, dtype, max_memory) if device == "split" else load_on_device(name, where, dtype)
+    model, fast, tokenizer = load_on_device(name, where, dtype, split=device == "split", max_memory=max_memory)
     who, own = f"teacher {short_name(name)}", getattr(model.config, "zskd", None)  # notes of this package
     n_texts = own.get("n_texts") if isinstance(own, dict) else None
     length, scored = reading_lengths(who, model, tokenizer, max_length)
