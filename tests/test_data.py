@@ -82,7 +82,7 @@ def test_the_quotes_of_a_field_do_not_reach_a_model(tmp_path):
             "ragged.tsv",
             "id\ttext\tlabel\n1\twarm\t1\n\tlost\n3\tcold\t0\n",
             [],
-            "line 3 has 2 fields but the header 3 (id, text, label); fix it, or skip bad lines",
+            "line 3 has 2 fields but the header 3 (id, text, label); fix it (commands that read many texts can skip bad lines)",
         ),
         ("deep.jsonl", "[" * 100_000, [], "is JSON that is nested too deeply"),
         ("~nosuchuser/a.tsv", None, [], "there is no user 'nosuchuser'"),

@@ -75,7 +75,7 @@ def divide(
     there: bool = False,  # whether the answers to the pool are there already
 ) -> tuple[int, dict[str, int]]:  # rows of the pool, and questions by purpose
     "Divide the questions of a run. Raises `UserError` if they are not enough."
-    require(limit >= 1, "must be 1 or more", max_queries=limit)
+    require(isinstance(limit, int) and limit >= 1, "must be 1 or more, and a whole number", max_queries=limit)
     left = limit - score * each
     text = f"the score takes {score * each:,} questions; leave --data out and score later with zskd evaluate, or give a higher limit"
     require(left > 0, text, max_queries=limit)
@@ -248,10 +248,11 @@ def answered(
         logits = teacher.logits(cast(TextPool, pool), cache=cache, desc="label")
     except OutOfQueries:
         rows = _known(teacher, rows, cache, ledger.shard)
-        lost = f"{ledger.asked['pool']:,} questions for the pool were asked, and {len(rows):,} rows have an answer; the others were lost"
+        lost = f"{ledger.asked['pool']:,} questions for the pool were asked, and {len(rows):,} rows have an answer"
+        lost += "; the others were lost when the run was killed or the teacher failed"
         if len(rows) < LEAST:
-            raise RunError(f"{lost} when the run was killed, so start again with another limit and folder") from None
-        warnings.warn(f"{lost} when the run was killed, so the pool has {len(rows):,} of {len(pool):,} rows", stacklevel=2)
+            raise RunError(f"{lost}, so start again with another limit and folder") from None
+        warnings.warn(f"{lost}, so the pool has {len(rows):,} of {len(pool):,} rows", stacklevel=2)
         logits = teacher.logits(rows, cache=cache)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"interrupted ({ledger.asked['pool']:,} questions were asked; the answers are stored)") from None

@@ -330,9 +330,11 @@ def print_questions(
     elif price is not None:
         recipe = chosen_recipe(task, given["kind"], given["recipe"], given["oversample"])
         asked = plan.teacher.each * (round(plan.n * (recipe.oversample if recipe.balance else 1)) if rows is None else len(rows))
-        start = " and more for the student's start" * (plan.teacher.model is not None and given["init"] in ("auto", "teacher"))
+        own = plan.teacher.model is not None and given["init"] in ("auto", "teacher")
+        start = " and about one for each piece of the student's vocabulary (none with --init words)" * own
         more = " and more during training" * asks_in_training(plan.training)
-        print(f"asks the teacher {asked:,} questions for the pool{start}{more}; the pool costs at most {price_of(asked, price)}")
+        limit = "; --max-queries limits the whole run" * bool(start or more)
+        print(f"asks the teacher {asked:,} questions for the pool{start}{more}; the pool costs at most {price_of(asked, price)}{limit}")
 
 
 def print_asked(

@@ -161,7 +161,7 @@ def _notes(examples: Examples, zero_shot: bool | None, answers: Mapping[str, int
     if examples.is_sample:
         complete = f"The evaluation set is a sample: {n:,} of {examples.of:,} rows of the {split} set."
     elif examples.of is None:
-        complete = f"The evaluation set has {n:,} rows; whether it is complete is not known."
+        complete = f"The evaluation set has {n:,} row{'s' * (n != 1)}; whether it is complete is not known."
     else:
         complete = f"The evaluation set is the complete {split} set: {n:,} rows."
     scarce = scarce_answers(answers, examples.task.kind, rows) if answers else ""
@@ -364,7 +364,7 @@ def _summary(data: Mapping[str, Any]) -> str:
         kept = "The teacher's score is 0, so the student's share of it is not defined"
     else:
         kept = f"The student keeps {share:.1f} % of its teacher's {metric}"
-    size = ", its size relative to the teacher is not known" if smaller is None else f" and is {_times(smaller)} times smaller"
+    size = " (the size of its teacher is not known)" if smaller is None else f", and the student is {_times(smaller)} times smaller"
     inputs = f"{data['n']:,} input{'s' * (data['n'] != 1)}"
     agree = "order alike {} of the pairs of" if data.get("kind") == "score" else "agree on {} of"
     return f"{kept}{size}; the two {agree.format(_percent(data['agreement']))} {inputs} (KL {data['kl']:.3f} nats)."

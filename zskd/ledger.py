@@ -98,10 +98,12 @@ def _ask(teacher: Teacher, rows: list[Row], ledger: Ledger, cache: Path) -> np.n
         return read_shard(path)
     most, before = len(rows) * teacher.each, teacher.asked() if teacher.asked else 0
     ledger.take(most)
-    logits = check_logits(teacher.compute(rows), rows, teacher.labels)
-    write_shard(path, logits)
-    if teacher.asked:  # some answers may have cost nothing
-        ledger.give_back(most - (teacher.asked() - before))
+    try:
+        logits = check_logits(teacher.compute(rows), rows, teacher.labels)
+        write_shard(path, logits)
+    finally:
+        if teacher.asked:  # some answers may have cost nothing, or have not come
+            ledger.give_back(most - (teacher.asked() - before))
     return logits
 
 # %% ../nbs/46_ledger.ipynb #46d0000d

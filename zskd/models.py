@@ -82,6 +82,8 @@ def _check_weights(folder: Path, names: set[str]) -> None:
             raise UserError(f"{folder}: is the folder of a pretraining; its encoder is {folder}/encoder")
         if (folder / "student" / "config.json").exists():
             raise UserError(f"{folder}: is the folder of a run; its student is {folder}/student")
+        if any(name.endswith(".onnx") for name in names):
+            raise UserError(f"{folder}: is an export; give the folder of the student that it was made from")
         raise UserError(f"{folder}: has no weights (model.safetensors); was the download interrupted?")
     index = folder / "model.safetensors.index.json"
     if index.exists():

@@ -71,6 +71,8 @@ def score_scores(
 ) -> dict[str, Any]:  # spearman, pearson, ndcg, n
     "Correlations and NDCG@10 (Järvelin and Kekäläinen 2002) of scores. A constant score correlates with nothing: 0."
     truth, lists = examples.labels, _lists(examples)
+    text = "the right scores are all alike, so there is no order to compare; give examples that differ"
+    require(len(truth) > 1 and truth.min() < truth.max(), text, examples=None)
     gain = truth - truth.min()  # NDCG needs gains of 0 or more
     ndcg = [ndcg_score([gain[rows]], [scores[rows]], k=AT) if len(rows) > 1 else 1.0 for rows in lists]
     return {**correlations(scores, truth), "ndcg": float(np.mean(ndcg)), "n": len(truth)}

@@ -52,7 +52,8 @@ def export(
     rows = sentence_rows(corpus, column, n, small.notes.get("n_texts") or 1, skip_bad_lines)
     rule = kept_rule(student)
     exports = export_onnx(small, out, int8, rule.temperature if rule else 1.0)
-    print(f"{'':12}  same answer  largest difference of a probability  kilobytes  ms for one text")
+    what = f"largest difference of a {'score' if small.kind == 'score' else 'probability'}"
+    print(f"{'':12}  same answer  {what:>35}  kilobytes  ms for one text")
     for line in compare(small, exports, rows):
         difference, size = f"{line['largest_difference']:35.4f}", f"{line['bytes'] / 1000:9,.0f}"
         print(f"{line['model']:12}  {line['agreement']:11.1%}  {difference}  {size}  {line['latency_ms']:15.2f}")
@@ -147,7 +148,8 @@ def by_rule(
 
     cascade = Cascade(model, Teacher.load(teacher) if teacher else None, rule=rule)
     found = cascade.answer(rows)
-    print(f"the student is unsure about {found.unsure.sum():,} of {len(rows):,} texts", file=sys.stderr)
+    said = "its probabilities are made as sure as it is right, by the rule's temperature"
+    print(f"the student is unsure about {found.unsure.sum():,} of {len(rows):,} texts; {said}", file=sys.stderr)
     if cascade.teacher is not None and cascade.teacher.spent:
         print(f"{cascade.teacher.name}: {cascade.teacher.spent()}", file=sys.stderr)
     if len(rows) >= 20:
@@ -192,9 +194,9 @@ def cascade(
     for level in sorted({*LEVELS, agreement}):
         made = rule if level == agreement else Rule.fit(logits, answers, level, risk, kind=student.kind)
         cost = f"  {expected_cost(made.asked, price)['per_1000']:22.4g}" * (price > 0)
-        print(f"{level:9.1%}  {made.asked:13.1%}{cost}{'  (kept)' if level == agreement else ''}")
+        print(f"{level:9.1%}  {made.asked:13.1%}{cost}{'  (kept)' if level == agreement and made.threshold < math.inf else ''}")
     if rule.threshold == math.inf:
-        print("\nthe teacher would be asked about everything: lower --agreement, or give more texts")
+        raise UserError("the teacher would be asked about everything, so no rule is kept; lower --agreement, or give more texts")
     print(f"\n{rule.save(f'{run}/student')}: the rule; zskd predict follows it")
     if data is None:
         print("its promise is about text like the run's held-out rows; with --data FILE it is about texts of your own")

@@ -288,7 +288,7 @@ def no_column(
     return UserError(f"{path}: has no column {column!r}; {shown}")
 
 # %% ../nbs/06_tables.ipynb #8a51a34e
-_REMEDY = "fix it, or skip bad lines"
+_REMEDY = "fix it (commands that read many texts can skip bad lines)"
 Found = Iterator[tuple[str, "list[Any] | UserError"]]  # place, and the values of a row or its error
 
 # %% ../nbs/06_tables.ipynb #8cf036e3

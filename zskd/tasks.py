@@ -388,7 +388,8 @@ _LABEL_COLUMNS = ("label", "gold_label", "is_duplicate", "Quality", "score")
 def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[str]:
     "The text columns and the label column, or the columns of all labels if each has its own."
     texts = [task.columns, *(PAIR_COLUMNS if task.glue and task.n_texts == 2 else ())]
-    labels = (task.label_column,) if task.label_column else _LABEL_COLUMNS if task.glue else _LABEL_COLUMNS[:1]
+    usual = _LABEL_COLUMNS if task.glue else ("label", "score") if task.kind == "score" else ("label",)
+    labels = (task.label_column,) if task.label_column else usual
     places: list[tuple[str, ...]] = [(c,) for c in labels]
     if task.kind == "multi_label" and not task.label_column:
         places += [task.labels, ("labels",)]
