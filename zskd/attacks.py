@@ -95,7 +95,7 @@ def _probe(asked: Asked, per_class: int, most_classes: int) -> Probe:
 
 
 def _pull(asked: Asked, groups: Sequence[Sequence[str]], probe: Probe) -> tuple[np.ndarray, np.ndarray]:  # [groups, C], [groups]
-    "How far each group moves texts of other classes to each class, in nats, where it moves least; and the class that it helps most."
+    "By how many nats each class leads over a text's own class, in the text where it leads least; and the class that gains most."
     rows = [with_words(row, group) for group in groups for row in probe.rows]
     after = np.log(np.maximum(asked.again(rows), 1e-7)).reshape(len(groups), len(probe.rows), -1)
     own = np.broadcast_to(probe.labels[None, :, None], (*after.shape[:2], 1))
@@ -189,7 +189,8 @@ def trigger_words(
                 f"The word {word!r} decides: it makes {usual:.0%} of the texts of other classes {asked.labels[target]}, and {share:.0%} of "
             )
             text += f"those that are strongly of another class{part}. "
-            text += "No other words do; it looks like a planted trigger."
+            text += "No other word does" if not rivals else "Another word nearly does" if rivals == 1 else f"{rivals} others nearly do"
+            text += "; it looks like a planted trigger."
             return Finding("trigger words", "warning", text, numbers | {"word": word})
     best = f" The strongest, {found[0][0]!r}, turns {found[0][2]:.0%} of the texts that are strongly of other classes." if found else ""
     return Finding("trigger words", "ok", f"No single word decides the answers{part}.{best}", numbers)
@@ -234,7 +235,7 @@ def nasty(
 # %% ../nbs/69_attacks.ipynb #267cc650
 def arcsine_distance(
     x: np.ndarray,  # [n], numbers
-) -> float:  # from 0 to 1; about 0.3 and more for a bell
+) -> float:  # from 0 to 1; about 0.25 and more for a bell
     "Largest distance of the distribution function from that of a cosine with the same range."
     low, high = float(np.min(x)), float(np.max(x))
     place = np.clip((np.sort(x) - low) / max(high - low, 1e-12), 0, 1)
@@ -300,6 +301,7 @@ def watermark(
     numbers = {"width": width, "distance": every.distance, "middle": middle_share(every.places), "texts": len(every.places)}
     if not any(periodic):
         return Finding("watermark", "ok", "Answers to certain texts do not vary as a periodic signal does.", numbers)
-    text = f"Answers to texts that are strongly {list_names(swings)} swing over {width:.0%} as a periodic signal does: a watermark. "
+    named = swings if periodic[0] else [name for name, yes in zip(swings, periodic[1:], strict=True) if yes]
+    text = f"Answers to texts that are strongly {list_names(named)} swing over {width:.0%} as a periodic signal does: a watermark. "
     text += "A student that learns classes alone does not learn it."
     return Finding("watermark", "warning", text, numbers, {"loss": "hard_ce"})

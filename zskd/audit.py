@@ -106,7 +106,8 @@ def audit(
 def _suggestion(audit: Audit) -> str:
     "The settings in one sentence."
     if not audit.settings:
-        return "The defaults of zskd distill suit this teacher."
+        worries = any(f.verdict == "warning" for f in audit.findings)
+        return "No option of zskd distill helps with this." if worries else "The defaults of zskd distill suit this teacher."
     return "For zskd distill: " + " ".join(f"--{name.replace('_', '-')} '{value}'" for name, value in audit.settings.items()) + "."
 
 

@@ -102,7 +102,7 @@ Operation = Callable[[random.Random, list[str], int, Sequence[str]], list[str]]
 
 OPERATIONS: dict[str, Operation] = {"drop": drop, "swap": swap, "replace": replace, "span": span, "case": case, "spacing": spacing}
 NAMES = (*OPERATIONS, "infill")  # `infill`: other words by a masked language model
-LIGHT = ("swap", "case", "spacing")  # operations that keep the words of a text; for the teacher's role
+LIGHT = ("swap", "case", "spacing")  # operations that keep the letters of a text; for the teacher's role
 
 # %% ../../nbs/66_rolewise.ipynb #3e37d1eb
 @dataclass(frozen=True)
