@@ -251,7 +251,6 @@ def load_classifier(
 
 # %% ../nbs/16_models.ipynb #0b72092f
 OTHER_HEADS = {  # end of an architecture's name: what such a model does
-
     "ForQuestionAnswering": "marks answers in a text (question answering)",
     "ForMultipleChoice": "chooses among several texts (multiple choice)",
     "ForNextSentencePrediction": "says whether one sentence follows another (next sentence prediction)",
@@ -316,7 +315,7 @@ def load_on_device(
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # the model in float32, its copy in `dtype`, its tokenizer
     "Load a classifier for predictions. If `dtype` is float32, the copy is the model itself."
     eager = device.type == "cpu" and dtype == torch.float32  # faster there, with small batches
-    plain = {"attn_implementation": "eager"} if eager else {}
+    plain: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
     model, tokenizer = load_classifier(name, role, trained=trained, **plain)
     model.to(device).requires_grad_(False)
     return model, model if dtype == model.dtype else copy.deepcopy(model).to(dtype), tokenizer

@@ -51,14 +51,13 @@ def fit_width(
     width: int,  # wanted
 ) -> Answers:  # [n, width, C] or [n, width]
     "Answers with another number of places: empty ones are added, or the last ones are cut off."
-    cut = numbers[:, :width]
-    missing, empty = width - cut.shape[1], float("nan") if numbers.ndim == 3 else NO_TAG
-    if not missing:
-        return cut
-    shape = (len(cut), missing, *cut.shape[2:])
-    if isinstance(cut, torch.Tensor):
-        return torch.cat([cut, cut.new_full(shape, empty)], 1)
-    return np.concatenate([cut, np.full(shape, empty, cut.dtype)], 1)
+    missing, empty = width - numbers.shape[1], float("nan") if numbers.ndim == 3 else NO_TAG
+    if missing <= 0:
+        return numbers[:, :width]
+    shape = (len(numbers), missing, *numbers.shape[2:])
+    if isinstance(numbers, torch.Tensor):
+        return torch.cat([numbers, numbers.new_full(shape, empty)], 1)
+    return np.concatenate([numbers, np.full(shape, empty, numbers.dtype)], 1)
 
 
 def stacked(
