@@ -82,7 +82,7 @@ def _use(student: Any, n_texts: int | None) -> str:
 
 It reads {reads} (the first {student.max_length} pieces) and answers {_answers(student)}."""
 
-
+# %% ../nbs/34_cards.ipynb #34a0b001
 def _answers(student: Any) -> str:
     "What a student answers, in words."
     if student.kind == "score":

@@ -35,9 +35,9 @@ from .kinds import kind_of
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
-           'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
-           'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of', 'state_width',
-           'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
+           'open_model', 'pad_id', 'give_pad_token', 'model_class', 'load_classifier', 'load_masked_lm',
+           'load_on_device', 'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer',
+           'inputs_of', 'state_width', 'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
 
 # %% ../nbs/16_models.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -231,6 +231,13 @@ def give_pad_token(
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
 
 # %% ../nbs/16_models.ipynb #0014ed38
+def model_class(
+    tags: bool,  # whether it gives each word a class, or each text an answer
+) -> type:
+    "The class of transformers for a classifier."
+    return AutoModelForTokenClassification if tags else AutoModelForSequenceClassification
+
+
 def load_classifier(
     name: str | Path,  # folder, or hub name
     role: str = "model",  # what it is loaded as, for the error: 'teacher', 'base', 'init', …
@@ -241,8 +248,7 @@ def load_classifier(
     "Load model and tokenizer. Raises `UserError` for a bad folder or no classifier, `RunError` if the hub cannot be reached."
 
     def choose(config: PretrainedConfig) -> type:
-        of_words = trained and kind_of(config) == "tags" if tags is None else tags
-        return AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
+        return model_class(trained and kind_of(config) == "tags" if tags is None else tags)
 
     model, tokenizer, missing = open_model(choose, name, role, "text classifier", _check_config if trained else None, **kwargs)
     if trained:

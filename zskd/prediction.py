@@ -180,7 +180,7 @@ def _answer_cells(z: np.ndarray, p: np.ndarray, model: Classifier) -> dict[str, 
     names = [name for name, yes in zip(model.labels, found, strict=True) if yes]
     return {"labels": names, **{f"p({name})": round(float(x), 4) for name, x in zip(model.labels, p, strict=True)}}
 
-
+# %% ../nbs/62_prediction.ipynb #62a0b001
 def write_lines(
     lines: Iterable[dict[str, Any]],  # from `answer_lines`
     out: TextIO,  # to write to

@@ -39,7 +39,6 @@ from .processes import team
 from .settings import SCHEDULES, Settings, default_batch_size, loss_name
 from .stage2 import Stage2
 from .students import Student
-from .tags import NO_TAG
 from .tasks import Row, Task, TextPool, as_texts, match_labels
 from .teachers import Teacher, stored_logits
 from .tokens import Encoded
@@ -419,7 +418,7 @@ def _majority(self: PreparedRun) -> float:  # 0 to 1
     if self.start.kind == "score":
         return 0.5
     found = predictions(held, self.start.kind)
-    found = found[found != NO_TAG] if self.start.kind == "tags" else found
+    found = found[found >= 0] if self.start.kind == "tags" else found  # words with an answer
     return float(np.unique(found, axis=0, return_counts=True)[1].max() / len(found))
 
 # %% ../nbs/63_preparation.ipynb #54d48757

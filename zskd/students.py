@@ -23,13 +23,7 @@ from fastcore.basics import patch
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .cards import is_own, shareable, write_card
 from .core import ASSETS, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, write_sealed
@@ -37,7 +31,7 @@ from .corpora import Corpus, load_corpus
 from .errors import RunError, UserError, require
 from .kinds import PROBLEM_TYPES, kind_of
 from .metrics import Classifier
-from .models import give_pad_token, load_classifier, model_folder, reading_limit
+from .models import give_pad_token, load_classifier, model_class, model_folder, reading_limit
 from .shapes import FAMILY, CnnShape, Shape, best_shape, family_for, label_maps, preset_config, require_positive, shape_of
 from .starts import copy_layers, piece_states, start_embeddings, start_layers, start_words, word_reactions
 from .tags import word_logits
@@ -400,7 +394,7 @@ def _random_model(
     else:
         shape = replace(shape, vocab_size=len(tokenizer))
         config = shape.config(labels, max_length, tokenizer.pad_token_id)
-    model = (AutoModelForTokenClassification if tags else AutoModelForSequenceClassification).from_config(config)
+    model = model_class(tags).from_config(config)
     if tags:  # by this it is known what the numbers mean
         model.config.architectures = [type(model).__name__]
     return model.eval(), shape
