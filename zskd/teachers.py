@@ -147,7 +147,7 @@ def stored_logits(
 def _check_labels(labels: tuple[str, ...], kind: str) -> None:
     "Raise `UserError` for names that no teacher of this kind has."
     check_kind(kind)
-    check_of_texts(kind, "a function", "a teacher made of one")
+    require(kind != "tags", "a function gives one answer for each text; give the folder of a model that tags words", kind=kind)
     shown = ", ".join(labels)
     fewest, what = (2, "a classifier has at least two classes") if kind == "single_label" else (1, "a teacher has at least one label")
     require(len(set(labels)) >= max(fewest, len(labels)), f"{what}, with different names", labels=shown)
