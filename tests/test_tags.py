@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from made_teachers import TAGS, embedded, rule_tags, save, stars, tagger, with_entities
-from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+from tokenizers import ByteLevelBPETokenizer, Tokenizer
+from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
 import zskd
 from zskd.audit import audit
@@ -30,6 +31,7 @@ from zskd.students import Student
 from zskd.tags import NO_TAG, answered, fit_width, stacked
 from zskd.tasks import TASKS, Examples, Task
 from zskd.teachers import Teacher
+from zskd.tokens import encode_words
 from zskd.training import Distiller
 
 SMALL = {"n": 1200, "n_params": 300_000, "vocab_size": 3000, "steps": 120, "batch_size": 32, "max_length": 64}
@@ -300,3 +302,13 @@ def test_tags_in_files_are_checked(run, tmp_path):
         refused(lambda: run.task.load(data=file), said)
     (tmp_path / "dev.tsv").write_text("Rome\tB-PLACE\n\nit\tO\n")
     assert len(run.task.load(data=tmp_path)) == 2
+
+
+def test_pieces_of_bytes_begin_with_a_space():
+    "As in the scripts of transformers, which load such a tokenizer with `add_prefix_space`."
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(with_entities(200, 1), 600, show_progress=False)
+    reader = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(made.to_str()))
+    found = encode_words(reader, [TEXT])
+    assert found.ids.tolist() == reader(f" {TEXT}")["input_ids"]
+    assert all(piece.startswith("Ġ") for piece in reader.convert_ids_to_tokens(found.ids[found.firsts[0]]))
