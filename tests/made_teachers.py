@@ -9,15 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    PreTrainedModel,
+)
 
 from zskd.core import ASSETS
 from zskd.corpora import load_corpus
 from zskd.kinds import PROBLEM_TYPES
 from zskd.models import load_classifier
+from zskd.tags import answered, word_logits
 from zskd.tasks import Row
 from zskd.teachers import Teacher
-from zskd.tokens import encode_rows
+from zskd.tokens import encode_rows, encode_words
 
 TOPICS = {
     "war": "war army battle military soldiers troops forces navy weapons attack enemy commander defeated siege killed",
@@ -357,3 +365,64 @@ def three_labels(folder: Path) -> Path:
 def stars(folder: Path) -> Path:
     "A score from about 1 to 4."
     return with_head(folder, ("stars",), "score", [[-0.3, 0.3]], [2.5])
+
+
+TAGS = ("O", "B-NUM", "I-NUM", "B-PLACE", "I-PLACE", "B-ACT")
+
+
+def rule_tags(text: str) -> list[str]:
+    "Tags by a rule: words with digits are numbers, a place is a word of the list with the word before it, words in -ing are acts."
+    words, found = [word.strip(".,;:()'\"").lower() for word in text.split()], []
+    for i, word in enumerate(words):
+        before = found[-1] if found else "O"
+        if any(c.isdigit() for c in word):
+            found.append("I-NUM" if before.endswith("NUM") else "B-NUM")
+        elif word in TOPICS["places"].split():
+            found.append("I-PLACE" if before.endswith("PLACE") else "B-PLACE")
+        elif i + 1 < len(words) and words[i + 1] in TOPICS["places"].split():
+            found.append("B-PLACE")
+        else:
+            found.append("B-ACT" if word.endswith("ing") and len(word) > 4 else "O")
+    return found
+
+
+def with_entities(n: int, seed: int) -> list[str]:
+    "Phrases, most of them with a number, a place or both put in."
+    draw, found = random.Random(seed), []
+    for text in phrases(n, seed, (4, 14)):
+        words = text.split()
+        for made in (["{} {}", "{}"], ["the {}", "great {}", "old {}"]):
+            if draw.random() < 0.5:
+                some = [str(draw.randint(1, 3000)) if made[-1] == "{}" else draw.choice(TOPICS["places"].split()) for _ in range(2)]
+                words.insert(draw.randint(0, len(words)), draw.choice(made).format(*some))
+        found.append(" ".join(words))
+    return found
+
+
+def tagger(folder: Path, steps: int = 80, seed: int = 0) -> Path:
+    "The first layer of the embedded teacher with a head for tags, trained on texts that a rule has tagged, saved in a folder."
+    like, names = embedded(1), dict(enumerate(TAGS))
+    config = copy.deepcopy(like.config)
+    config.update({"id2label": names, "label2id": {v: k for k, v in names.items()}, "num_labels": len(TAGS), "problem_type": None})
+    model = BertForTokenClassification(config)
+    model.bert.load_state_dict(like.bert.state_dict(), strict=False)
+    model.bert.embeddings.requires_grad_(False)
+    texts = with_entities(1500, seed)
+    encoded = encode_words(tokenizer(), texts, 64)
+    right = torch.full(encoded.firsts.shape, -100)
+    for i, text in enumerate(texts):
+        tags = [TAGS.index(tag) for tag in rule_tags(text)][: right.shape[1]]
+        right[i, : len(tags)] = torch.tensor(tags)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
+    order = np.random.default_rng(seed)
+    for _ in range(steps):
+        at = order.integers(len(texts), size=32)
+        logits = word_logits(model(**encoded.batch(at)).logits, encoded.firsts[at])
+        there = answered(logits)
+        loss = torch.nn.functional.cross_entropy(logits[there], right[at][there])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return save(model.eval(), folder)

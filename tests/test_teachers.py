@@ -18,7 +18,6 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     BartConfig,
     BertConfig,
@@ -247,7 +246,6 @@ def test_a_model_that_mixes_its_batch_is_refused(tmp_path):
 
 
 HEADS = {
-    "tags words": (AutoModelForTokenClassification, {}, ("gives every word of a text a tag",)),
     "answers questions": (AutoModelForQuestionAnswering, {}, ("marks answers",)),
     "fills masks": (AutoModelForMaskedLM, {}, ("fills in masked words",)),
     "gives scores": (AutoModelForSequenceClassification, {"problem_type": "regression"}, ("3 scores", "regression")),

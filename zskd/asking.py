@@ -19,6 +19,7 @@ from fastcore.basics import patch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import RunError, UserError, out_of_memory
+from .kinds import check_of_texts
 from .tasks import Row
 from .teachers import PROBE, Teacher
 from .tokens import encode_rows
@@ -203,7 +204,7 @@ class Answer:
         order: Sequence[int],  # the column of each class
     ) -> Answer:
         "The same with the classes in another order."
-        return replace(self, logits=self.logits[:, torch.tensor(list(order), device=self.logits.device)])
+        return replace(self, logits=self.logits[..., torch.tensor(list(order), device=self.logits.device)])
 
 # %% ../nbs/46_asking.ipynb #2ce008b0
 @contextmanager
@@ -255,6 +256,7 @@ def check_mixtures(
 ) -> None:
     "Raise `UserError` for a teacher that cannot read mixtures: a function, or a model that lacks some of the student's pieces."
     _check_model(teacher, "word vectors to mix")
+    check_of_texts(teacher.kind, f"teacher {teacher.name}", "a mixture of texts")
     if tokenizer is not None:
         piece_numbers(tokenizer, teacher.tokenizer)
 
@@ -278,6 +280,7 @@ def ask_texts(
     if not states and not grad:
         return Answer(torch.from_numpy(teacher.logits(rows)))
     _check_model(teacher, "hidden states and no gradients")
+    check_of_texts(teacher.kind, f"teacher {teacher.name}", "a method with hidden states or gradients")
     encoded = encode_rows(teacher.tokenizer, rows, cast(int, teacher.max_length))
     return _read(teacher, encoded.batch(np.arange(len(rows)), teacher.model.device), states, grad)
 
@@ -290,7 +293,7 @@ def ask_mixture(
     grad: bool = False,  # whether gradients are needed
 ) -> Answer:  # classes in the teacher's order
     "The teacher's answer to a mixture. Raises `UserError` for a function, or if the teacher lacks pieces."
-    _check_model(teacher, "word vectors to mix")
+    check_mixtures(teacher)
     numbers = piece_numbers(tokenizer, teacher.tokenizer)
     device = teacher.model.device
     pad, heaviest = teacher.tokenizer.pad_token_id or 0, mixture.heaviest

@@ -27,8 +27,8 @@ from .models import load_masked_lm
 from .tasks import Row
 
 # %% auto #0
-__all__ = ['T', 'VOCABULARY_SIZE', 'Make', 'BUILDERS', 'QUESTION_WORDS', 'sample_blocks', 'TextSample', 'to_phrase', 'Builder',
-           'builder', 'random_words', 'word_overlap']
+__all__ = ['T', 'VOCABULARY_SIZE', 'Make', 'BUILDERS', 'QUESTION_WORDS', 'sample_blocks', 'TextSample', 'to_phrase', 'to_words',
+           'Builder', 'builder', 'random_words', 'word_overlap']
 
 # %% ../nbs/22_builders.ipynb #b0095717
 T = TypeVar("T")
@@ -151,6 +151,16 @@ def to_phrase(
         if any(c in text for c in characters):
             text = pattern.sub(repl, text)
     return " ".join(text.lower().split())
+
+# %% ../nbs/22_builders.ipynb #22a0b002
+_MARKS = re.compile(r"""([;!?()\[\]{}…"“”„«»]|[,:](?!\d)|\.(?=[\s'"”’»)\]]*$)|(?<=\w)['’](?:s|re|ve|ll|d|m)\b)""")
+
+
+def to_words(
+    text: str,  # ordinary text
+) -> str:
+    "Separate punctuation and clitics, as in data with a tag for each word."
+    return " ".join(_MARKS.sub(r" \1 ", text).split())
 
 # %% ../nbs/22_builders.ipynb #8d0f99f0
 Make = Callable[[random.Random, TextSample], "Row | None"]

@@ -25,6 +25,7 @@ from .kinds import KINDS
 from .ledger import ledger_of
 from .settings import Settings
 from .students import Student
+from .tags import stacked, word_logits
 from .tasks import Row, TextPool, as_rows
 from .teachers import Teacher
 from .tokens import Encoded
@@ -220,12 +221,12 @@ def together(
 def student_logits(
     self: Run,
     batch: Batch,  # the whole batch of a step
-) -> torch.Tensor:  # float32 [n, C], on the run's device
+) -> torch.Tensor:  # float32 [n, C], for tags [n, W, C], on the run's device
     "The current logits of the student in training, without gradient and dropout. The processes share the work."
     model = self.student.model
 
     def compute(at: np.ndarray) -> torch.Tensor:
-        return model(**batch.take(at).forward_inputs()).logits.float()
+        return (part := batch.take(at)).of_words(model(**part.forward_inputs()).logits.float())
 
     model.eval()
     with torch.no_grad():
@@ -257,7 +258,7 @@ class Batch:
 
     run: Run = field(repr=False)
     rows: np.ndarray  # int [n], row numbers in the pool; -1 for other inputs
-    teacher_logits: torch.Tensor = field(repr=False)  # float32 [n, C], in the student's order of classes
+    teacher_logits: torch.Tensor = field(repr=False)  # float32 [n, C], for tags [n, W, C], in the student's order of classes
     encoded: Encoded = field(repr=False)  # tokenised inputs, including those of this batch
     places: np.ndarray = field(repr=False)  # int [n], the positions of the batch in `encoded`
     new_texts: dict[int, Row] = field(default_factory=dict, repr=False)  # texts from elsewhere, by position in the batch
@@ -327,6 +328,15 @@ def forward_inputs(self: Batch) -> dict[str, torch.Tensor]:
         inputs.pop("attention_mask", None)
     return inputs
 
+
+@patch
+def of_words(
+    self: Batch,
+    logits: torch.Tensor,  # of the student's model: [n, C], or [n, longest, C] if it tags words
+) -> torch.Tensor:  # [n, C], or [n, W, C], NaN where a text has no such word
+    "The student's answers: those of the first piece of each word if it tags words."
+    return word_logits(logits, self.encoded.first_places(self.places))
+
 # %% ../nbs/47_callbacks.ipynb #21b08d49
 @patch
 def with_inputs(
@@ -360,7 +370,9 @@ def _flat(*parts: tuple[Encoded, np.ndarray]) -> Encoded:
     spans = [(encoded, slice(encoded.offsets[i], encoded.offsets[i + 1])) for encoded, places in parts for i in places]
     ids = np.concatenate([np.zeros(0, np.int32), *(encoded.ids[s] for encoded, s in spans)])
     types = np.concatenate([np.zeros(0, np.int8), *(encoded.types[s] for encoded, s in spans)])
-    return Encoded(ids, types, np.cumsum([0, *(s.stop - s.start for _, s in spans)]), parts[0][0].pad_id)
+    known = [encoded.firsts[places] for encoded, places in parts if encoded.firsts is not None]
+    firsts = stacked(known) if known else None
+    return Encoded(ids, types, np.cumsum([0, *(s.stop - s.start for _, s in spans)]), parts[0][0].pad_id, firsts=firsts)
 
 # %% ../nbs/47_callbacks.ipynb #4d5cd921
 def _stacked(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], pad_id: int) -> dict[str, torch.Tensor]:
@@ -400,7 +412,7 @@ def append(
     return replace(
         self,
         rows=np.concatenate([self.rows, other.rows]),
-        teacher_logits=torch.cat([self.teacher_logits, other.teacher_logits.to(self.teacher_logits)]),
+        teacher_logits=stacked([self.teacher_logits, other.teacher_logits.to(self.teacher_logits)]),
         encoded=encoded,
         places=np.arange(len(encoded)),
         new_texts={**self.new_texts, **{n + i: row for i, row in other.new_texts.items()}},

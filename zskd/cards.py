@@ -29,20 +29,21 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 def _metrics(report: Mapping[str, Any]) -> tuple[str, ...]:
     "The two metrics of a report that a card shows."
-    return METRICS[report.get("kind", "single_label")][:2]
+    return tuple(key for key in METRICS[report.get("kind", "single_label")] if key in report["scores"]["student"])[:2]
 
 
 def card_data(
     notes: Mapping[str, Any],  # of a `Student`: how it was made
     report: Mapping[str, Any] | None = None,  # of `zskd.evaluate`
+    kind: str = "single_label",  # of the student, one of `KINDS`
 ) -> ModelCardData:
     "The header of a card, which hubs read."
     teacher = one_line(notes.get("teacher", ""))
     base = {"base_model": teacher} if HUB_NAME.fullmatch(teacher) else {}
-    scores = []
+    scores, pipeline_tag = [], "token-classification" if kind == "tags" else "text-classification"
     if report:
         what = {
-            "task_type": "text-classification",
+            "task_type": pipeline_tag,
             "dataset_type": one_line(report["task"]),
             "dataset_name": one_line(report["name"]),
             "dataset_split": one_line(report["evaluated_on"]["split"]),
@@ -51,7 +52,7 @@ def card_data(
         scores = [EvalResult(**what, metric_type=metric, metric_value=round(student[metric], 4)) for metric in _metrics(report)]
     tags = ["zskd", "knowledge-distillation", "zero-shot-distillation"]
     named = {"model_name": f"student of {teacher}", "eval_results": scores} if scores else {}
-    return ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags, **base, **named)
+    return ModelCardData(library_name="transformers", pipeline_tag=pipeline_tag, tags=tags, **base, **named)
 
 # %% ../nbs/34_cards.ipynb #f2328b13
 def needs_zskd(
@@ -66,23 +67,31 @@ def _use(student: Any, n_texts: int | None) -> str:
     given = '{"text": "the first text", "text_pair": "the second text"}' if n_texts == 2 else '"a text"'
     reads = {1: "one text", 2: "two texts"}.get(n_texts or 0, "a text")
     own = "import zskd  # transformers does not know this kind of model without it\n" if needs_zskd(student) else ""
-    every = ", top_k=None" if student.kind == "multi_label" else ""
+    every = ", truncation=True, top_k=None" if student.kind == "multi_label" else ", truncation=True"
+    what, name = "text-classification", "classify"
+    if student.kind == "tags":
+        every, what, name = "", "token-classification", "tag"
     return f"""## Use
 
 ```python
 {own}from transformers import pipeline
 
-classify = pipeline("text-classification", "PATH-OR-NAME-OF-THIS-FOLDER", truncation=True{every})
-classify({given})
+{name} = pipeline("{what}", "PATH-OR-NAME-OF-THIS-FOLDER"{every})
+{name}({given})
 ```
 
 It reads {reads} (the first {student.max_length} pieces) and answers {_answers(student)}."""
 
-
+# %% ../nbs/34_cards.ipynb #34a0b001
 def _answers(student: Any) -> str:
     "What a student answers, in words."
     if student.kind == "score":
         return f"with one number, its {_code(student.labels[0])}"
+    if student.kind == "tags":
+        return (
+            f"for every piece of the text with {_listed(student.labels)}. A word ends at white space, and its tag is that of its first "
+            "piece: `zskd.Student.load(folder).predict(texts)` gives one tag per word"
+        )
     if student.kind == "single_label":
         return _listed(student.labels)
     cuts = [0.5] * len(student.labels) if student.thresholds is None else student.thresholds
@@ -129,7 +138,10 @@ def _made(student: Any) -> str:
     "How a student was made, as a table."
     notes, run = student.notes, student.notes.get("run") or {}
     queries = run.get("queries") or {}
-    what = "the order of {} of the pairs of held-out training texts" if student.kind == "score" else "{} of the held-out training text"
+    what = {
+        "score": "the order of {} of the pairs of held-out training texts",
+        "tags": "{} of the words of the held-out training text",
+    }.get(student.kind, "{} of the held-out training text")
     held_out = (
         f"{what.format(format(notes['best_agreement'], '.1%'))} (KL {notes['best_kl']:.3f} nats)" if "best_agreement" in notes else None
     )
@@ -207,12 +219,13 @@ def _scores(report: Mapping[str, Any] | None) -> str:
     kept = f"{report['pct_of_teacher']:.1f} % of the teacher's {report['metric']}; " if report["pct_of_teacher"] is not None else ""
     on = report["evaluated_on"]
     share = f"{100 * report['agreement']:.1f} %"
-    agree = (
-        f"the two order {share} of the pairs of rows alike" if report.get("kind") == "score" else f"the two agree on {share} of the rows"
-    )
+    agree = {
+        "score": f"the two order {share} of the pairs of rows alike",
+        "tags": f"the two agree on {share} of the words",
+    }.get(report.get("kind", ""), f"the two agree on {share} of the rows")
     of = f" of {on['of']:,}" if on["of"] else ""
     what = f"{_cell(report['name'])}, {_cell(on['split'])}, {report['n']:,}{of} rows"
-    simple = "mean score" if report.get("kind") == "score" else "majority class"
+    simple = {"score": "mean score", "tags": "one tag"}.get(report.get("kind", ""), "majority class")
     return (
         f"## Scores\n\n| {what} | teacher | student | {simple} |\n|---|---|---|---|\n"
         + "\n".join(lines)
@@ -246,12 +259,14 @@ def model_card(
     notes, report = student.notes, student.report if report is None else report
     n_texts, teacher = notes.get("n_texts"), _cell(notes.get("teacher", "a teacher that was not recorded"))
     smaller = f", {notes['ratio']:.1f} times smaller than its teacher" if notes.get("ratio") else ""
-    what = {"score": "A model that scores texts", "multi_label": "A classifier of texts with several labels"}.get(
-        student.kind, "A text classifier"
-    )
+    what = {
+        "score": "A model that scores texts",
+        "multi_label": "A classifier of texts with several labels",
+        "tags": "A model that gives every word of a text a tag,",
+    }.get(student.kind, "A text classifier")
     head = f"# A student of {teacher}\n\n{what} with {student.n_params:,} parameters{smaller}, made by zero-shot knowledge distillation."
     parts = [head, _use(student, n_texts), _made(student), _zero_shot(notes, report), _scores(report), LIMITS]
-    data, text = f"---\n{card_data(notes, report).to_yaml()}\n---\n", "\n\n".join(parts) + "\n"
+    data, text = f"---\n{card_data(notes, report, student.kind).to_yaml()}\n---\n", "\n\n".join(parts) + "\n"
     return ModelCard(f"{data}{_LINE.format(digest(data, text)[:16])}\n{text}")
 
 # %% ../nbs/34_cards.ipynb #b9033ba1

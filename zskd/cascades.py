@@ -20,7 +20,7 @@ from scipy.stats import beta, ks_2samp
 
 from .core import home_path, read_object, write_json
 from .errors import UserError, require
-from .kinds import answer_name, predictions, same_answers
+from .kinds import answer_name, check_of_texts, predictions, same_answers
 from .kinds import confidence as certainty
 from .metrics import Classifier, mean_kl
 from .pools import Pool, hold_out
@@ -140,7 +140,8 @@ def decision_logits(
     student: Classifier,  # of classes or of several labels
     rows: Sequence[str | Row],
 ) -> np.ndarray:  # [n, C]
-    "A student's logits, with those of several labels moved so that each threshold is at 0. Raises `UserError` for scores."
+    "A student's logits, with those of several labels moved so that each threshold is at 0. Raises `UserError` for scores and tags."
+    check_of_texts(student.kind, "student", "a cascade")
     if student.kind == "score":
         raise UserError("a score has no confidence, so a student of scores cannot know when to ask")
     logits = np.asarray(student.logits(rows), dtype=np.float64)
@@ -169,6 +170,7 @@ class Cascade(Classifier):
         rule: Rule | None = None,  # made before, in place of the last three
     ):
         "Raises `UserError` for other classes, and if there are neither a rule nor a teacher with texts."
+        check_of_texts(student.kind, "student", "a cascade")
         if rule is None and (teacher is None or texts is None):
             raise UserError("needs texts and a teacher to make a rule, or a rule that was made before", texts=None)
         self.student, self.teacher, self.labels, self.kind = student, teacher, tuple(student.labels), student.kind

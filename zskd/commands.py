@@ -441,7 +441,7 @@ def print_results(
     does, other = "agrees with the teacher on", "always giving the teacher's most frequent answer would agree on"
     if run.distilled.kind == "score":
         does, other = "orders like the teacher", "any order by chance would share"
-    of = " of the pairs of" if run.distilled.kind == "score" else " of"
+    of = {"score": " of the pairs of", "tags": " of the words of"}.get(run.distilled.kind, " of")
     print(
         f"\n{out}/student: {run.distilled.n_params:,} parameters, {does} {best['agreement']:.1%}{of} {len(run.held):,} "
         f"held-out rows of the pool (KL {best['kl']:.3f} nats); {other} {run.majority:.0%} (step {best['step']} of {run.steps})"
@@ -452,6 +452,7 @@ def print_results(
         asked = {"student": f"{out}/student", "teacher": given["teacher"], **take(open_teacher, given), "out": str(out)}
         asked |= {"columns": None, "n_texts": None if given["task"] else task.n_texts}
         where = "--data FOLDER" if task.glue else f"--columns {' '.join('COLUMN' for _ in range(task.n_texts))} --data FILE.tsv"
+        where = "--data FILE.conll" if task.kind == "tags" else where
         print(f"No --data was given, so the student has no score on real examples yet; score it with: {spell('evaluate', asked)} {where}")
     if run.stage2 is not None:
         print(f"{out}/generated.jsonl: the texts that the adversary wrote")

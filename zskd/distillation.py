@@ -21,6 +21,7 @@ from .corpora import Corpus, load_corpus
 from .efforts import effort_of
 from .errors import UserError, require
 from .evaluation import Report
+from .kinds import check_of_texts
 from .ledger import ledger_of
 from .losses import chosen_loss, describe_loss
 from .methods.index import make_adversary, make_methods
@@ -28,7 +29,7 @@ from .pools import Pool, Recipe, check_n_rows, hold_out, ood_pool
 from .preparation import check_callbacks, count_answers
 from .processes import team
 from .settings import Settings, default_batch_size
-from .shapes import PRESETS, best_shape, check_family
+from .shapes import PRESETS, best_shape, family_for
 from .stage2 import Stage2
 from .students import MADE, Student
 from .tasks import Examples, Task, get_task
@@ -79,7 +80,7 @@ def check_size(
     ready = init not in MADE
     for name, value in {"preset": preset, "vocab_size": vocab_size, "family": family, "hash_rows": hash_rows}.items():
         require(not ready or value is None, f"has no effect on the checkpoint {init}; leave one of them out", **{name: value})
-    check_family(family)
+    its = family_for(family, task.n_texts, task.kind)
     for name, value in {"family": family, "hash_rows": hash_rows}.items():
         require(value is None or preset is None, "has no effect on a preset, which has attention; leave one of them out", **{name: value})
     if vocab_size is not None:
@@ -93,7 +94,7 @@ def check_size(
         require(1 <= n_params <= (teacher.n_params or math.inf), f"must be at least 1{most}", n_params=n_params)
     if preset is None and not ready and (n_params is not None or teacher.n_params):
         budget = n_params if n_params is not None else int((teacher.n_params or 0) / (ratio or 30))
-        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=family, hash_rows=hash_rows)
+        best_shape(budget, task.n_texts, task.n_labels, vocab_size=vocab_size, family=its, hash_rows=hash_rows)
 
 # %% ../nbs/68_distillation.ipynb #c6814fc0
 def check_batch(
@@ -126,6 +127,8 @@ def check_training(
     batch_size, left = check_batch(n, settings)
     good = adversary is None or isinstance(adversary, (Adversary, Stage2))
     require(good, "is no adversary; give for example MaskedLMGenerator()", adversary=adversary)
+    if adversary is not None:
+        check_of_texts(teacher.kind, f"teacher {teacher.name}", "an adversary")
     if isinstance(adversary, Stage2):
         adversary.check_rows(batch_size, left)
         adversary = adversary.adversary
@@ -257,6 +260,8 @@ def plan_run(
 ) -> Plan:
     "Choose what is not given, and check that all of it fits together. Raises `UserError`."
     most = rows_of(effort, rows) if n is None else n
+    if max_queries is not None:
+        check_of_texts(teacher.kind, f"teacher {teacher.name}", "max_queries")
     if max_queries is None:
         plan = Plan(teacher, most if rows is None else len(rows), size, with_epochs(effort, training))
     else:
@@ -348,7 +353,7 @@ def distill(
     recipe: Recipe | None = None,  # what the rows are made of; None: the task's own
     n_params: int | None = None,  # parameters of the student at most, in place of `ratio`
     preset: str | None = None,  # a name of `PRESETS`, in place of `ratio`
-    family: str | None = None,  # attention, convolution or static; None: convolution for single texts, attention for pairs
+    family: str | None = None,  # attention, convolution or static; None: convolution for single texts, attention for pairs and tags
     init: str = "auto",  # first weights, as in `Student.create`
     vocab_size: int | None = None,  # pieces in the student's vocabulary; None: chosen with the shape
     hash_rows: int | None = None,  # rows of the student's word table if its pieces share them; None: each has its own

@@ -23,6 +23,7 @@ from .kinds import METRICS, answer_name, confidence, predictions, same_answers, 
 from .metrics import agreement, ece, kl_rows, mean_kl, reliability, scarce_answers
 from .pages import fill, render
 from .scores import SCORES, baseline, score_logits, shown_score
+from .tags import NO_TAG, answered, fit_width
 from .tasks import Examples, Row, match_labels
 
 # %% auto #0
@@ -65,7 +66,7 @@ def class_logits(
     examples: Examples,  # what it is asked
     role: str = "model",  # what to call it in an error: 'teacher', 'student'
     allow_unnamed: bool = False,  # take LABEL_0, LABEL_1, … to be in the task's order
-) -> np.ndarray:  # float64 [n, C], columns in the order of the task's labels
+) -> np.ndarray:  # float64 [n, C], or [n, W, C] for tags, columns in the order of the task's labels
     "Ask a model about examples. Raises `UserError` naming the model for NaN, a wrong shape, and labels that do not match."
     who = f"{role} {getattr(model, 'name', None) or type(model).__name__}"
     if not hasattr(model, "logits") or not hasattr(model, "labels"):
@@ -78,15 +79,15 @@ def class_logits(
         order = match_labels(examples.task.labels, model.labels, allow_unnamed)
     except UserError as e:
         raise UserError(f"{who}: {e}") from e
-    return _checked(np.asarray(model.logits(examples.rows), dtype=np.float64), examples, who, len(model.labels))[:, order]
+    return _checked(np.asarray(model.logits(examples.rows), dtype=np.float64), examples, who, len(model.labels))[..., order]
 
 # %% ../nbs/60_evaluation.ipynb #60a00002
 def _checked(logits: np.ndarray, examples: Examples, who: str, classes: int) -> np.ndarray:
-    "The same logits. Raises `UserError` for a wrong shape, NaN or infinity."
-    n = len(examples)
-    if logits.shape != (n, classes):
+    "The same logits. Raises `UserError` for a wrong shape, NaN or infinity. A word without an answer has NaN."
+    n, of_words = len(examples), examples.task.kind == "tags"
+    if logits.shape != (n, *(logits.shape[1:2] if of_words else ()), classes):
         raise UserError(f"{who}: returned shape {logits.shape} for {n} inputs and {classes} classes; expected ({n}, {classes})")
-    bad = ~np.isfinite(logits).all(axis=1)
+    bad = np.isinf(logits).any(axis=(1, 2)) if of_words else ~np.isfinite(logits).all(axis=1)
     if bad.any():
         text = " | ".join(examples.rows[int(bad.argmax())])[:60]
         raise UserError(f"{who}: returned NaN or infinity for {bad.sum()} of {n} inputs, the first is {text!r}")
@@ -302,14 +303,22 @@ def _compare(sides: dict[str, Any], models: dict[str, Scorable], logits: dict[st
     }
 
 # %% ../nbs/60_evaluation.ipynb #d7e5d1a4
+def _questions(logits: np.ndarray, labels: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:  # [m, C], int [m]
+    "Single questions with one right class: inputs, labels, or words that the model has read."
+    if kind == "tags":
+        logits = fit_width(logits, labels.shape[1])
+        there = answered(logits) & (labels != NO_TAG)
+        return logits[there], labels[there]
+    return two_way(logits).reshape(-1, 2) if kind == "multi_label" else logits, labels.reshape(-1).astype(int)
+
+
 def _by_role(scores: dict[str, Any], logits: dict[str, np.ndarray], examples: Examples) -> dict[str, Any]:
     "What is reported of teacher and student each. Scores have no calibration, and only classes have a confusion matrix."
     both, kind = ("teacher", "student"), examples.task.kind
-    truth = examples.labels.reshape(-1).astype(int)
-    flat = {r: two_way(logits[r]).reshape(-1, 2) if kind == "multi_label" else logits[r] for r in both}
+    known = {r: _questions(logits[r], examples.labels, kind) for r in both}
     return {
-        "ece": {r: None if kind == "score" else ece(flat[r], truth) for r in both},
-        "calibration": {r: [] if kind == "score" else reliability(flat[r], truth) for r in both},
+        "ece": {r: None if kind == "score" else ece(*known[r]) for r in both},
+        "calibration": {r: [] if kind == "score" else reliability(*known[r]) for r in both},
         "per_class_f1": {r: scores[r].get("per_class_f1", {}) for r in both},
         "confusion": {r: scores[r].get("confusion") for r in both},
         "scores": {r: scores[r] for r in both},
@@ -335,18 +344,25 @@ def _columns(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         "teacher": data["scores"]["teacher"],
         "student": data["scores"]["student"],
         "undistilled": baselines.get("undistilled"),
-        {"score": "mean score", "multi_label": "one label"}.get(data.get("kind", ""), "majority"): baselines.get("majority"),
+        {"score": "mean score", "multi_label": "one label", "tags": "one tag"}.get(data.get("kind", ""), "majority"): baselines.get(
+            "majority"
+        ),
     }
     return {title: scores for title, scores in found.items() if scores}
 
 # %% ../nbs/60_evaluation.ipynb #88be19ff
+def _metrics(data: Mapping[str, Any]) -> list[str]:
+    "The metrics of a report. Tags that mark no entities have no F1 of entities."
+    return [key for key in METRICS[data.get("kind", "single_label")] if key in data["scores"]["teacher"]]
+
+
 def _lines(data: Mapping[str, Any]) -> list[list[str]]:
     "The table of a report as cells, with its heading."
     columns = _columns(data)
     sides = [data.get(c) or {} for c in ("teacher", "student")]
     blank = ["–"] * (len(columns) - 2)
     lines = [["", *columns]]
-    metrics = METRICS[data.get("kind", "single_label")]
+    metrics = _metrics(data)
     lines += [[SCORES[key], *(shown_score(key, s[key]) for s in columns.values())] for key in metrics]
     if data["ece"]["teacher"] is not None:
         lines.append(["calibration error (ECE)", *(f"{data['ece'][c]:.3f}" for c in ("teacher", "student")), *blank])
@@ -366,7 +382,7 @@ def _summary(data: Mapping[str, Any]) -> str:
         kept = f"The student keeps {share:.1f} % of its teacher's {metric}"
     size = " (the size of its teacher is not known)" if smaller is None else f", and the student is {_times(smaller)} times smaller"
     inputs = f"{data['n']:,} input{'s' * (data['n'] != 1)}"
-    agree = "order alike {} of the pairs of" if data.get("kind") == "score" else "agree on {} of"
+    agree = {"score": "order alike {} of the pairs of", "tags": "agree on {} of the words of"}.get(data.get("kind", ""), "agree on {} of")
     return f"{kept}{size}; the two {agree.format(_percent(data['agreement']))} {inputs} (KL {data['kl']:.3f} nats)."
 
 # %% ../nbs/60_evaluation.ipynb #7e425a74
@@ -422,7 +438,7 @@ def _bars(data: Mapping[str, Any], classes: Mapping[int, str]) -> dict[str, dict
     return {
         "score_bars": {
             SCORES[key]: [(c, c if c in both else "neutral", scores[key], shown_score(key, scores[key])) for c, scores in columns.items()]
-            for key in METRICS[data.get("kind", "single_label")][:2]
+            for key in _metrics(data)[:2]
         },
         "class_bars": {name: [(role, role, f1[role][name], _percent(f1[role][name])) for role in both] for name in classes.values()},
     }

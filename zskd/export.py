@@ -24,7 +24,7 @@ from .cards import shareable
 from .core import home_path, read_object, sealed, write_json
 from .errors import RunError, UserError, require
 from .evaluation import latency
-from .kinds import probabilities
+from .kinds import check_of_texts, probabilities
 from .metrics import Classifier, agreement
 from .models import model_folder
 from .students import Student
@@ -147,7 +147,8 @@ def check_export_folder(
     student: Student,  # to export
     out: str | Path,  # folder, perhaps the student's own
 ) -> None:
-    "Raise `UserError` for a folder that holds another model, whose configuration an export would replace."
+    "Raise `UserError` for a folder that holds another model, whose configuration an export would replace, and for a student of tags."
+    check_of_texts(student.kind, "student", "an export")
     folder = home_path(out)
     weights = folder / "model.safetensors"
     found = next((p for pattern in ("*.safetensors", "*.bin") for p in folder.glob(pattern)), None)

@@ -32,7 +32,7 @@ from transformers import (
 
 from .core import home_path, pick_device, pick_dtype, write_json
 from .errors import RunError, require
-from .kinds import PROBLEM_TYPES
+from .kinds import PROBLEM_TYPES, check_of_texts
 from .models import give_pad_token, load_classifier, make_folder, model_folder, reading_lengths, short_name
 from .scores import score_logits
 from .tasks import Examples, Row, Task
@@ -60,6 +60,7 @@ def fine_tune(
 ) -> dict[str, Any]:  # scores on the validation set
     "Fine-tune a classifier on real data and save it. Raises `UserError` for bad data or folders, `RunError` for a failing disk or hub."
     out = home_path(out)
+    check_of_texts(task.kind, f"task {task.name}", "fine-tuning here")
     given = {"base": short_name(base), "epochs": epochs, "batch_size": batch_size, "lr": lr, "max_length": max_length, "dropout": dropout}
     settings = _training_settings(**given, seed=seed, extra=list(extra), precision=precision, average=average)
     set_seed(seed)

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from .adversaries import Generated, RandomInfill
 from .answer_views import answer_fig
 from .errors import UserError, require
+from .kinds import check_of_texts
 from .losses import parse_loss
 from .metrics import kl_rows
 from .pages import STUDENT, fill
@@ -85,6 +86,7 @@ class ExplorerBatch:
     ):
         "Raises `UserError` for an empty batch, for models of other classes, and for scores."
         self.rows, self.kind = as_rows(rows), student.kind
+        check_of_texts(self.kind, "student", "the loss explorer")
         if self.kind == "score":
             raise UserError("the loss explorer shows temperatures, and a score has none; it is for classes and labels")
         require(len(self.rows) > 0, "is empty; give a batch of some texts", rows=None)

@@ -278,6 +278,7 @@ SEVERAL = {
     "logit_l1": False,
 }  # for several labels: summed?
 DEFAULT_LOSS = {"single_label": "kl+0.1*logit_mse", "multi_label": "kl+0.1*logit_mse", "score": "mse+0.5*ranknet"}  # by kind of task
+DEFAULT_LOSS["tags"] = DEFAULT_LOSS["single_label"]  # the words of a batch are like its texts
 _OURS = frozenset([*LOSSES, *SCORE_LOSSES])
 
 
@@ -543,7 +544,7 @@ def parse_loss(
     "Read a sum of losses. Raises `UserError` for a line that is not one, an unknown loss or parameter, values out of range, another kind."
     if isinstance(loss, LossSum):
         return loss
-    line = repr(str(loss)[:60])
+    line, kind = repr(str(loss)[:60]), "single_label" if kind == "tags" else kind  # for a loss, a word with its logits is like a text
     try:
         return LossSum(tuple(_terms(ast.parse(loss.strip(), mode="eval").body, kind)))
     except UserError as e:
@@ -571,6 +572,6 @@ def describe_loss(
         params = ", ".join(f"{k}={_number(v)}" for k, v in term.all_params.items())
         about = (inspect.getdoc(_loss(term.name)) or "").split(". ")[0].rstrip(".")
         lines.append(f"{_number(term.weight)} * {term.name}({params}): {about}")
-        if kind == "single_label" and (note := _two_classes(term.name, n_classes, term.all_params)):
+        if kind in ("single_label", "tags") and (note := _two_classes(term.name, n_classes, term.all_params)):
             lines.append(f"  note: {note}")
     return "\n".join(lines)

@@ -17,8 +17,9 @@ from sklearn.metrics import precision_recall_curve
 
 from .core import one_line
 from .errors import UserError
-from .kinds import answer_name, predictions, probabilities, same_answers, two_way
-from .tasks import Row
+from .kinds import answer_name, predictions, probabilities, same_answers, tag_names, two_way
+from .tags import NO_TAG, both_answered, fit_width, words_of
+from .tasks import Row, as_rows
 
 # %% auto #0
 __all__ = ['FEWEST', 'log_probabilities', 'agreement', 'kl_divergence', 'kl_each', 'kl_rows', 'mean_kl', 'reliability', 'ece',
@@ -46,15 +47,31 @@ def _concordance(a: np.ndarray, b: np.ndarray) -> float:
 
 # %% ../nbs/12_metrics.ipynb #8c2d510c
 def agreement(
-    a_logits: np.ndarray,  # [n, C]
-    b_logits: np.ndarray,  # [n, C], the same inputs and class order
+    a_logits: np.ndarray,  # [n, C]; for tags [n, W, C]
+    b_logits: np.ndarray,  # of the same shape, for the same inputs in the same class order
     kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> float:  # 0 to 1
-    "How alike two models answer: top-1 agreement (Stanton et al. 2021), the same set of labels, or the same order of scores."
+    """How alike two models answer: top-1 agreement (Stanton et al. 2021), the same set of labels, or the same order of scores.
+
+    For tags each word counts alike. A word that only one of the models answered counts as different."""
+    if kind == "tags":
+        return _same_tags(a_logits, b_logits)
     a, b = _two(a_logits, b_logits)
     if kind == "score":
         return _concordance(a[:, 0], b[:, 0])
     return float(same_answers(predictions(a, kind), predictions(b, kind), kind).mean())
+
+
+def _same_tags(a_logits: np.ndarray, b_logits: np.ndarray) -> float:
+    "The share of words that get the same tag from two models. Raises `UserError` for other texts, and where there are no words."
+    if a_logits.ndim != 3 or b_logits.ndim != 3 or len(a_logits) != len(b_logits):
+        raise UserError(f"logits of shapes {a_logits.shape} and {b_logits.shape} cannot be compared; both must be [n, words, classes]")
+    width = max(a_logits.shape[1], b_logits.shape[1])
+    a, b = (fit_width(predictions(z, "tags"), width) for z in (a_logits, b_logits))
+    there = (a != NO_TAG) | (b != NO_TAG)
+    if not there.any():
+        raise UserError("no word has an answer, so there is nothing to compare; give texts with words")
+    return float((a == b)[there].mean())
 
 # %% ../nbs/12_metrics.ipynb #53e42457
 def kl_divergence(
@@ -70,12 +87,17 @@ def kl_each(
     student_logits: torch.Tensor,  # [n, C]
     kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> torch.Tensor:  # [n], in nats
-    "KL(teacher || student) of each input, with gradient. Labels count together; scores are read as normal distributions."
+    """KL(teacher || student) of each input, with gradient. Labels count together; scores are read as normal distributions.
+
+    For tags it is the mean over the words that both models answered."""
     if kind == "multi_label":
         return kl_divergence(two_way(teacher_logits).log_softmax(-1), two_way(student_logits).log_softmax(-1)).sum(-1)
     if kind == "score":  # of equal variance, that of the teacher's scores here
         spread = teacher_logits.std(correction=0).clamp_min(1e-6)
         return ((teacher_logits - student_logits) / spread).square().sum(-1) / 2
+    if kind == "tags":
+        width = min(teacher_logits.shape[1], student_logits.shape[1])
+        return kl_each(teacher_logits[:, :width], student_logits[:, :width]).nanmean(-1).nan_to_num()
     return kl_divergence(teacher_logits.log_softmax(-1), student_logits.log_softmax(-1))
 
 # %% ../nbs/12_metrics.ipynb #6bd9cd28
@@ -85,7 +107,8 @@ def kl_rows(
     kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> np.ndarray:  # float64 [n], nats
     "`kl_each` in double precision, at temperature 1. Raises `UserError` for unequal shapes."
-    t, s = (torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64)) for z in _two(teacher_logits, student_logits))
+    both = (teacher_logits, student_logits) if kind == "tags" else _two(teacher_logits, student_logits)
+    t, s = (torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64)) for z in both)
     return kl_each(t, s, kind).numpy()
 
 # %% ../nbs/12_metrics.ipynb #5dd82e97
@@ -94,7 +117,9 @@ def mean_kl(
     student_logits: np.ndarray,  # [n, C], the same inputs and class order
     kind: str = "single_label",  # a kind of task, one of `KINDS`
 ) -> float:  # nats, 0 or more
-    "Mean of KL(teacher || student) over the inputs, at temperature 1. Raises `UserError` for unequal shapes."
+    "Mean of KL(teacher || student) over the inputs, or over all words, at temperature 1. Raises `UserError` for unequal shapes."
+    if kind == "tags":
+        return mean_kl(*both_answered(teacher_logits, student_logits))
     return float(np.maximum(kl_rows(teacher_logits, student_logits, kind), 0).mean())
 
 # %% ../nbs/12_metrics.ipynb #b3cbb493
@@ -166,7 +191,7 @@ def scarce_answers(
     if kind == "score":
         there = sum(n > 0 for n in answers.values())
         return "the teacher gives nearly all of the pool the same score; give text that it scores differently" if there < 2 else ""
-    return scarce_classes(answers, of if kind == "multi_label" else None)
+    return scarce_classes(answers, of if kind in ("multi_label", "tags") else None)
 
 # %% ../nbs/12_metrics.ipynb #12c00006
 FEWEST = 10  # texts with a label; with fewer its threshold is not chosen
@@ -200,8 +225,15 @@ class Classifier:
         self,
         rows: Sequence[str | Row],  # texts, or tuples of one or two texts
     ) -> np.ndarray:  # float32 [n, C]
-        "The logits of each input."
+        "The logits of each input; of a model that tags words [n, W, C], NaN where a text has no such word or it was not read."
         raise NotImplementedError
+
+# %% ../nbs/12_metrics.ipynb #12a0b001
+def _tags_of(found: np.ndarray, rows: Sequence[Row], labels: Sequence[str]) -> np.ndarray:  # object [n]
+    "For each text a tuple with one tag per word."
+    out = np.empty(len(rows), dtype=object)
+    out[:] = [tuple(tag_names(tags, labels, len(words_of(row[0])))) for tags, row in zip(found, rows, strict=True)]
+    return out
 
 # %% ../nbs/12_metrics.ipynb #29803fae
 @patch
@@ -217,9 +249,11 @@ def predict_proba(
 def predict(
     self: Classifier,
     texts: Sequence[str | Row],  # texts, or tuples of one or two texts
-) -> np.ndarray:  # [n]: names of classes, tuples of names for several labels, or scores
+) -> np.ndarray:  # [n]: names of classes, tuples of names for several labels, scores, or tuples of one tag per word, `_` for none
     "What the model answers to each input. Raises the errors of `logits`."
     found = predictions(self.logits(texts), self.kind, self.thresholds)
+    if self.kind == "tags":
+        return _tags_of(found, as_rows(texts), self.labels)
     if self.kind == "single_label":
         return np.array(self.labels)[found]
     if self.kind == "score":

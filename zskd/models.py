@@ -25,6 +25,7 @@ from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -34,12 +35,14 @@ from transformers import (
 
 from .core import digest, home_path, pick_dtype, read_json
 from .errors import RunError, UserError, out_of_memory, require
+from .kinds import kind_of
 
 # %% auto #0
 __all__ = ['TOKENIZER_FILES', 'LORA', 'OTHER_HEADS', 'READ', 'SCORED', 'check_model_folder', 'weights_digest', 'first_line',
-           'open_model', 'pad_id', 'give_pad_token', 'load_classifier', 'load_masked_lm', 'load_on_device',
-           'load_split', 'reading_limit', 'reading_lengths', 'class_names', 'short_name', 'output_layer', 'inputs_of',
-           'state_width', 'make_folder', 'model_folder', 'fast_arithmetic', 'fast_gradients']
+           'open_model', 'pad_id', 'give_pad_token', 'model_class', 'load_classifier', 'load_masked_lm',
+           'load_on_device', 'load_split', 'reading_limit', 'reading_lengths', 'class_names', 'short_name',
+           'output_layer', 'inputs_of', 'state_width', 'make_folder', 'model_folder', 'fast_arithmetic',
+           'fast_gradients']
 
 # %% ../nbs/16_models.ipynb #c0ebbdb8
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
@@ -151,7 +154,7 @@ _OWN_CODE = "give a model that transformers has built in, or load it yourself an
 
 # %% ../nbs/16_models.ipynb #c8b6e3a3
 def open_model(
-    auto: type,  # a class of transformers such as `AutoModelForMaskedLM`
+    auto: type | Callable[[PretrainedConfig], type],  # a class of transformers such as `AutoModelForMaskedLM`, or what chooses it
     name: str | Path,  # folder, or hub name
     role: str,  # what it is loaded as, for the error
     kind: str,  # what it should be, for the error
@@ -172,7 +175,8 @@ def open_model(
     with _plain_reasons(name, role, "its tokenizer cannot be read", again, local):
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     with _plain_reasons(name, role, f"cannot be loaded as a {kind}", "", local), _quiet():  # `_check_fit` reports in one line
-        model, found = auto.from_pretrained(name, trust_remote_code=False, **settings)
+        made_as: Any = auto if isinstance(auto, type) else auto(config)
+        model, found = made_as.from_pretrained(name, trust_remote_code=False, **settings)
     for made, its, known in ((model, "weights", config.to_dict()), (tokenizer, "tokenizer files", tokenizer.init_kwargs)):
         if known.get("auto_map"):
             warnings.warn(
@@ -181,6 +185,8 @@ def open_model(
     _check_fit(name, model, tokenizer, found["mismatched_keys"], kwargs.get("ignore_mismatched_sizes", False))
     if (pad := pad_id(model, tokenizer)) is not None:
         model.config.get_text_config().pad_token_id = pad
+    if "ForTokenClassification" in f"{model.config.architectures}{type(model).__name__}":  # by this it is known what the numbers mean
+        model.config.architectures = [type(model).__name__]
     return model.eval(), tokenizer, found["missing_keys"]
 
 # %% ../nbs/16_models.ipynb #c6b96787
@@ -237,23 +243,32 @@ def give_pad_token(
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
 
 # %% ../nbs/16_models.ipynb #0014ed38
+def model_class(
+    tags: bool,  # whether it gives each word a class, or each text an answer
+) -> type:
+    "The class of transformers for a classifier."
+    return AutoModelForTokenClassification if tags else AutoModelForSequenceClassification
+
+
 def load_classifier(
     name: str | Path,  # folder, or hub name
     role: str = "model",  # what it is loaded as, for the error: 'teacher', 'base', 'init', …
     trained: bool = False,  # whether the classifier must be trained; otherwise a missing one gets random weights
+    tags: bool | None = None,  # whether it gives each word a class; None: as a trained model's configuration says
     **kwargs: Any,  # passed to `from_pretrained` of the model
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:  # the model in evaluation mode, and its tokenizer
     "Load model and tokenizer. Raises `UserError` for a bad folder or no classifier, `RunError` if the hub cannot be reached."
-    model, tokenizer, missing = open_model(
-        AutoModelForSequenceClassification, name, role, "text classifier", _check_config if trained else None, **kwargs
-    )
+
+    def choose(config: PretrainedConfig) -> type:
+        return model_class(trained and kind_of(config) == "tags" if tags is None else tags)
+
+    model, tokenizer, missing = open_model(choose, name, role, "text classifier", _check_config if trained else None, **kwargs)
     if trained:
         _check_trained(str(name), model, missing)
     return model, tokenizer
 
 # %% ../nbs/16_models.ipynb #0b72092f
 OTHER_HEADS = {  # end of an architecture's name: what such a model does
-    "ForTokenClassification": "gives every word of a text a tag (token classification)",
     "ForQuestionAnswering": "marks answers in a text (question answering)",
     "ForMultipleChoice": "chooses among several texts (multiple choice)",
     "ForNextSentencePrediction": "says whether one sentence follows another (next sentence prediction)",
@@ -269,10 +284,10 @@ OTHER_HEADS = {  # end of an architecture's name: what such a model does
 
 
 def _check_config(name: str, config: PretrainedConfig) -> None:
-    "Raise `UserError` unless the model gives each text classes, labels or one score."
+    "Raise `UserError` unless the model gives each text classes, labels or one score, or each word a class."
     kinds = [str(kind) for kind in config.architectures or ()]
     does = next((what for kind in kinds for end, what in OTHER_HEADS.items() if kind.endswith(end)), None)
-    if does and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+    if does and not any(kind.endswith(("ForSequenceClassification", "ForTokenClassification")) for kind in kinds):
         prompt = ", or describe it with a prompt in a JSON file, as the page on endpoints shows" * does.endswith("(causal language model)")
         raise UserError(f"{name}: {does}, so it is not a text classifier; choose another model{prompt}")
     if config.problem_type == "regression" and config.num_labels != 1:
@@ -322,7 +337,7 @@ def load_on_device(
     if split:
         return load_split(name, dtype, max_memory, role)
     eager = device.type == "cpu" and dtype == torch.float32  # faster there, with small batches
-    plain = {"attn_implementation": "eager"} if eager else {}
+    plain: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
     model, tokenizer = load_classifier(name, role, trained=trained, **plain)
     model.to(device).requires_grad_(False)
     return model, model if dtype == model.dtype else copy.deepcopy(model).to(dtype), tokenizer

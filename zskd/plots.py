@@ -568,7 +568,7 @@ def pool_fig(
     names = sorted(builders, key=lambda b: -builders[b]["rows"])
     classes = list(dict.fromkeys(c for b in names for c in builders[b].get("classes", {})))
     parts = {c: [builders[b].get("classes", {}).get(c, 0) for b in names] for c in classes}
-    parts, several = parts or {"rows": [builders[b]["rows"] for b in names]}, stats.get("kind") == "multi_label"
+    parts, several = parts or {"rows": [builders[b]["rows"] for b in names]}, stats.get("kind") in ("multi_label", "tags")
     fig = go.Figure([_stacked_bar(k, c, counts) for k, (c, counts) in enumerate(parts.items())])
     fig.update_layout(barmode="group" if several else "stack", uniformtext={"minsize": 10, "mode": "hide"}, colorway=CLASS_COLOURS)
     fig.update_xaxes(title_text="rows")

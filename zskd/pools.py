@@ -24,13 +24,14 @@ import numpy as np
 from datasets import Dataset, disable_progress_bars, enable_progress_bars, is_progress_bar_enabled, load_from_disk
 from fastcore.basics import patch
 
-from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, word_overlap
+from .builders import BUILDERS, QUESTION_WORDS, TextSample, sample_blocks, to_phrase, to_words, word_overlap
 from .core import derive_seed, digest, file_digest, one_line, read_json, read_sealed, write_sealed
 from .corpora import Corpus, load_corpus, no_sentence, source_name, split_words
 from .errors import RunError, UserError, require
 from .kinds import answer_counts, answer_groups, confidence
 from .metrics import Classifier, scarce_answers
 from .pool_cards import pool_card
+from .tags import padded, unpadded
 from .tasks import Row, Task, get_task, list_names
 
 # %% auto #0
@@ -239,16 +240,17 @@ def extend(
     quota: int,  # how many new rows to draw
     rng: random.Random,  # the builder's own generator
     text: TextSample,  # the source
-    style: str,  # `'phrase'` for the spelling of the Penn Treebank
+    style: str,  # `'phrase'` for the spelling of the Penn Treebank, `'words'` for separate punctuation
 ) -> int:  # how many it found
     "Draw new rows from one builder, until it has its quota or has failed `PATIENCE` times in a row."
+    spell = {"phrase": to_phrase, "words": to_words}.get(style)
     make, start, failures = BUILDERS[name].make, len(self.rows), 0
     while len(self.rows) - start < quota and failures < PATIENCE:
         row = make(rng, text)
         failures += 1
         if row is None:
             continue
-        row = tuple(map(to_phrase, row)) if style == "phrase" else row
+        row = tuple(map(spell, row)) if spell else row
         if row in self.rows:
             self.duplicates += 1
         elif all(row) and (len(row) == 1 or row[0] != row[1]):
@@ -261,7 +263,7 @@ def draw_rows(
     text: TextSample,  # the source
     recipe: Recipe,  # builders and their proportions
     n: int,  # number of different rows
-    style: str = "plain",  # `'phrase'` for the spelling of the Penn Treebank
+    style: str = "plain",  # as in `Draws.extend`
     seed: int = 0,  # the same seed draws the same rows
 ) -> Draws:  # fewer rows, if the corpus is too small
     "Draw `n` different rows; the same arguments give the same rows."
@@ -280,7 +282,7 @@ def draw_rows(
 
 # %% ../nbs/23_pools.ipynb #e23e4898
 def balance(
-    teacher_logits: np.ndarray,  # float [m, C], one row per candidate
+    teacher_logits: np.ndarray,  # float [m, C], one row per candidate; for tags [m, W, C]
     n: int,  # how many candidates to choose
     bins: int = 5,  # confidence bins between the least possible confidence and 1
     spread: float = 0.5,  # 0: natural distribution of confidence, 1: equal bins
@@ -291,8 +293,8 @@ def balance(
     if kind == "score":
         bin_of, bins = np.zeros(len(answers), dtype=int), 1
     else:
-        columns = teacher_logits.shape[1]
-        least = 1 / columns if kind == "single_label" else 0.5**columns
+        columns = teacher_logits.shape[-1]
+        least = 0.5**columns if kind == "multi_label" else 1 / columns
         bin_of = np.clip(((confidence(teacher_logits, kind) - least) / (1 - least) * bins).astype(int), 0, bins - 1)
     counts = np.zeros((n_groups, bins), dtype=np.int64)
     np.add.at(counts, (answers, bin_of), 1)
@@ -301,6 +303,13 @@ def balance(
         for b, take in enumerate(apportion(counts[c].tolist(), quota, (counts[c] ** (1 - spread)).tolist())):
             chosen.append(np.flatnonzero((answers == c) & (bin_of == b))[:take])
     return np.sort(np.concatenate(chosen))
+
+# %% ../nbs/23_pools.ipynb #23a0b001
+def _padded(dataset: Dataset, classes: int) -> np.ndarray:  # float32 [n, W, C]
+    "Stored logits of words, which are as many for each row as its words."
+    rows = dataset.with_format("arrow")[:]["logits"].combine_chunks()
+    flat = rows.flatten().flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+    return padded(flat.reshape(-1, classes), np.diff(rows.offsets.to_numpy()))
 
 # %% ../nbs/23_pools.ipynb #ee5301ce
 @dataclass(repr=False)
@@ -330,9 +339,11 @@ class Pool:
 
     @cached_property
     def logits(self) -> np.ndarray | None:
-        "The teacher's logits `[n, C]` (float32); None if no teacher balanced the pool."
+        "The teacher's logits `[n, C]` (float32), for tags `[n, W, C]`; None if no teacher balanced the pool."
         if "logits" not in self.dataset.column_names:
             return None
+        if self.made.get("kind") == "tags":
+            return _padded(self.dataset, len(self.labels))
         return np.asarray(self.dataset.select_columns(["logits"]).with_format("numpy")[:]["logits"], dtype=np.float32)
 
     def __len__(self) -> int:
@@ -540,7 +551,7 @@ def stats(
     logits = self.logits if teacher_logits is None else np.asarray(teacher_logits)
     if logits is not None and len(logits) != len(self):
         raise UserError(f"has {len(logits)} rows, but the pool has {len(self)}", teacher_logits=None)
-    labels = [] if logits is None else self.labels or [str(c) for c in range(logits.shape[1])]
+    labels = [] if logits is None else self.labels or [str(c) for c in range(logits.shape[-1])]
     kind = self.made.get("kind", "single_label")
     rows, names = self.rows(), np.asarray(self.columns["builder"])
     by_builder = {}
@@ -567,7 +578,9 @@ def _label(teacher: Classifier, rows: list[Row], task: Task, cache: str | Path |
         raise UserError(f"teacher: takes {n_texts} text(s), but task {task.name!r} has {task.n_texts}; choose a teacher or a task to match")
     ask: Callable[..., Any] = teacher.logits  # a teacher's takes more than the rows
     logits = np.asarray(ask(rows, cache=cache, desc="label"), dtype=np.float32)
-    if logits.shape != (len(rows), len(teacher.labels)) or not np.isfinite(logits).all():
+    wide = logits.shape[1:-1] if task.kind == "tags" else ()
+    finite = np.isfinite(logits).all() or task.kind == "tags"  # a word without an answer has NaN
+    if logits.shape != (len(rows), *wide, len(teacher.labels)) or not finite:
         raise UserError(
             f"teacher: gave logits of shape {logits.shape} (or not finite ones) for {len(rows)} rows, {len(teacher.labels)} labels"
         )
@@ -603,7 +616,9 @@ def _draw(task: Task, corpus: Corpus, n: int, wanted: int, recipe: Recipe, seed:
 def _columns(drawn: list[tuple[Row, str]], logits: np.ndarray | None) -> Dataset:
     columns = {f"text_{side}": list(texts) for side, texts in zip("ab", zip(*(row for row, _ in drawn), strict=True), strict=False)}
     columns["builder"] = [name for _, name in drawn]
-    return Dataset.from_dict(columns if logits is None else {**columns, "logits": list(logits)})
+    if logits is None:
+        return Dataset.from_dict(columns)
+    return Dataset.from_dict({**columns, "logits": unpadded(logits) if logits.ndim == 3 else list(logits)})
 
 # %% ../nbs/23_pools.ipynb #5e0a5001
 MOST_ROWS = 100_000_000  # of a pool, which is drawn in memory

@@ -17,10 +17,11 @@ import numpy as np
 
 from .core import atomic_path, home_path
 from .errors import UserError
-from .kinds import predictions, probabilities
+from .kinds import predictions, probabilities, tag_names
 from .metrics import Classifier, agreement
 from .students import Student
 from .tables import Notices, no_column, read_lines, repair_surrogates, table_header, table_kind, table_rows
+from .tags import conll_rows, is_conll, text_of, words_of
 from .tasks import PAIR_COLUMNS, Row, as_rows
 
 try:
@@ -29,8 +30,8 @@ except ImportError:  # the extra is not installed
     FILES = {}
 
 # %% auto #0
-__all__ = ['SAMPLE', 'SINGLE', 'forms', 'seconds', 'fastest', 'text_columns', 'read_texts', 'answer_lines', 'write_lines',
-           'check_answers_file', 'save_answers']
+__all__ = ['SAMPLE', 'SINGLE', 'SPACED', 'forms', 'seconds', 'fastest', 'text_columns', 'read_texts', 'answer_lines',
+           'write_lines', 'check_answers_file', 'save_answers']
 
 # %% ../nbs/62_prediction.ipynb #1f814629
 SAMPLE = 128  # rows to time; with fewer there is nothing to gain
@@ -87,7 +88,7 @@ def fastest(
     return same[min(found, key=found.__getitem__)], found
 
 # %% ../nbs/62_prediction.ipynb #3fd15a85
-SINGLE = (("text",), ("sentence",))
+SINGLE = (("text",), ("sentence",), ("tokens",))
 
 
 def text_columns(
@@ -119,10 +120,12 @@ def read_texts(
     "Texts to predict. Raises `UserError` for a file without texts, a bad line or a missing column, `RunError` for a damaged file."
     path = str(home_path(path))
     kind, notices = table_kind(path), Notices()
-    if not kind:
+    if is_conll(path):
+        rows: list[Row] = [(text_of(words),) for _, words, _ in conll_rows(path)]
+    elif not kind:
         if columns or n_texts == 2:
             raise UserError(f"{path}: is plain text, which has no columns; give a TSV, CSV, JSONL or Parquet file", columns=None)
-        rows: list[Row] = [(repair_surrogates(line.strip()),) for line in read_lines(path)]
+        rows = [(repair_surrogates(line.strip()),) for line in read_lines(path)]
     else:
         header = table_header(path, kind)
         if not header:
@@ -130,6 +133,7 @@ def read_texts(
         found = text_columns(path, header, columns, n_texts)
         rows = []
         for where, values in table_rows(path, found, notices=notices, kind=kind):
+            values = [text_of(v) if isinstance(v, list) and all(isinstance(word, str) for word in v) else v for v in values]
             if any(not isinstance(v, (str, type(None))) for v in values):
                 raise UserError(f"{path}: {where}: column {' or '.join(found)} holds something other than text; choose another one")
             rows.append(tuple((v or "").strip() for v in values))
@@ -139,14 +143,27 @@ def read_texts(
     return rows
 
 # %% ../nbs/62_prediction.ipynb #48c6f5a4
+SPACED = ("tags", "tokens")  # lists that a table writes with spaces between their parts
+
+
+def _tag_lines(rows: Sequence[Row], found: np.ndarray, labels: Sequence[str]) -> Iterable[dict[str, Any]]:
+    "The words of each text, and a tag for each."
+    for row, tags in zip(rows, found, strict=True):
+        words = words_of(row[0])
+        yield {"tags": tag_names(tags, labels, len(words)), "tokens": words}
+
+
 def answer_lines(
     rows: Sequence[Row],
     logits: np.ndarray,  # float [n, C]
     model: Classifier,  # that gave them: its labels, its kind, its thresholds
     by: Sequence[str] | None = None,  # who answered each row; None leaves it out
-) -> Iterable[dict[str, Any]]:  # class and probability, labels and a probability for each, or a score; who answered, and texts
+) -> Iterable[dict[str, Any]]:  # class and probability, labels and a probability for each, a score, or tags; who answered, and texts
     "One line for each row."
     values = logits if model.kind == "score" else probabilities(np.asarray(logits, dtype=np.float64), model.kind)
+    if model.kind == "tags":
+        yield from _tag_lines(rows, predictions(np.asarray(logits), "tags"), model.labels)
+        return
     for k, (row, z, p) in enumerate(zip(rows, logits, values, strict=True)):
         texts = {"text": row[0]} if len(row) == 1 else {"text1": row[0], "text2": row[1]}
         who = {} if by is None else {"by": by[k]}
@@ -163,7 +180,7 @@ def _answer_cells(z: np.ndarray, p: np.ndarray, model: Classifier) -> dict[str, 
     names = [name for name, yes in zip(model.labels, found, strict=True) if yes]
     return {"labels": names, **{f"p({name})": round(float(x), 4) for name, x in zip(model.labels, p, strict=True)}}
 
-
+# %% ../nbs/62_prediction.ipynb #62a0b001
 def write_lines(
     lines: Iterable[dict[str, Any]],  # from `answer_lines`
     out: TextIO,  # to write to
@@ -178,7 +195,7 @@ def write_lines(
         if writer is None:
             writer = csv.DictWriter(out, list(line), delimiter="\t" if kind == "tsv" else ",", lineterminator="\n")
             writer.writeheader()
-        writer.writerow({k: ", ".join(v) if isinstance(v, list) else v for k, v in line.items()})
+        writer.writerow({k: (" " if k in SPACED else ", ").join(v) if isinstance(v, list) else v for k, v in line.items()})
 
 # %% ../nbs/62_prediction.ipynb #7dea46ad
 def check_answers_file(

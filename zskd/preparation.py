@@ -30,7 +30,7 @@ from .callbacks import Callback, Run, named_callbacks, overrides
 from .checkpoints import Checkpoints, Queries, RunState, read_state, restore_training, training_tensors
 from .core import RunFolder, derive_seed, digest, pick_device, pick_dtype, set_seed, sweep, tensors_under, writing
 from .errors import RunError, UserError, require
-from .kinds import answer_counts, predictions
+from .kinds import answer_counts, check_of_texts, predictions
 from .losses import LossSum, chosen_loss, describe_loss, parse_loss, warn_once
 from .methods.hidden import HiddenStates, shows_states
 from .metrics import scarce_answers
@@ -158,6 +158,8 @@ def _check_texts(self: PreparedRun) -> int | None:  # texts per row; None if the
         text = f"was created for a {self.start.kind} teacher, but {self.teacher.name} is {self.teacher.kind}; create one with this teacher"
         raise UserError(text, student=None)
     n_texts = getattr(self.pool, "n_texts", None)
+    if self.teacher.kind == "tags" and team().world > 1:
+        raise UserError(f"teacher {self.teacher.name}: gives every word a tag, and such a run has one process; start it without torchrun")
     if self.teacher.n_texts and n_texts and n_texts != self.teacher.n_texts:
         raise UserError(f"has {n_texts} text(s) per row, but teacher {self.teacher.name} reads {self.teacher.n_texts}", pool=None)
     if n_texts and n_texts != (meant := self.start.notes.get("n_texts", n_texts)):
@@ -186,6 +188,8 @@ def _check_callbacks(self: PreparedRun) -> None:
     "Check that the callbacks fit the run, and each other."
     check_callbacks(self.callbacks, self.teacher)
     require(self.max_queries is None or self.max_queries >= 0, "must be 0 or more", max_queries=self.max_queries)
+    if self.max_queries is not None:
+        check_of_texts(self.teacher.kind, f"teacher {self.teacher.name}", "max_queries")
     for c in self.callbacks:
         c.check(self)
 
@@ -399,7 +403,7 @@ def _load_data(self: PreparedRun) -> None:
     self.seconds["label"] += time.perf_counter() - began
     self.targets = targets
     self._count_answers()
-    self.tokens = self.start.encode(rows)
+    self.tokens = self.start.encode(rows).with_width(self.targets.shape[1])
     self.lengths = np.diff(self.tokens.offsets)
     if self.start.kind == "score":  # mean and spread of the teacher's scores; classes and labels have no scale
         known = self.targets[self.train]
@@ -409,12 +413,13 @@ def _load_data(self: PreparedRun) -> None:
 # %% ../nbs/63_preparation.ipynb #63c00001
 @patch
 def _majority(self: PreparedRun) -> float:  # 0 to 1
-    "Agreement on the held-out rows of one answer to everything: the most frequent class or set of labels; 1/2 for scores."
+    "Agreement on the held-out rows of one answer to everything: the most frequent class, set of labels or tag; 1/2 for scores."
     held = self.targets[self.held].numpy()
     if self.start.kind == "score":
         return 0.5
     found = predictions(held, self.start.kind)
-    return float(np.unique(found, axis=0, return_counts=True)[1].max() / len(held))
+    found = found[found >= 0] if self.start.kind == "tags" else found  # words with an answer
+    return float(np.unique(found, axis=0, return_counts=True)[1].max() / len(found))
 
 # %% ../nbs/63_preparation.ipynb #54d48757
 @patch
@@ -423,7 +428,7 @@ def pool_targets(
     rows: list[Row],  # of the pool
 ) -> np.ndarray:  # float32 [rows, outputs of the student]
     "What the student learns for the rows of the pool: the teacher's logits, in the student's order of classes."
-    return np.ascontiguousarray(self._answers(rows)[:, self.order])
+    return np.ascontiguousarray(self._answers(rows)[..., self.order])
 
 # %% ../nbs/63_preparation.ipynb #50d0a001
 @patch

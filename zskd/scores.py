@@ -15,10 +15,12 @@ from sklearn.metrics import average_precision_score, f1_score, ndcg_score
 
 from .errors import UserError, require
 from .kinds import predictions
-from .tasks import Examples, majority, score
+from .tags import NO_TAG, entity_scores, fit_width, is_iob
+from .tasks import Examples, Task, majority, score
 
 # %% auto #0
-__all__ = ['AT', 'SCORES', 'PLAIN', 'label_scores', 'correlations', 'score_scores', 'score_logits', 'baseline', 'shown_score']
+__all__ = ['AT', 'SCORES', 'PLAIN', 'label_scores', 'correlations', 'score_scores', 'tag_scores', 'score_logits', 'baseline',
+           'shown_score']
 
 # %% ../nbs/13_scores.ipynb #13c00006
 def label_scores(
@@ -77,9 +79,29 @@ def score_scores(
     ndcg = [ndcg_score([gain[rows]], [scores[rows]], k=AT) if len(rows) > 1 else 1.0 for rows in lists]
     return {**correlations(scores, truth), "ndcg": float(np.mean(ndcg)), "n": len(truth)}
 
+# %% ../nbs/13_scores.ipynb #13a0b002
+def tag_scores(
+    found: np.ndarray,  # int [n, W], a model's tags; −1 for a word without one
+    labels: np.ndarray,  # int [n, V], the right tags; −1 after the last word of a text
+    task: Task,  # names the tags
+) -> dict[str, Any]:  # accuracy, per_class_f1, confusion, n; of entities entity_f1, entity_precision, entity_recall, per_entity_f1
+    "Scores of tags. Confusion and F1 of each tag are of words; words without an answer are not in the confusion."
+    found, words = fit_width(found, labels.shape[1]), labels != NO_TAG
+    truth, said = labels[words], found[words]
+    read = said != NO_TAG
+    n = len(task.labels)
+    confusion = np.bincount(truth[read] * n + said[read], minlength=n * n).reshape(n, n)
+    both, there, guessed = np.diag(confusion), np.bincount(truth, minlength=n), confusion.sum(axis=0)
+    f1 = 2 * both / np.maximum(there + guessed, 1)
+    out = {"accuracy": float((truth == said).mean()), "per_class_f1": dict(zip(task.labels, f1.tolist(), strict=True))}
+    if is_iob(task.labels):
+        names = np.array([*task.labels, "O"])  # the last one for −1
+        out |= entity_scores(*([names[row[there]].tolist() for row, there in zip(tags, words, strict=True)] for tags in (labels, found)))
+    return out | {"confusion": confusion.tolist(), "n": len(labels)}
+
 # %% ../nbs/13_scores.ipynb #13c0000b
 def score_logits(
-    logits: np.ndarray,  # [n, C], of a model, columns in the order of the task's labels
+    logits: np.ndarray,  # [n, C], or [n, W, C] for tags, of a model, columns in the order of the task's labels
     examples: Examples,  # that it answered
     thresholds: Sequence[float] | None = None,  # of several labels
 ) -> dict[str, Any]:  # the metrics of the task's kind, and n
@@ -92,25 +114,31 @@ def score_logits(
         return label_scores(np.asarray(logits), examples.labels, task.labels, thresholds)
     if task.kind == "score":
         return score_scores(np.asarray(logits)[:, 0], examples)
+    if task.kind == "tags":
+        return tag_scores(predictions(np.asarray(logits), "tags"), examples.labels, task)
     return score(np.asarray(logits).argmax(1), examples.labels, task)
 
 # %% ../nbs/13_scores.ipynb #13c0000c
 def baseline(
     examples: Examples,  # labelled
 ) -> dict[str, Any]:  # as `score_logits`
-    "The score of one answer to everything: the most frequent class, the most frequent label, or the mean score."
+    "The score of one answer to everything: the most frequent class, label or tag, or the mean score."
     require(len(examples) > 0, "is empty; give at least one", examples=None)
     task = examples.task
     if task.kind == "single_label":
         return majority(examples.labels, task)
+    if task.kind == "tags":
+        most = np.bincount(examples.labels[examples.labels != NO_TAG], minlength=task.n_labels).argmax()
+        return tag_scores(np.full_like(examples.labels, most), examples.labels, task)
     if task.kind == "score":
         return score_scores(np.full(len(examples), examples.labels.mean()), examples)
-    most = np.where(np.arange(task.n_labels) == examples.labels.sum(0).argmax(), 1.0, -1.0)
-    return label_scores(np.tile(most, (len(examples), 1)), examples.labels, task.labels)
+    each = np.where(np.arange(task.n_labels) == examples.labels.sum(0).argmax(), 1.0, -1.0)
+    return label_scores(np.tile(each, (len(examples), 1)), examples.labels, task.labels)
 
 # %% ../nbs/13_scores.ipynb #13c10002
 SCORES = {
     "accuracy": "accuracy",
+    "entity_f1": "F1 of entities",
     "f1": "F1",
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",

@@ -39,6 +39,7 @@ from .answer_views import logits_of
 from .core import home_path, read_object
 from .dashboards import Comparison, Explorer, SimilarTexts
 from .errors import UserError, require
+from .kinds import check_of_texts
 from .loss_explorer import ExplorerBatch, LossExplorer
 from .models import make_folder
 from .pages import fill, render
@@ -161,6 +162,7 @@ class RunData:
         if (self.folder / "student" / "config.json").exists():
             say("Loading the student.")
             self.student = cast(Student, LockedModel(Student.load(self.folder / "student")))
+            check_of_texts(self.student.kind, str(folder), "a dashboard")
         if teacher is not None and self.student is not None:
             self.compare()
 

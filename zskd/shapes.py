@@ -17,7 +17,7 @@ from .textcnn_config import HASHES, TextCnnConfig
 
 # %% auto #0
 __all__ = ['PREFERENCES', 'FAMILY', 'WIDTHS', 'PRESETS', 'Shape', 'label_maps', 'CnnShape', 'candidate_shapes',
-           'require_positive', 'check_family', 'best_shape', 'preset_config', 'shape_of']
+           'require_positive', 'check_family', 'family_for', 'best_shape', 'preset_config', 'shape_of']
 
 # %% ../nbs/32_shapes.ipynb #8c53d01a
 @dataclass(frozen=True)
@@ -238,6 +238,17 @@ def check_family(
 ) -> None:
     "Raise `UserError` for an unknown family."
     require(family is None or family in PREFERENCES, f"is unknown; use one of {', '.join(PREFERENCES)}", family=family)
+
+
+def family_for(
+    family: str | None,  # a name in `PREFERENCES`; None: the default
+    n_texts: int,  # texts per input, 1 or 2
+    kind: str = "single_label",  # of the task
+) -> str:
+    "The family of a student. Raises `UserError` for an unknown one, and for tags with one that gives one answer for each text."
+    check_family(family)
+    require(kind != "tags" or family in (None, "attention"), "gives one answer for each text; only attention tags words", family=family)
+    return family or ("attention" if kind == "tags" else FAMILY[n_texts])
 
 # %% ../nbs/32_shapes.ipynb #32b00013
 def _words(

@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from .adversaries import class_order
 from .errors import UserError, require
-from .kinds import INTERVALS, check_kind, predictions, probabilities, same_answers, score_range
+from .kinds import INTERVALS, check_kind, check_of_texts, predictions, probabilities, same_answers, score_range
 from .metrics import kl_rows
 from .pools import Pool
 from .scores import correlations
@@ -129,6 +129,7 @@ def answer_order(
     student: Student,  # of this teacher, perhaps with its classes in another order
 ) -> list[int]:  # the teacher's column of each of the student's
     "How to put a teacher's logits in the student's order. Raises `UserError` for other classes and for another kind."
+    check_of_texts(teacher.kind, f"teacher {teacher.name}", "a dashboard")
     fits = teacher.kind == student.kind
     require(fits, f"is {student.kind}, but teacher {teacher.name} is {teacher.kind}; give a student of this teacher", student=None)
     return class_order(teacher, student)

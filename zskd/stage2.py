@@ -20,6 +20,7 @@ from .adversaries import Adversary, Generated
 from .callbacks import Batch, Callback, Run
 from .core import atomic_path, derive_seed, tensors_under
 from .errors import RunError, UserError, require
+from .kinds import TEXT_KINDS
 from .tasks import Row
 
 # %% auto #0
@@ -39,6 +40,7 @@ class Stage2(Callback):
     "Replaces some rows of each batch by texts of an adversary (2012.15495; turns as in 2105.05912, algorithm 1)."
 
     asks = True
+    kinds = TEXT_KINDS
 
     def __init__(
         self,

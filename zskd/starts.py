@@ -38,7 +38,9 @@ def word_logits(
 ) -> np.ndarray:  # float32 [words, C]; every column has mean 0, and for classes every row, too
     "A teacher's centred logits for single words, relative to the average word. Raises `UserError` if it reads other rows."
     z = np.asarray(teacher.logits([(w,) * n_texts for w in words]), dtype=np.float32)
-    z = z - z.mean(1, keepdims=True) if getattr(teacher, "kind", "single_label") == "single_label" else z
+    if z.ndim == 3:  # a tag for each word, and these texts are single words
+        z = np.nan_to_num(z[:, 0]) if z.shape[1] else np.zeros((len(z), z.shape[2]), np.float32)
+    z = z - z.mean(1, keepdims=True) if getattr(teacher, "kind", "single_label") in ("single_label", "tags") else z
     return z - z.mean(0, keepdims=True)
 
 # %% ../nbs/33_starts.ipynb #7af58f02
@@ -108,7 +110,7 @@ def word_reactions(
     strength = np.linalg.norm(z, axis=1)
     weights = np.ones(len(cast(PreTrainedTokenizerBase, teacher.tokenizer)))
     weights[ids] += 4 * strength / max(strength.mean(), 1e-9)
-    most = len(teacher.labels) - (teacher.kind == "single_label")
+    most = len(teacher.labels) - (teacher.kind in ("single_label", "tags"))
     directions, r = reaction_directions(teacher_tables(teacher.model)["words"][ids], z, most=most)
     known = r >= 0.3
     notes = {"reactions": f"to {len(words):,} words{'' if known else ', not predictable'} (r = {r:.2f})", "word_queries": len(words)}

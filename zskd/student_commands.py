@@ -35,6 +35,7 @@ def export(
     "Write a student as ONNX, and compare the export's answers with the student's; or as a page on which it runs."
     from zskd.cascades import kept_rule
     from zskd.core import home_path
+    from zskd.kinds import check_of_texts
     from zskd.students import Student
 
     try:
@@ -49,6 +50,7 @@ def export(
         export_page(student, out, {"int8": int8, "corpus": corpus, "skip_bad_lines": skip_bad_lines})
         return
     small = Student.load(student)
+    check_of_texts(small.kind, student, "an export")
     rows = sentence_rows(corpus, column, n, small.notes.get("n_texts") or 1, skip_bad_lines)
     rule = kept_rule(student)
     exports = export_onnx(small, out, int8, rule.temperature if rule else 1.0)
@@ -110,7 +112,7 @@ def predict(
     out: str | None = None,  # file for the answers that ends in .tsv, .csv or .jsonl; they are printed if not given
     teacher: str | None = None,  # folder or hub name; answers what the student is unsure about, by the rule of `zskd cascade`
 ) -> None:
-    "Let a student answer every text of a file: the likeliest class and its probability, all labels or a score, in the order of the file."
+    "Let a student answer every text of a file: the likeliest class, all labels, a score or a tag per word, in the order of the file."
     from zskd.cascades import Rule, kept_rule
     from zskd.core import home_path
     from zskd.prediction import answer_lines, check_answers_file, fastest, read_texts, save_answers, write_lines
@@ -209,6 +211,7 @@ def own_answers(
     options: dict[str, Any],  # of `open_teacher`
 ) -> tuple[Any, list[tuple[str, ...]], Any]:  # the student, texts, and the teacher's logits [n, C] in the student's order
     "Ask the run's teacher about texts of one's own. Raises `UserError` if teacher and student do not fit."
+    from zskd.kinds import check_of_texts
     from zskd.prediction import read_texts
     from zskd.students import Student
     from zskd.tasks import list_names
@@ -218,6 +221,7 @@ def own_answers(
     if shown.get("teacher") is None:
         raise UserError(f"{run}: does not say what its teacher was; give --teacher")
     student = Student.load(f"{run}/student")
+    check_of_texts(student.kind, f"{run}/student", "a cascade")
     rows = read_texts(data, shown.get("columns"), student.notes.get("n_texts"))
     model, _ = open_teacher(shown["teacher"], **take(open_teacher, shown))
     if set(model.labels) != set(student.labels):

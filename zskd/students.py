@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from .cards import is_own, shareable, write_card
 from .core import ASSETS, changed_files, count_parameters, derive_seed, file_digests, home_path, is_whole, read_object, write_sealed
@@ -31,12 +31,13 @@ from .corpora import Corpus, load_corpus
 from .errors import RunError, UserError, require
 from .kinds import PROBLEM_TYPES, kind_of
 from .metrics import Classifier
-from .models import give_pad_token, load_classifier, model_folder, reading_limit
-from .shapes import FAMILY, CnnShape, Shape, best_shape, check_family, label_maps, preset_config, require_positive, shape_of
+from .models import give_pad_token, load_classifier, model_class, model_folder, reading_limit
+from .shapes import FAMILY, CnnShape, Shape, best_shape, family_for, label_maps, preset_config, require_positive, shape_of
 from .starts import copy_layers, piece_states, start_embeddings, start_layers, start_words, word_reactions
+from .tags import word_logits
 from .tasks import Row, as_rows, list_names
 from .teachers import Teacher, check_padding
-from .tokens import Encoded, encode_rows, token_batches, truncated_share
+from .tokens import Encoded, encode_rows, encode_words, token_batches, truncated_share
 from .vocabularies import check_pieces, learn_vocabulary, make_tokenizer, special_tokens, trim_vocabulary, wordpiece_spec
 
 # %% auto #0
@@ -48,7 +49,7 @@ class Student(Classifier):
 
     def __init__(
         self,
-        model: torch.nn.Module,  # a Hugging Face `...ForSequenceClassification`
+        model: torch.nn.Module,  # a Hugging Face `...ForSequenceClassification`, or `...ForTokenClassification` for tags
         tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
         max_length: int = 128,  # pieces per input
         notes: dict[str, Any] | None = None,  # how it was made
@@ -99,8 +100,9 @@ def encode(
     self: Student,
     rows: Sequence[str | Row],  # texts, or tuples of 1 or 2 texts
 ) -> Encoded:
-    "Tokenise inputs into flat arrays. Raises `UserError` for rows that are not texts."
-    return encode_rows(self.tokenizer, rows, self.max_length)
+    "Tokenise inputs into flat arrays. Raises `UserError` for rows that are not texts, and for pairs where words get tags."
+    read = encode_words if self.kind == "tags" else encode_rows
+    return read(self.tokenizer, rows, self.max_length)
 
 # %% ../nbs/35_students.ipynb #775826e6
 @patch
@@ -128,15 +130,17 @@ def logits(
     self: Student,
     rows: Sequence[str | Row] | Encoded,  # texts, tuples of 1 or 2 texts, or the result of `encode`
     batch_tokens: int = 4096,  # tokens per batch, including padding
-) -> np.ndarray:  # float32 [n, C], in the order given
+) -> np.ndarray:  # float32 [n, C], in the order given; for tags [n, W, C], NaN for a word without an answer
     "The student's logits, without gradient and dropout. Raises `UserError` for rows that are not texts."
     encoded = rows if isinstance(rows, Encoded) else self.encode(rows)
-    out = np.zeros((len(encoded), len(self.labels)), dtype=np.float32)
+    words = () if encoded.firsts is None else encoded.firsts.shape[1:]
+    out = np.zeros((len(encoded), *words, len(self.labels)), dtype=np.float32)
     training = self.model.training
     self.model.eval()
     with torch.inference_mode():
         for take in token_batches(encoded.lengths, batch_tokens):
-            out[take] = self.model(**self.inputs(encoded, take)).logits.float().cpu().numpy()
+            answer = self.model(**self.inputs(encoded, take)).logits.float()
+            out[take] = word_logits(answer, encoded.first_places(take)).cpu().numpy()
     self.model.train(training)
     return out
 
@@ -205,8 +209,9 @@ def _kind(teacher: Teacher, labels: Sequence[str] | None, n_texts: int | None, m
     labels = tuple(teacher.labels if labels is None else labels)
     n_texts = (teacher.n_texts or 1) if n_texts is None else n_texts
     require(n_texts in FAMILY, "an input has 1 or 2 texts", n_texts=n_texts)
+    require(teacher.kind != "tags" or n_texts == 1, "a tag for each word is for single texts; leave it out", n_texts=n_texts)
     require(
-        len(labels) >= (2 if teacher.kind == "single_label" else 1),
+        len(labels) >= (2 if teacher.kind in ("single_label", "tags") else 1),
         "a classifier has at least two classes",
         labels=list_names(labels) or None,
     )
@@ -224,7 +229,7 @@ def _of_kind(student: Student, teacher: Teacher) -> Student:
         theirs = PROBLEM_TYPES["multi_label"]
     elif teacher.kind == "score" and teacher.model is None:
         theirs = PROBLEM_TYPES["score"]  # the pipeline of transformers then gives the number as it is
-    student.model.config.problem_type = theirs if teacher.kind != "single_label" else None
+    student.model.config.problem_type = theirs if teacher.kind not in ("single_label", "tags") else None
     student.kind = teacher.kind
     return student
 
@@ -258,15 +263,23 @@ def _budget(
     return int(cast(int, teacher.n_params) / (30 if ratio is None else ratio))
 
 # %% ../nbs/35_students.ipynb #35b00001
-def _family(family: str | None, preset: str | None, shape: Shape | CnnShape | None, init: str, n_texts: int, hash_rows: int | None) -> str:
+def _family(
+    family: str | None,
+    preset: str | None,
+    shape: Shape | CnnShape | None,
+    init: str,
+    teacher: Teacher,
+    n_texts: int,
+    hash_rows: int | None,
+) -> str:
     "The student's family. Raises `UserError` for an unknown name, and where something else decides it."
-    check_family(family)
-    made, its = init in MADE, family or FAMILY[n_texts]
+    made, its = init in MADE, family_for(family, n_texts, teacher.kind)
     if shape is not None or preset is not None or not made:
         what = "the checkpoint" if not made else "the preset" if shape is None else "the shape"
         require(hash_rows is None, f"{what} has its own word table; leave it out", hash_rows=hash_rows)
         its = ("convolution" if shape.widths else "static") if isinstance(shape, CnnShape) else "attention"
         require(family in (None, its) and (family is None or made), f"{what} has its own; leave it out", family=family)
+        require(teacher.kind != "tags" or its == "attention", "gives one answer for each text; only attention tags words", shape=None)
     require(init != "words" or its != "attention", "starts convolution and static only; choose another start or family", init=init)
     return its
 
@@ -368,7 +381,12 @@ def _start(model: torch.nn.Module, teacher: Teacher, kept: np.ndarray, first: np
 
 # %% ../nbs/35_students.ipynb #7d45adb7
 def _random_model(
-    shape: Shape | CnnShape | None, preset: str | None, tokenizer: PreTrainedTokenizerBase, labels: tuple[str, ...], max_length: int
+    shape: Shape | CnnShape | None,
+    preset: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: tuple[str, ...],
+    max_length: int,
+    tags: bool,
 ) -> tuple[torch.nn.Module, Shape | CnnShape | None]:
     "A model with random weights for a tokenizer, and its shape (None for a preset)."
     if shape is None:
@@ -376,7 +394,10 @@ def _random_model(
     else:
         shape = replace(shape, vocab_size=len(tokenizer))
         config = shape.config(labels, max_length, tokenizer.pad_token_id)
-    return AutoModelForSequenceClassification.from_config(config).eval(), shape
+    model = model_class(tags).from_config(config)
+    if tags:  # by this it is known what the numbers mean
+        model.config.architectures = [type(model).__name__]
+    return model.eval(), shape
 
 # %% ../nbs/35_students.ipynb #35b00006
 WORDS = "compact-small"  # the embedded encoder that gives word vectors if the teacher is a function
@@ -420,7 +441,7 @@ def _fresh(
         tokenizer, kept, vocab = _vocabulary(teacher, size, texts, corpus is not None, weights, max_length, lowercase)
     else:
         tokenizer, kept, vocab = _shared_pieces(given, teacher, max_length)
-    model, shape = _random_model(shape, preset, tokenizer, labels, max_length)
+    model, shape = _random_model(shape, preset, tokenizer, labels, max_length, teacher.kind == "tags")
     how = "random" if init == "random" else "random, because this teacher has no vectors for these pieces"
     if from_teacher and states:
         share = start_words(model, piece_states(teacher.model, teacher.tokenizer, tokenizer, kept), counts=_counts(shape, tokenizer, texts))
@@ -439,11 +460,17 @@ def _fresh(
 EMBEDDED: dict[str, Path] = {name: ASSETS / name for name in ("compact-small", "compact-wide")}  # compact encoders, by name for `init`
 
 # %% ../nbs/35_students.ipynb #e135b8e7
-def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int) -> Student:
+def _checkpoint(init: str, budget: int | None, labels: tuple[str, ...], max_length: int, tags: bool) -> Student:
     "A student from the package, a folder or the hub, with a classifier for these labels."
     try:
         student = _pretrained(
-            EMBEDDED.get(init, init), max_length, role="init", num_labels=len(labels), ignore_mismatched_sizes=True, **label_maps(labels)
+            EMBEDDED.get(init, init),
+            max_length,
+            role="init",
+            tags=tags,
+            num_labels=len(labels),
+            ignore_mismatched_sizes=True,
+            **label_maps(labels),
         )
     except RunError as e:
         raise RunError(f"{e}, or one of {', '.join([*MADE, *EMBEDDED])}") from e
@@ -473,6 +500,11 @@ def embedded_start(
                 return name
     return "teacher"
 
+
+def _takes_encoder(teacher: Teacher, n_texts: int, family: str) -> bool:
+    "Whether a compact encoder is a good start: for pairs and for tags, which need more than single words."
+    return family == "attention" and (n_texts == 2 or teacher.kind == "tags")
+
 # %% ../nbs/35_students.ipynb #0d17b3ed
 @patch(cls_method=True)
 def create(
@@ -492,7 +524,7 @@ def create(
     sensitivity: bool = True,  # whether the teacher is asked about single words, for vocabulary and start
     lowercase: bool | None = None,  # whether a learned vocabulary drops case and accents; None: as the teacher's tokenizer
     tokenizer: PreTrainedTokenizerBase | None = None,  # a fast WordPiece tokenizer with pieces of the teacher only; None: one is made
-    family: str | None = None,  # 'attention', 'convolution' or 'static'; None: convolution for single texts, attention for pairs
+    family: str | None = None,  # 'attention', 'convolution' or 'static'; None: convolution for single texts, attention for pairs and tags
     hash_rows: int | None = None,  # rows of the word table if the pieces share them (1709.03933); None: each has its own
 ) -> Student:
     "Make an untrained student. Raises `UserError` if arguments contradict each other or do not fit, `RunError` if the hub is out of reach."
@@ -500,14 +532,14 @@ def create(
         vocab_size, shape = _check_tokenizer(tokenizer, vocab_size, shape, lowercase, init)
     (labels, n_texts), init = _kind(teacher, labels, n_texts, max_length), str(init)
     budget = _budget(teacher, ratio, n_params, preset, shape, vocab_size, init)
-    family = _family(family, preset, shape, init, n_texts, hash_rows)
+    family = _family(family, preset, shape, init, teacher, n_texts, hash_rows)
     if init == "auto":
-        free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and n_texts == 2 and family == "attention"
+        free = (preset, vocab_size, shape, lowercase, tokenizer) == (None,) * 5 and _takes_encoder(teacher, n_texts, family)
         init = embedded_start(teacher, budget, labels, max_length) if free else "words" if teacher.model is None else "teacher"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
         if init not in ("teacher", "random", "words"):
-            student = _checkpoint(init, budget, labels, max_length)
+            student = _checkpoint(init, budget, labels, max_length, teacher.kind == "tags")
         else:
             chosen, size = _sizes(teacher, shape, preset, budget, vocab_size, n_texts, labels, max_length, family, hash_rows)
             student = _fresh(teacher, chosen, size, preset, init, corpus, labels, max_length, n_texts, sensitivity, lowercase, tokenizer)

@@ -22,8 +22,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, matthews
 from .core import ASSETS, home_path, one_line
 from .core import digest as sha256
 from .errors import RunError, UserError, require
-from .kinds import METRICS, check_kind, flags, label_sets, right_name, score_values
+from .kinds import check_kind, flags, label_sets, metrics_of, right_name, score_values
 from .tables import Notices, other_separator, table_header, table_kind, table_rows
+from .tags import CONLL, NO_TAG, conll_rows, fit_width, is_conll, text_of, words_of
 
 # %% auto #0
 __all__ = ['Row', 'RELATIONS', 'STYLES', 'FILES', 'TASKS', 'SIX_TASKS', 'PAIR_COLUMNS', 'HUB_GLUE', 'as_rows', 'Texts',
@@ -126,7 +127,7 @@ def as_texts(
 
 # %% ../nbs/10_tasks.ipynb #899f4aa2
 RELATIONS = {"single": 1, "entailment": 2, "paraphrase": 2, "question_pair": 2, "question_sentence": 2}  # texts per input
-STYLES = ("plain", "phrase")
+STYLES = ("plain", "phrase", "words")  # as they are; in lower case with separate punctuation; with separate punctuation
 FILES = {"train": "train.tsv", "validation": "dev.tsv"}  # split: name of its file in a data folder
 
 # %% ../nbs/10_tasks.ipynb #10690794
@@ -135,7 +136,7 @@ class Task:
     "A task on texts: its classes, labels or score, its texts and its metric. Raises `UserError` if these do not fit together."
 
     name: str  # for reports
-    labels: tuple[str, ...]  # names of the classes or labels, in the order of their numbers; of a score, one name
+    labels: tuple[str, ...]  # names of the classes, labels or tags, in the order of their numbers; of a score, one name
     columns: tuple[str, ...]  # one or two columns with the texts
     metric: str = (
         ""  # comes first in the report, one of `METRICS` of its kind ('f1': of `labels[1]` for two classes); '': the first of them
@@ -151,16 +152,19 @@ class Task:
 
     def __post_init__(self) -> None:
         check_kind(self.kind)
-        fewest = 2 if self.kind == "single_label" else 1
+        fewest = 2 if self.kind in ("single_label", "tags") else 1
         if len(set(self.labels)) < fewest or len(set(self.labels)) != len(self.labels):
             number = "two" if fewest == 2 else "one"
             raise UserError(f"task {self.name}: labels {list_names(self.labels)} must be at least {number} different names")
         if self.kind == "score" and len(self.labels) > 1:
             raise UserError(f"task {self.name}: a score has one name, not {list_names(self.labels)}")
+        known = metrics_of(self.kind, self.labels)
         if not self.metric:
-            object.__setattr__(self, "metric", METRICS[self.kind][0])
-        if self.metric not in METRICS[self.kind]:
-            raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(METRICS[self.kind])}")
+            object.__setattr__(self, "metric", known[0])
+        if self.metric not in known:
+            raise UserError(f"task {self.name}: metric {self.metric!r} is unknown; use one of {', '.join(known)}")
+        if self.kind == "tags" and self.n_texts != 1:
+            raise UserError(f"task {self.name}: a tag for each word is for single texts, not for pairs; name one column")
         if self.style not in STYLES:
             raise UserError(f"task {self.name}: style {self.style!r} is unknown; use one of {', '.join(STYLES)}")
         if RELATIONS.get(self.relation) != self.n_texts:
@@ -260,7 +264,7 @@ def for_teacher(
     teacher: Any,  # anything with `labels`, such as a `Teacher`
     n_texts: int = 1,  # texts per input, 1 or 2
     relation: str | None = None,  # how a pair is related; None: 'single' or 'entailment'
-    columns: Sequence[str] | None = None,  # text columns of your data; None: 'text', or 'text_a' and 'text_b'
+    columns: Sequence[str] | None = None,  # text columns of your data; None: 'text', or 'text_a' and 'text_b', or 'tokens' for tags
     name: str = "custom",  # for reports
     metric: str = "",  # comes first in the report, as in `Task`
     label_column: str | None = None,  # column of your data with the true labels; None: 'label'
@@ -269,7 +273,8 @@ def for_teacher(
     require(n_texts in (1, 2), "an input has 1 or 2 texts", n_texts=n_texts)
     reads, who = getattr(teacher, "n_texts", None), getattr(teacher, "name", "")
     require(reads in (None, n_texts), f"teacher {who} reads {reads} text(s) per input; give that number", n_texts=n_texts)
-    columns = columns or (("text",) if n_texts == 1 else ("text_a", "text_b"))
+    kind = getattr(teacher, "kind", "single_label")
+    columns = columns or ((("tokens",) if kind == "tags" else ("text",)) if n_texts == 1 else ("text_a", "text_b"))
     if isinstance(columns, str) or len(columns) != n_texts:
         given = columns if isinstance(columns, str) else " ".join(columns)
         raise UserError(f"name {n_texts} column(s), one for each text of an input", columns=given)
@@ -280,8 +285,9 @@ def for_teacher(
         tuple(columns),
         metric,
         relation or ("single" if n_texts == 1 else "entailment"),
+        style="words" if kind == "tags" else "plain",
         label_column=label_column,
-        kind=getattr(teacher, "kind", "single_label"),
+        kind=kind,
     )
 
 # %% ../nbs/10_tasks.ipynb #94a32f2c
@@ -315,22 +321,24 @@ class Examples:
     "Labelled rows of a task. Raises `UserError` if rows, labels and task do not fit."
 
     rows: list[Row]  # the inputs
-    labels: np.ndarray  # int64 [n], numbers of the true classes; bool [n, L] for several labels; float64 [n] for scores
+    # int64 [n], numbers of the true classes; bool [n, L] for several labels; float64 [n] for scores; int64 [n, W] for tags, −1 after the
+    # last word of a text
+    labels: np.ndarray
     task: Task  # their task
     source: str = "memory"  # file or hub name
     split: str = "validation"  # which part of the data
     of: int | None = None  # rows of the complete set, if known
 
     def __post_init__(self) -> None:
-        kinds: dict[str, Any] = {"single_label": np.int64, "multi_label": bool, "score": np.float64}
+        kinds: dict[str, Any] = {"single_label": np.int64, "multi_label": bool, "score": np.float64, "tags": np.int64}
         self.rows, self.labels = as_rows(self.rows), np.asarray(self.labels, dtype=kinds[self.task.kind])
-        wide = (self.task.n_labels,) if self.task.kind == "multi_label" else ()
+        wide = {"multi_label": (self.task.n_labels,), "tags": self.labels.shape[1:2] or (0,)}.get(self.task.kind, ())
         if self.labels.shape != (len(self.rows), *wide):
             raise UserError(f"examples of {self.task.name}: {len(self.rows)} rows but labels of shape {self.labels.shape}")
         if self.rows and len(self.rows[0]) != self.task.n_texts:
             raise UserError(f"task {self.task.name} has {self.task.n_texts} text(s) per input, but the rows have {len(self.rows[0])}")
-        single = self.rows and self.task.kind == "single_label"
-        if single and not 0 <= self.labels.min() <= self.labels.max() < self.task.n_labels:
+        least = {"single_label": 0, "tags": NO_TAG}.get(self.task.kind)
+        if least is not None and self.labels.size and not least <= self.labels.min() <= self.labels.max() < self.task.n_labels:
             raise UserError(f"examples of {self.task.name}: labels must be in 0 … {self.task.n_labels - 1}; is this split unlabelled?")
 
     def __len__(self) -> int:
@@ -354,11 +362,12 @@ def answer(
 
 @patch
 def __repr__(self: Examples) -> str:
-    "Task, split, number of rows, and rows per class or label, or the range of the scores."
+    "Task, split, number of rows, and rows per class or label, words per tag, or the range of the scores."
     if self.task.kind == "score":
         about = f"{self.labels.min():g} to {self.labels.max():g}" if len(self) else "no scores"
     else:
-        counts = self.labels.sum(axis=0) if self.task.kind == "multi_label" else np.bincount(self.labels, minlength=self.task.n_labels)
+        known = self.labels[self.labels != NO_TAG] if self.task.kind == "tags" else self.labels
+        counts = known.sum(axis=0) if self.task.kind == "multi_label" else np.bincount(known, minlength=self.task.n_labels)
         about = list_names(f"{n} {x}" for x, n in zip(self.task.labels, counts, strict=True))
     part = f" of {self.of}" if self.is_sample else ""
     return f"Examples({self.task.name} {self.split}, {len(self)} rows{part}: {about})"
@@ -393,6 +402,8 @@ def _pick_columns(path: str, header: list[str], kind: str, task: Task) -> list[s
     places: list[tuple[str, ...]] = [(c,) for c in labels]
     if task.kind == "multi_label" and not task.label_column:
         places += [task.labels, ("labels",)]
+    if task.kind == "tags" and not task.label_column:
+        places = [(c,) for c in ("tags", "ner_tags", "pos_tags")]
     for choices, what in ((texts, "text"), (places, "label")):
         if not any(set(c) <= set(header) for c in choices):
             missing = next(c for c in choices[0] if c not in header)
@@ -473,6 +484,43 @@ def _read_labels(path: str, cells: list[tuple[str, list[Any]]], task: Task) -> n
         raise UserError(f"{path}: {e}") from e
     return _label_numbers(path, [(where, "" if value is None else str(value)) for where, (value,) in cells], task)
 
+# %% ../nbs/10_tasks.ipynb #10a0b011
+def _parts(value: Any) -> list[str]:
+    "A list of words or of tags, or a string of them with spaces between."
+    return list(map(str, value)) if isinstance(value, (list, tuple, np.ndarray)) else words_of(value or "")
+
+
+def _tagged(path: str, task: Task, skip_bad_lines: bool) -> list[tuple[str, list[str], list[str]]]:
+    "Place, words and tags of each text. Raises `UserError` for a bad line and for unequal numbers."
+    kind, notices = "" if is_conll(path) else table_kind(path), Notices()
+    header = table_header(path, kind) if kind else []
+    if not kind or kind == "tsv" and task.columns[0] not in header:  # often the ending of a file with a word a line
+        return list(conll_rows(path))
+    columns = _pick_columns(path, header, kind, task) if header else []
+    found = [(where, _parts(words), _parts(tags)) for where, (words, tags) in table_rows(path, columns, skip_bad_lines, notices, kind)]
+    notices.report(path)
+    for where, words, tags in found:
+        if len(words) != len(tags):
+            raise UserError(f"{path}: {where} has {len(words)} words and {len(tags)} tags; give one tag for each word")
+    return found
+
+# %% ../nbs/10_tasks.ipynb #10a0b012
+def _tag_examples(path: str, task: Task, split: str, skip_bad_lines: bool) -> Examples:
+    "Texts with a tag for each word. Raises `UserError` for a tag that the task does not have, and for a file without texts."
+    found = [line for line in _tagged(path, task, skip_bad_lines) if line[1]]
+    if not found:
+        raise UserError(f"{path}: holds no words with tags; give a file with at least one text")
+    plain = plain_name if len(set(map(plain_name, task.labels))) == task.n_labels else str
+    numbers, out = {plain(name): i for i, name in enumerate(task.labels)}, []
+    for where, _, tags in found:
+        if wrong := next((tag for tag in tags if plain(tag) not in numbers), None):
+            why = "; write names in place of numbers" if wrong.isdecimal() else ""
+            raise UserError(f"{path}: {where} has the tag {wrong!r}; tags of {task.name} are {list_names(task.labels)}{why}")
+        out.append([numbers[plain(tag)] for tag in tags])
+    width = max(map(len, out))
+    labels = np.concatenate([fit_width(np.array([tags], dtype=np.int64).reshape(1, -1), width) for tags in out])
+    return Examples([(text_of(words),) for _, words, _ in found], labels, task, path, split, task.sizes.get(split))
+
 # %% ../nbs/10_tasks.ipynb #8c1ee607
 def read_examples(
     path: str | Path,  # a TSV, CSV, JSONL or Parquet file, according to its name; any other is read as TSV
@@ -482,6 +530,8 @@ def read_examples(
 ) -> Examples:
     "Read labelled rows. Raises `UserError` for a bad line, a missing column or unknown labels, `RunError` for a damaged file."
     path, notices = str(path), Notices()
+    if task.kind == "tags":
+        return _tag_examples(path, task, split, skip_bad_lines)
     kind = table_kind(path) or "tsv"
     header = table_header(path, kind)
     if not header:
@@ -513,13 +563,14 @@ def _local_file(task: Task, split: str, data: str | Path) -> Path:
     if not base.is_dir():
         raise UserError(f"{base}: there is no such file or folder; give a folder of TSV, CSV, JSONL or Parquet files, or one such file")
     name = task.files.get(split, f"{split}.tsv")
-    names = [name, *(f"{stem}{suffix}" for stem in dict.fromkeys((Path(name).stem, split)) for suffix in _SUFFIXES)]
+    endings = (*_SUFFIXES, *CONLL, ".txt") if task.kind == "tags" else _SUFFIXES
+    names = [name, *(f"{stem}{suffix}" for stem in dict.fromkeys((Path(name).stem, split)) for suffix in endings)]
     choices = [base / folder / file for folder in (task.folder, task.name, "") if folder is not None for file in names]
     for path in choices:
         if path.is_file():
             return path
     folder = choices[0].parent if choices[0].parent.is_dir() else base
-    there = sorted(p.name for p in folder.iterdir() if p.name.endswith(_SUFFIXES)) or sorted(p.name for p in folder.iterdir())[:8]
+    there = sorted(p.name for p in folder.iterdir() if p.name.endswith(endings)) or sorted(p.name for p in folder.iterdir())[:8]
     raise UserError(f"{choices[0]}: there is no such file for split {split!r} of {task.name}; there are: {', '.join(there) or 'no files'}")
 
 # %% ../nbs/10_tasks.ipynb #f45e2296

@@ -25,12 +25,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core import ANSWERED, atomic_path, count_parameters, digest, moved_by_answers, pick_device, pick_dtype, progress
 from .errors import RunError, UserError, out_of_memory, require
-from .kinds import check_kind, kind_of, probabilities
+from .kinds import check_kind, check_of_texts, kind_of, probabilities
 from .metrics import Classifier
 from .models import READ, class_names, first_line, load_on_device, pad_id, reading_lengths, reading_limit, short_name, weights_digest
 from .read_answers import label_finder, reader_of
+from .tags import answered, stacked, word_logits
 from .tasks import Row, Task, TextPool, as_rows, as_texts, list_names, match_labels
-from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, token_batches, truncated_share
+from .tokens import TENSORS, Encoded, Padding, batch_tokens, encode_rows, encode_words, token_batches, truncated_share
 
 # %% auto #0
 __all__ = ['BLOCK', 'AHEAD', 'TIE', 'FILL', 'PROBE', 'SAME', 'Teacher', 'check_logits', 'stored_logits', 'check_padding',
@@ -83,14 +84,19 @@ def check_logits(
     logits: np.ndarray,  # what a teacher returned
     rows: Sequence[Row] | TextPool,  # what it was asked: rows, or a pool of them
     labels: Sequence[str],  # its class names
-) -> np.ndarray:  # float32 [n, n_classes]
-    "Return the logits as a float32 array. Raises `UserError` for a wrong shape or class count, and for NaN or infinity."
+    kind: str = "single_label",  # what the logits mean, one of `KINDS`
+) -> np.ndarray:  # float32 [n, n_classes]; for tags [n, W, n_classes]
+    """Return the logits as a float32 array. Raises `UserError` for a wrong shape or class count, and for NaN or infinity.
+
+    A word without an answer has NaN for all tags."""
     logits = np.asarray(logits, dtype=np.float32)
-    if logits.ndim != 2 or len(logits) != len(rows):
+    if logits.ndim != 2 + (kind == "tags") or len(logits) != len(rows):
         raise UserError(f"teacher: returned shape {logits.shape} for {len(rows)} inputs; expected ({len(rows)}, {len(labels)})")
-    if logits.shape[1] != len(labels):
-        raise UserError(f"teacher: returned {logits.shape[1]} classes but has {len(labels)} labels ({list_names(labels)})")
-    bad = ~np.isfinite(logits).all(axis=1)
+    if logits.shape[-1] != len(labels):
+        raise UserError(f"teacher: returned {logits.shape[-1]} classes but has {len(labels)} labels ({list_names(labels)})")
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if kind == "tags":
+        bad = (bad & ~np.isnan(logits).all(axis=-1)).any(axis=1)
     if bad.any():
         first = int(bad.argmax())
         text = " | ".join(as_texts(rows).rows([first])[0])[:60]
@@ -104,11 +110,11 @@ def logits(
     rows: Sequence[str | Row] | TextPool,  # texts, tuples of one or two texts, or a pool
     cache: str | Path | None = None,  # folder to store the logits in; None stores nothing
     desc: str | None = None,  # text of the progress bar; None: no bar
-) -> np.ndarray:  # float32 [n, n_classes], in the order given
+) -> np.ndarray:  # float32 [n, n_classes], in the order given; for tags [n, W, n_classes], NaN for a word without an answer
     "Ask the teacher, unless pool or cache hold its answers. Raises `UserError` for bad rows or answers, `RunError` for a damaged shard."
     rows = as_texts(rows)
     if (stored := stored_logits(rows, self)) is not None:
-        return check_logits(stored, rows, self.labels)
+        return check_logits(stored, rows, self.labels, self.kind)
     if cache is None and desc is None:
         return self._counted_logits(rows.rows())
     return self._ask_in_shards(rows, cache, desc)
@@ -119,11 +125,11 @@ def _counted_logits(self: Teacher, rows: list[Row]) -> np.ndarray:
     "Compute the logits of rows, and count them."
     rows = as_rows(rows)
     if not rows:
-        return np.zeros((0, len(self.labels)), np.float32)
+        return np.zeros((0, 0, len(self.labels))[self.kind != "tags" :], np.float32)
     if self.n_texts and len(rows[0]) != self.n_texts:
         raise UserError(f"teacher {self.name}: reads {self.n_texts} text(s) per input, but was given {len(rows[0])}")
     before = self.asked() if self.asked else 0
-    answer = check_logits(self.compute(rows), rows, self.labels)
+    answer = check_logits(self.compute(rows), rows, self.labels, self.kind)
     self.queries += self.asked() - before if self.asked else len(rows)
     return answer
 
@@ -141,6 +147,7 @@ def stored_logits(
 def _check_labels(labels: tuple[str, ...], kind: str) -> None:
     "Raise `UserError` for names that no teacher of this kind has."
     check_kind(kind)
+    require(kind != "tags", "a function gives one answer for each text; give the folder of a model that tags words", kind=kind)
     shown = ", ".join(labels)
     fewest, what = (2, "a classifier has at least two classes") if kind == "single_label" else (1, "a teacher has at least one label")
     require(len(set(labels)) >= max(fewest, len(labels)), f"{what}, with different names", labels=shown)
@@ -199,8 +206,9 @@ def _ask(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor
 def _forward(
     model: PreTrainedModel, pad: Padding, encoded: Encoded, rows: np.ndarray, answered: Callable[[int], object] = lambda n: None
 ) -> np.ndarray:
-    "Logits of the given rows, as an array [n, C] for all rows; the others stay 0."
-    out = np.zeros((len(encoded), model.config.num_labels), np.float32)
+    "Logits of the given rows, as an array [n, C] for all rows, or [n, W, C] for the words of all; the others stay 0."
+    words = () if encoded.firsts is None else encoded.firsts.shape[1:]
+    out = np.zeros((len(encoded), *words, model.config.num_labels), np.float32)
     lengths, equal = encoded.lengths[rows], pad.side == "none"
     filled = lengths if equal else np.minimum(-(-lengths // FILL) * FILL, lengths.max())  # at most what the model can read
     with torch.inference_mode():
@@ -210,7 +218,8 @@ def _forward(
             batch = encoded.batch(rows[np.resize(index, size)], model.device, pad, longest)
             if int(lengths[index].min()) == longest:  # without padding there is nothing to mask
                 del batch["attention_mask"]
-            out[rows[index]] = _ask(model, batch)[: len(index)].float().cpu().numpy()
+            places = encoded.first_places(rows[index], pad.side, longest)
+            out[rows[index]] = word_logits(_ask(model, batch)[: len(index)].float(), places).cpu().numpy()
             answered(len(index))
     return out
 
@@ -220,8 +229,10 @@ def _exact_forward(model: PreTrainedModel, fast: PreTrainedModel, pad: Padding, 
     out = _forward(fast, pad, encoded, np.arange(len(encoded)), ANSWERED.get())
     if fast is model:
         return out
-    best = np.sort(out, axis=1)
-    gap = np.abs(out).min(axis=1) if kind == "multi_label" else best[:, -1] - best[:, -2]
+    best = np.sort(out, axis=-1)
+    gap = np.abs(out).min(axis=1) if kind == "multi_label" else best[..., -1] - best[..., -2]
+    if kind == "tags":  # the closest call of a text's words
+        gap = np.where(answered(out), gap, np.inf).min(axis=1, initial=np.inf)
     close = np.flatnonzero(gap < TIE)
     if len(close):
         out[close] = _forward(model, pad, encoded, close)[close]
@@ -234,7 +245,8 @@ def _reader_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_l
     every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
     given = {"input_ids", *tokenizer.model_input_names} - {"attention_mask"}
     names = tuple(name for name in TENSORS if name == "attention_mask" or name in given and (every or name in takes))
-    return partial(encode_rows, tokenizer, max_length=max_length, names=names)
+    read = encode_words if kind_of(model.config) == "tags" else encode_rows
+    return partial(read, tokenizer, max_length=max_length, names=names)
 
 # %% ../nbs/30_teachers.ipynb #2a8e5f48
 def _model_logits(
@@ -259,7 +271,7 @@ def _model_logits(
                         raise
                     text = f"the teacher fails on an input of up to {encoded.lengths.max()} tokens ({first_line(e)}); give another number"
                     raise UserError(text, max_length=max_length) from e
-        return np.concatenate(parts)
+        return stacked(parts)
 
     return compute
 
@@ -275,12 +287,13 @@ SAME = 1e-4  # largest allowed difference, relative to the largest logit; a thou
 # %% ../nbs/30_teachers.ipynb #a42312d6
 def _alone(model: PreTrainedModel, read: Callable[[list[Row]], Encoded], row: Row) -> np.ndarray:
     "Logits of one input, by the plain call of transformers, without padding."
+    encoded = read([row])
     with torch.inference_mode():
-        return model(**read([row]).batch([0], model.device)).logits.float().cpu().numpy()
+        return word_logits(model(**encoded.batch([0], model.device)).logits.float(), encoded.firsts).cpu().numpy()
 
 # %% ../nbs/30_teachers.ipynb #4003ee62
 def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.abs(b).max())), equal_nan=True)
+    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.nanmax(np.abs(b)))), equal_nan=True)
 
 # %% ../nbs/30_teachers.ipynb #0607fb93
 def _probes(
@@ -288,10 +301,11 @@ def _probes(
 ) -> list[tuple[Encoded, np.ndarray]]:  # inputs, logits [4, C]
     "The inputs of the probe and the answer to each alone, for one text per input, for two, or for both if unknown."
     found = []
+    n_texts = 1 if kind_of(model.config) == "tags" else n_texts
     for n in (n_texts,) if n_texts else (1, 2):
         rows = [(text,) * n for text in PROBE]
         try:
-            found.append((read(rows), np.concatenate([_alone(model, read, row) for row in rows])))
+            found.append((read(rows), stacked([_alone(model, read, row) for row in rows])))
         except Exception as e:
             if out_of_memory(e):
                 raise
@@ -373,7 +387,7 @@ def load(
     dtype = pick_dtype(where, precision)
     model, fast, tokenizer = load_on_device(name, where, dtype, split=device == "split", max_memory=max_memory)
     who, own = f"teacher {short_name(name)}", getattr(model.config, "zskd", None)  # notes of this package
-    n_texts = own.get("n_texts") if isinstance(own, dict) else None
+    n_texts = 1 if kind_of(model.config) == "tags" else own.get("n_texts") if isinstance(own, dict) else None
     length, scored = reading_lengths(who, model, tokenizer, max_length)
     pad, probes = _choose_padding(who, model, tokenizer, _reader_of(model, tokenizer, length), n_texts)
     if fast is not model and kind_of(model.config) == "score":  # a score has no close calls that could be computed again
@@ -454,6 +468,7 @@ def mean_of(
     texts, kinds = {t.n_texts for t in teachers if t.n_texts}, {t.kind for t in teachers}
     require(len(kinds) == 1, f"answer in different ways ({', '.join(sorted(kinds))}); they must be of one kind", teachers=None)
     (kind,) = kinds
+    check_of_texts(kind, teachers[0].name, "a mean of teachers")
     require(len(texts) < 2, f"read {' and '.join(map(str, sorted(texts)))} texts per input; they must read as many", teachers=None)
 
     def compute(rows: list[Row]) -> np.ndarray:
@@ -531,7 +546,7 @@ def for_task(
     scored = (lambda: self.for_scoring().for_task(task, allow_unnamed)) if self._scored else None
     made = Teacher(
         task.labels,
-        lambda rows: self.logits(rows)[:, order],
+        lambda rows: self.logits(rows)[..., order],
         self.name,
         fingerprint,
         self.n_texts or task.n_texts,
@@ -615,17 +630,17 @@ def _ask_in_shards(
     rows: TextPool,  # the inputs
     cache: str | Path | None,  # folder to store the logits in
     desc: str | None,  # text of the progress bar; None: no bar
-) -> np.ndarray:  # float32 [n, n_classes]
+) -> np.ndarray:  # float32 [n, n_classes]; for tags [n, W, n_classes]
     "Ask about many rows, shard by shard; shards in the cache are read."
     keep = cache is not None and bool(self.fingerprint)
-    out = np.zeros((len(rows), len(self.labels)), np.float32)
+    out: dict[int, np.ndarray] = {}
     shard, waiting = self.shard or BLOCK, []
     with progress(desc=desc or "", total=len(rows), unit=" texts", hidden=desc is None) as bar, moved_by_answers(bar):
         for start in range(0, len(rows), shard):
             part = rows.rows(range(start, min(start + shard, len(rows))))
             path = shard_path(cast("str | Path", cache), self, part) if keep else None
             if path and path.exists():
-                out[start : start + len(part)] = check_logits(read_shard(path), part, self.labels)
+                out[start] = check_logits(read_shard(path), part, self.labels, self.kind)
                 bar.update(len(part))
             else:
                 waiting.append((start, part, path))
@@ -633,14 +648,14 @@ def _ask_in_shards(
                 self._answer(waiting, out)
                 bar.update(start + len(part) - bar.n)  # of a function that does not count its own answers
                 waiting = []
-    return out
+    return stacked([out[start] for start in sorted(out)]) if out else self._counted_logits([])
 
 # %% ../nbs/30_teachers.ipynb #4f95f786
 @patch
 def _answer(
     self: Teacher,
     waiting: list[tuple[int, list[Row], Path | None]],  # of each shard: its first row, its rows, its file
-    out: np.ndarray,  # [n, n_classes], is filled in
+    out: dict[int, np.ndarray],  # answers by the first row of a shard, is filled in
 ) -> None:
     "Ask about some shards together, and store each."
     answers = self._counted_logits([row for _, part, _ in waiting for row in part])
@@ -648,4 +663,4 @@ def _answer(
         mine, answers = answers[: len(part)], answers[len(part) :]
         if path:
             write_shard(path, mine)
-        out[start : start + len(part)] = mine
+        out[start] = mine

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,11 +16,13 @@ from fastcore.basics import patch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .errors import UserError
+from .tags import NO_TAG, first_pieces, fit_width, words_of
 from .tasks import Row, as_rows
 
 # %% auto #0
-__all__ = ['CHUNK', 'TENSORS', 'BATCH_TOKENS', 'Padding', 'Encoded', 'text_engine', 'encode_rows', 'token_batches',
-           'batch_tokens', 'truncated_share']
+__all__ = ['CHUNK', 'TENSORS', 'BATCH_TOKENS', 'Padding', 'Encoded', 'text_engine', 'encode_rows', 'encode_words',
+           'token_batches', 'batch_tokens', 'truncated_share']
 
 # %% ../nbs/14_tokens.ipynb #fbd36bb8
 CHUNK = 8192  # rows tokenised at a time
@@ -45,6 +47,7 @@ class Encoded:
     offsets: np.ndarray  # int64 [n + 1]; input i is `ids[offsets[i]:offsets[i + 1]]`
     pad_id: int = 0  # the padding token
     names: tuple[str, ...] = TENSORS  # the tensors of a batch
+    firsts: np.ndarray | None = None  # for tags, int [n, W]: the place of each word's first piece, -1 for none
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -82,12 +85,20 @@ def batch(
 def text_engine(
     tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
     max_length: int,  # most tokens of an input
+    prefix_space: bool = False,  # whether pieces of bytes begin with a space, as they do within a text
 ) -> Tokenizer:  # of the library `tokenizers`
     "A cached copy of a fast tokenizer's engine, without padding, which truncates the longer text first."
     spec = {**json.loads(tokenizer.backend_tokenizer.to_str()), "padding": None, "truncation": None}
+    for step in _steps(spec.get("pre_tokenizer")) if prefix_space else ():
+        step["add_prefix_space"] = True
     engine = Tokenizer.from_str(json.dumps(spec))
     engine.enable_truncation(max_length, strategy="longest_first", direction=tokenizer.truncation_side)
     return engine
+
+
+def _steps(spec: dict | None) -> list[dict]:
+    "The steps of a tokenizer that split a text into bytes."
+    return [step for step in (spec or {}).get("pretokenizers", [spec or {}]) if step.get("type") == "ByteLevel"]
 
 # %% ../nbs/14_tokens.ipynb #ce72235d
 def _pieces(tokenizer: PreTrainedTokenizerBase, rows: list[Row], max_length: int) -> list[tuple[list[int], list[int]]]:
@@ -116,6 +127,56 @@ def encode_rows(
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), *lengths]).cumsum()
     ids, types = np.concatenate([np.zeros(0, np.int32), *ids]), np.concatenate([np.zeros(0, np.int8), *types])
     return Encoded(ids, types, offsets, tokenizer.pad_token_id or 0, names)
+
+# %% ../nbs/14_tokens.ipynb #14a0b002
+def encode_words(
+    tokenizer: PreTrainedTokenizerBase,  # a fast tokenizer
+    rows: Sequence[str | Row],  # single texts
+    max_length: int = 128,  # tokens; words behind them have no place
+    names: tuple[str, ...] = TENSORS,  # the tensors of a batch
+) -> Encoded:  # with `firsts`
+    "Tokenise the words of texts. Raises `UserError` for pairs, for rows that are not texts, and for a slow tokenizer."
+    rows = as_rows(rows, mixed=True)
+    if pair := next((row for row in rows if len(row) > 1), None):
+        raise UserError(f"a tag for each word is for single texts, and this row has {len(pair)}: {' | '.join(pair)[:60]!r}; give one text")
+    if not tokenizer.is_fast:
+        raise UserError(f"{type(tokenizer).__name__} does not say where words begin; save the model with a fast tokenizer")
+    engine, found, firsts = text_engine(tokenizer, max_length, True), [], []
+    for start in range(0, len(rows), CHUNK):
+        for e in engine.encode_batch([words_of(row[0]) for row in rows[start : start + CHUNK]], is_pretokenized=True):
+            found.append((np.array(e.ids, dtype=np.int32), np.array(e.type_ids, dtype=np.int8)))
+            firsts.append(first_pieces(e.word_ids))
+    ids, types = (np.concatenate([np.zeros(0, kind), *(x[k] for x in found)]) for k, kind in enumerate((np.int32, np.int8)))
+    offsets = np.cumsum([0, *(len(i) for i, _ in found)], dtype=np.int64)
+    width = max(map(len, firsts), default=0)
+    places = np.array([[*row, *[NO_TAG] * (width - len(row))] for row in firsts], dtype=np.int32).reshape(len(rows), width)
+    return Encoded(ids, types, offsets, tokenizer.pad_token_id or 0, names, places)
+
+# %% ../nbs/14_tokens.ipynb #14a0b003
+@patch
+def first_places(
+    self: Encoded,
+    indices: Sequence[int] | np.ndarray,  # which inputs
+    side: str = "right",  # of the padding, as in `Padding`
+    longest: int | None = None,  # tokens per row, as in `batch`
+) -> np.ndarray | None:  # int [len(indices), W]; None if the inputs have no words
+    "Where the words of a batch begin in its tensors."
+    if self.firsts is None:
+        return None
+    places = self.firsts[indices]
+    if side != "left":
+        return places
+    lengths = self.lengths[indices][:, None]
+    return np.where(places == NO_TAG, NO_TAG, places + (longest or int(lengths.max(initial=1))) - lengths)
+
+
+@patch
+def with_width(
+    self: Encoded,
+    width: int,  # words
+) -> Encoded:
+    "The same inputs with another number of words; those that are cut off have no answers."
+    return self if self.firsts is None else replace(self, firsts=fit_width(self.firsts, width))
 
 # %% ../nbs/14_tokens.ipynb #06c57dc7
 def token_batches(

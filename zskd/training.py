@@ -38,6 +38,7 @@ from .preparation import PreparedRun, with_weights
 from .processes import TERMINATED, team, terminate
 from .settings import ema_decay, epoch_batches
 from .students import Student
+from .tags import answered, both_answered, word_logits
 from .tasks import Examples
 from .tokens import token_batches
 
@@ -101,7 +102,7 @@ def _train_step(self: Distiller) -> float:  # the loss
     with self.autocast(), inputs_of(output_layer(self.student.model)) if needs_pooled else nullcontext([None]) as seen:
         answer = cast(torch.nn.Module, self._tools.net)(**batch.forward_inputs(), **wanted)
     batch.hidden_states, batch.pooled = answer.hidden_states or (), seen[0]
-    total, value = self._batch_loss(batch, answer.logits.float())
+    total, value = self._batch_loss(batch, batch.of_words(answer.logits.float()))
     self.accelerator.backward(total)
     norm = self._combine_gradients()
 
@@ -147,6 +148,8 @@ def _batch_loss(self: Distiller, batch: Batch, logits: torch.Tensor) -> tuple[to
         parts = list(self.accelerator.gather(logits.detach()).chunk(self.world))
         parts[self.rank] = logits
         student, teacher = torch.cat(parts), self.accelerator.gather(teacher)
+    if self.start.kind == "tags":  # each word counts alike
+        student, teacher = both_answered(student, teacher)
     replaced = any(c.replaces_loss for c in self.callbacks)
     value = 0 * student.sum() if replaced else self.loss_fn(self._unscaled(student), self._unscaled(teacher))
     total = value * self.world
@@ -170,14 +173,15 @@ def _combine_gradients(self: Distiller) -> torch.Tensor:  # norm of the student'
 
 # %% ../nbs/64_training.ipynb #3f6fa67c
 @patch
-def _predict(self: Distiller, rows: np.ndarray) -> torch.Tensor:  # float32 [rows, outputs]
+def _predict(self: Distiller, rows: np.ndarray) -> torch.Tensor:  # float32 [rows, outputs], for tags [rows, W, outputs]
     "Logits of the averaged weights for rows of the pool. Each process computes a share of them."
-    out, model = torch.zeros(len(rows), self.targets.shape[1], device=self.accelerator.device), self.average.model
+    out, model = torch.zeros(len(rows), *self.targets.shape[1:], device=self.accelerator.device), self.average.model
     model.eval()
     with torch.inference_mode():
         for i, at in enumerate(token_batches(self.lengths[rows], 4096)):
             if i % self.world == self.rank:
-                out[torch.from_numpy(at).to(out.device)] = model(**self.student.inputs(self.tokens, rows[at])).logits.float()
+                logits = model(**self.student.inputs(self.tokens, rows[at])).logits.float()
+                out[torch.from_numpy(at).to(out.device)] = word_logits(logits, self.tokens.first_places(rows[at]))
     if self.average is self.student:
         model.train()
     return self.accelerator.reduce(out, "sum").cpu() if self.world > 1 else out.cpu()
@@ -204,6 +208,10 @@ def measure(
 ) -> tuple[float, float]:  # agreement (0 to 1) and KL (nats)
     "Agreement and mean divergence of student and teacher."
     kind = self.start.kind
+    if kind == "tags":  # over the words that the teacher answered
+        student_logits = torch.where(answered(teacher_logits)[..., None], student_logits, torch.nan)
+        divergence = kl_each(*both_answered(teacher_logits, student_logits)).mean().item()
+        return agreement(student_logits.numpy(), teacher_logits.numpy(), kind), divergence
     return agreement(student_logits.numpy(), teacher_logits.numpy(), kind), kl_each(teacher_logits, student_logits, kind).mean().item()
 
 # %% ../nbs/64_training.ipynb #fc9a2810

@@ -22,6 +22,7 @@ import numpy as np
 from .core import atomic_path, write_json
 from .errors import RunError, UserError
 from .export import FILES, export_onnx
+from .kinds import check_of_texts
 from .models import make_folder
 from .pages import WEB, render
 from .students import Student
@@ -203,6 +204,7 @@ def export_web(
     cache: Path | None = None,  # as in `web_runtime`
 ) -> Path:  # of the page
     "Write a student, and a page in which it runs. Raises the errors of `export_onnx` and `fetch`."
+    check_of_texts(student.kind, "student", "a page in the browser")
     runtime, folder = web_runtime(cache), make_folder(out)
     write_web_student(student, folder / "student")
     shutil.copytree(runtime, folder / "runtime", dirs_exist_ok=True)

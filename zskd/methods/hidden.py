@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from ..callbacks import Batch, Callback, Run, Schedule, check_weight, weight_at, weight_setting
 from ..core import derive_seed, digest, progress
 from ..errors import UserError, out_of_memory, require
+from ..kinds import TEXT_KINDS
 from ..processes import team
 from ..starts import principal_directions
 from ..tasks import Row, as_rows
@@ -197,6 +198,7 @@ class HiddenStates(Callback):
 
     hidden_states = True
     reads_states = True
+    kinds = TEXT_KINDS
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from ..errors import UserError, require
+from ..kinds import check_of_texts
 from ..metrics import agreement, kl_divergence
 from ..models import model_folder
 from ..pools import hold_out
@@ -100,6 +101,7 @@ def how_nasty(
 def _check(teacher: Teacher, omega: float, temperature: float, start: float, keep: float, lr: float) -> None:
     if teacher.model is None or not teacher.labels:
         raise UserError(f"teacher {teacher.name}: has no weights to train; give a Hugging Face classifier")
+    check_of_texts(teacher.kind, f"teacher {teacher.name}", "a nasty teacher")
     require(0 <= omega < math.inf, "must be 0 or more, and finite", omega=omega)
     for name, value in {"temperature": temperature, "lr": lr}.items():
         require(0 < value < math.inf, "must be above 0 and finite", **{name: value})
