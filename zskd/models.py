@@ -351,7 +351,7 @@ def load_split(
 ) -> tuple[PreTrainedModel, PreTrainedModel, PreTrainedTokenizerBase]:  # as from `load_on_device`, the model twice
     "Load a classifier over all GPUs, the processor and the disk, for predictions."
     spilled = tempfile.TemporaryDirectory(prefix="zskd-")
-    where = {"device_map": "auto", "offload_folder": spilled.name, "max_memory": dict(max_memory) if max_memory else None}
+    where: dict[str, Any] = {"device_map": "auto", "offload_folder": spilled.name, "max_memory": dict(max_memory) if max_memory else None}
     getLogger("accelerate.big_modeling").setLevel(ERROR)  # it warns that weights are on the disk
     model, tokenizer = load_classifier(name, role, trained=True, dtype=dtype, **where)
     weakref.finalize(model, spilled.cleanup)
