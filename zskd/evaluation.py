@@ -380,7 +380,8 @@ def _summary(data: Mapping[str, Any]) -> str:
         kept = "The teacher's score is 0, so the student's share of it is not defined"
     else:
         kept = f"The student keeps {share:.1f} % of its teacher's {metric}"
-    size = " (the size of its teacher is not known)" if smaller is None else f", and the student is {_times(smaller)} times smaller"
+    link = ", and the student is" if share is None else " and is"
+    size = " (the size of its teacher is not known)" if smaller is None else f"{link} {_times(smaller)} times smaller"
     inputs = f"{data['n']:,} input{'s' * (data['n'] != 1)}"
     agree = {"score": "order alike {} of the pairs of", "tags": "agree on {} of the words of"}.get(data.get("kind", ""), "agree on {} of")
     return f"{kept}{size}; the two {agree.format(_percent(data['agreement']))} {inputs} (KL {data['kl']:.3f} nats)."
