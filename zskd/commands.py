@@ -441,7 +441,8 @@ def print_results(
     does, other = "agrees with the teacher on", "always giving the teacher's most frequent answer would agree on"
     if run.distilled.kind == "score":
         does, other = "orders like the teacher", "any order by chance would share"
-    of = {"score": " of the pairs of", "tags": " of the words of"}.get(run.distilled.kind, " of")
+    parts = {"multi_label": " (all labels right, each above one half)", "score": " of the pairs", "tags": " of the words"}
+    of = parts.get(run.distilled.kind, "") + " of"
     print(
         f"\n{out}/student: {run.distilled.n_params:,} parameters, {does} {best['agreement']:.1%}{of} {len(run.held):,} "
         f"held-out rows of the pool (KL {best['kl']:.3f} nats); {other} {run.majority:.0%} (step {best['step']} of {run.steps})"

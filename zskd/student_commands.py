@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+import warnings
 from itertools import islice
 from typing import Any
 
@@ -17,7 +18,7 @@ from .options import command, take
 from .steps import check_out, open_teacher
 
 # %% auto #0
-__all__ = ['LEVELS', 'export', 'export_page', 'sentence_rows', 'predict', 'by_rule', 'cascade', 'own_answers']
+__all__ = ['LEVELS', 'export', 'export_page', 'sentence_rows', 'predict', 'by_rule', 'warn_of_texts', 'cascade', 'own_answers']
 
 # %% ../nbs/84_student_commands.ipynb #14a21a42
 @command("zskd export runs/sst2/student --out onnx/sst2 --int8", "zskd export runs/sst2/student --out page/sst2 --web", by_place="student")
@@ -124,7 +125,9 @@ def predict(
             raise UserError("is the file with the texts, which would be lost; choose another name", out=out)
     if not home_path(student).is_dir():
         raise UserError(f"{student}: there is no such folder; give the student's folder, for example runs/mine/student")
-    rows = read_texts(data, columns, Student.load(student).notes.get("n_texts"))
+    small = Student.load(student)
+    rows = read_texts(data, columns, small.notes.get("n_texts"))
+    warn_of_texts(rows, small, data)
     rule = Rule.load(student) if teacher else kept_rule(student)
     model, times = fastest(student, rows)
     logits, by = (model.logits(rows), None) if rule is None else by_rule(model, rule, teacher, rows)
@@ -157,6 +160,20 @@ def by_rule(
     if len(rows) >= 20:
         print(cascade.drift(rows, found.confidence), file=sys.stderr)
     return found.logits, ["student" if sure else "teacher" if teacher else "nobody" for sure in ~found.unsure]
+
+# %% ../nbs/84_student_commands.ipynb #84c00001
+def warn_of_texts(
+    rows: list[tuple[str, ...]],
+    student: Any,  # a `Student`
+    data: str,  # the file that holds them
+) -> None:
+    "Warn of texts that are empty, and of texts that are longer than the student reads."
+    from zskd.tokens import truncated_share
+
+    if empty := sum(not all(row) for row in rows):
+        warnings.warn(f"{data}: {empty:,} of {len(rows):,} rows have an empty text; they are answered all the same", stacklevel=2)
+    if cut := truncated_share(student.tokenizer, rows, student.max_length):
+        warnings.warn(f"{data}: {cut:.1%} of the texts are longer than {student.max_length} tokens, and are cut", stacklevel=2)
 
 # %% ../nbs/84_student_commands.ipynb #84b00045
 LEVELS = (0.9, 0.95, 0.98, 0.99)  # agreements that are shown for comparison
