@@ -293,7 +293,8 @@ def _alone(model: PreTrainedModel, read: Callable[[list[Row]], Encoded], row: Ro
 
 # %% ../nbs/30_teachers.ipynb #4003ee62
 def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
-    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(np.nanmax(np.abs(b)))), equal_nan=True)
+    largest = max(1.0, float(np.nan_to_num(np.abs(b), posinf=np.inf).max()))
+    return a.shape == b.shape and np.allclose(a, b, rtol=0, atol=tolerance * largest, equal_nan=True)
 
 # %% ../nbs/30_teachers.ipynb #0607fb93
 def _probes(
