@@ -36,7 +36,7 @@ class Answers:
 
     def __call__(self, model, pad, encoded, rows, answered=lambda n: None) -> np.ndarray:
         "What `ask` gives. It is asked only about the rows that are not in the file."
-        who = identity(model) if len(rows) >= MANY else None
+        who = identity(model) if len(rows) >= MANY and encoded.firsts is None else None  # answers to words are not stored
         if who is None:
             return self.ask(model, pad, encoded, rows, answered)
         keys = {int(i): self.key(who, encoded, int(i)) for i in rows}

@@ -74,7 +74,7 @@ def test_one_row_one_class_present():
         Fixed([[0.0, 1.0]], ("negative", "positive")), Fixed([[1.0, 0.0]], ("negative", "positive")), Examples(["a"], [1], TASKS["sst2"])
     )
     assert (report["pct_of_teacher"], report["agreement"], report["n"]) == (0.0, 0.0, 1)
-    assert report["notes"][1] == "The evaluation set has 1 rows; whether it is complete is not known."
+    assert report["notes"][1] == "The evaluation set has 1 row; whether it is complete is not known."
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

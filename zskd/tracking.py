@@ -95,9 +95,11 @@ def flat(
 class Meter(Protocol):
     "What measures energy, as a tracker of codecarbon does: from a start to a stop."
 
-    def start_task(self, name: str) -> object: ...
+    def start_task(self, name: str) -> object:
+        "Begin to measure."
 
-    def stop_task(self, name: str) -> Any: ...  # a dataclass with `energy_consumed` and its parts in kWh
+    def stop_task(self, name: str) -> Any:
+        "What was measured since the start: a dataclass with `energy_consumed` and its parts in kWh."
 
 
 def codecarbon_meter() -> Meter:
