@@ -185,7 +185,7 @@ def make_pool(
 
 # %% ../nbs/81_steps.ipynb #2f3fa9df
 def student_size(
-    ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if not given; with --max-queries see the start)
+    ratio: float | None = None,  # how many times smaller than the teacher, at least (30 if not given; with --max-queries the start decides)
     n_params: int | None = None,  # largest number of parameters, in place of --ratio
     preset: str | None = None,  # bert-tiny, bert-mini, bert-small or bert-medium, in place of --ratio
     # kind of network: convolution, attention or static (if not given: convolution for single texts, attention for pairs)
