@@ -34,7 +34,7 @@ from zskd.teachers import Teacher
 from zskd.tokens import encode_words
 from zskd.training import Distiller
 
-SMALL = {"n": 1200, "n_params": 300_000, "vocab_size": 3000, "steps": 120, "batch_size": 32, "max_length": 64}
+SMALL = {"n": 1200, "n_params": 300_000, "vocab_size": 3000, "steps": 240, "batch_size": 32, "max_length": 64}
 TEXT = "the old city had 12 300 people in 1999 ."
 
 
@@ -128,7 +128,7 @@ def test_a_student_keeps_most_of_its_teachers_tags(run):
     report = evaluate(run.teacher, student, examples, undistilled=run.start, timed=0, **run.facts())
     scores = report["scores"]
     assert scores["teacher"]["entity_f1"] == scores["teacher"]["accuracy"] == 1.0
-    assert scores["student"]["entity_f1"] > max(0.5, 3 * report["baselines"]["undistilled"]["entity_f1"])
+    assert scores["student"]["entity_f1"] > max(0.55, 4 * report["baselines"]["undistilled"]["entity_f1"])
     assert report["baselines"]["majority"]["entity_f1"] == 0 and report["kl"] > 0
     page, text = report.to_html(), report.table()
     assert "F1 of each tag" in page and "Confusion" in page and "F1 of entities" in text and "of the words of 150 inputs" in text
